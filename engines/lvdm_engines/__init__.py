@@ -1,0 +1,1 @@
+"""Bundles, manifests and sessions: the contract between export and runtime."""

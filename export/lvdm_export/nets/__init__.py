@@ -1,0 +1,1 @@
+"""The networks of LVDM with the official parameter names."""

@@ -1,0 +1,1 @@
+"""Torch-free generation of long videos from a bundle."""

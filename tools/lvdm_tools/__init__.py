@@ -1,0 +1,1 @@
+"""What a model owner needs around the runtime: training, evaluation, benchmarks, synthetic data."""
