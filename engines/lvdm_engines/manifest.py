@@ -1,0 +1,222 @@
+"""What a bundle says about itself: the frozen structs behind `manifest.json`.
+
+Knows the format and what is impossible in it; knows nothing of JSON, files or devices.
+"""
+
+import math
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+SCHEMA = 1
+GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
+DENOISERS = ("short", "predict", "interpolate")
+
+Count = Annotated[int, Meta(ge=1)]
+Size = tuple[Count, Count]  # (height, width)
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sampler = Literal["ddpm", "ddim", "dpmpp_2m"]
+ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
+Precision = Literal["fp32", "fp16"]
+Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+
+
+class LatentFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape and normalisation of latents: diffusion space is scale * (posterior mean + shift)."""
+
+    channels: Count
+    size: Size
+    scale: float
+    shift: float
+
+    def __post_init__(self) -> None:
+        if self.scale == 0 or not math.isfinite(self.scale) or not math.isfinite(self.shift):
+            raise ValueError(
+                f"scale {self.scale} and shift {self.shift} must be finite, scale not 0"
+            )
+
+
+class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The training noise schedule; 'sqrt-linear' is linear in the square root of beta."""
+
+    kind: ScheduleKind
+    steps: Count
+    beta_start: float
+    beta_end: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                f"got beta_start {self.beta_start}, beta_end {self.beta_end}, "
+                "expected 0 < beta_start <= beta_end < 1"
+            )
+
+
+class PredictFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keyframe predictor: `clip` latents at `stride`, the first `condition` of them given."""
+
+    clip: Count
+    condition: Count
+    stride: Count
+
+    def __post_init__(self) -> None:
+        if self.condition >= self.clip:
+            raise ValueError(
+                f"condition {self.condition} leaves nothing new in a clip of {self.clip}"
+            )
+
+
+class InterpolateFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The infill network: `clip` latents, both ends given."""
+
+    clip: Annotated[int, Meta(ge=3)]
+
+
+class ShortFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network for single clips of `clip` latents."""
+
+    clip: Count
+
+
+class ContextFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape of the text context that the networks read: (tokens, dim) per video."""
+
+    tokens: Count
+    dim: Count
+
+
+class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the model is, apart from its weights.
+
+    `frame_size` is (height, width) in pixels; `decode_window` counts latents per call of the
+    decoder and encoder; noise levels run from 0 to `noise_levels` - 1.
+    """
+
+    frame_size: Size
+    frames_per_latent: Count
+    latent: LatentFacts
+    schedule: ScheduleFacts
+    decode_window: Count
+    predict: PredictFacts | None = None
+    interpolate: InterpolateFacts | None = None
+    short: ShortFacts | None = None
+    noise_levels: Count | None = None
+    context: ContextFacts | None = None
+
+    def __post_init__(self) -> None:
+        if any(f % z for f, z in zip(self.frame_size, self.latent.size, strict=True)):
+            raise ValueError(
+                f"frame_size {list(self.frame_size)} is not a multiple of "
+                f"latent size {list(self.latent.size)}"
+            )
+        if self.predict and self.interpolate and self.interpolate.clip != self.predict.stride + 1:
+            raise ValueError(
+                f"interpolate clip {self.interpolate.clip} does not span the gap of keyframes at "
+                f"stride {self.predict.stride}, expected {self.predict.stride + 1}"
+            )
+        if self.noise_levels is not None and self.noise_levels > self.schedule.steps:
+            raise ValueError(
+                f"noise_levels {self.noise_levels} exceeds the {self.schedule.steps} schedule steps"
+            )
+
+    @property
+    def downsample(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of pixels per latent."""
+        (height, width), (h, w) = self.frame_size, self.latent.size
+        return self.frames_per_latent, height // h, width // w
+
+
+class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A named choice of sampling settings; what is None stays at the default."""
+
+    sampler: Sampler | None = None
+    steps: Count | None = None
+    eta: Annotated[float, Meta(ge=0)] | None = None
+    guidance: float | None = None
+    noise_level: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sampling settings for callers who ask for nothing else; guidance 0 is off."""
+
+    sampler: Sampler = "ddim"
+    steps: Count = 50
+    eta: Annotated[float, Meta(ge=0)] = 1.0
+    guidance: float = 0.0
+    noise_level: Annotated[int, Meta(ge=0)] | None = None
+    fps: Annotated[float, Meta(gt=0)] = 8.0
+    presets: dict[str, Preset] = {}
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, dtype and shape of one tensor; a string in the shape is a free dimension."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[Count | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+class GraphFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One graph file; `data_sha256` is set where weights lie beside it in `<file>.data`."""
+
+    file: str
+    sha256: Sha256
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    data_sha256: Sha256 | None = None
+    parameters: Annotated[int, Meta(ge=0)] | None = None
+    gflop: Annotated[float, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.file)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.file or path.suffix != ".onnx":
+            raise ValueError(f"got file {self.file!r}, expected a .onnx file inside the bundle")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Every file of the graph and its sha256."""
+        extra = {} if self.data_sha256 is None else {f"{self.file}.data": self.data_sha256}
+        return {self.file: self.sha256, **extra}
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the weights come from; several checkpoints are named by the graph they gave."""
+
+    checkpoint_sha256: Sha256 | dict[str, Sha256]
+    ema: bool
+    lvdm_rt: str
+    torch: str | None = None
+    notes: dict[str, Any] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole manifest; `parity` and `quality` are measured numbers, free in form."""
+
+    schema: int = SCHEMA
+    name: str
+    model: ModelFacts
+    graphs: dict[str, GraphFacts]
+    provenance: Provenance
+    defaults: Defaults = Defaults()
+    parity: dict[str, dict[str, Any]] = {}
+    quality: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        for name in self.graphs:
+            if name not in GRAPH_NAMES:
+                raise ValueError(
+                    f"unknown graph {name!r}, expected one of {', '.join(GRAPH_NAMES)}"
+                )
+            if name in DENOISERS and getattr(self.model, name) is None:
+                raise ValueError(f"graph {name!r} is present but model.{name} is not")
+        level, levels = self.defaults.noise_level, self.model.noise_levels
+        if level is not None and level >= (levels or 0):
+            raise ValueError(
+                f"defaults.noise_level {level} is outside the model's {levels or 0} levels"
+            )

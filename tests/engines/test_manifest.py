@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from lvdm_engines.errors import BundleError
+from lvdm_engines.manifest_json import format_manifest, parse_manifest
+
+
+@pytest.fixture
+def document(make_manifest, graph_facts):
+    return json.loads(format_manifest(make_manifest(predict=graph_facts, interpolate=graph_facts)))
+
+
+def test_a_manifest_survives_writing_and_reading(make_manifest, graph_facts):
+    manifest = make_manifest(predict=graph_facts)
+    assert parse_manifest(format_manifest(manifest)) == manifest
+
+
+def test_defaults_are_spelled_out_in_the_file(document):
+    assert document["defaults"]["steps"] == 50
+
+
+def test_a_model_knows_its_downsampling(model):
+    assert model.downsample == (4, 8, 8)
+
+
+def test_a_graph_with_external_data_names_both_files(graph_facts):
+    from msgspec.structs import replace
+
+    assert replace(graph_facts, data_sha256="1" * 64).files == {
+        "predict.onnx": "0" * 64,
+        "predict.onnx.data": "1" * 64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("schema",), 2, "got schema 2, expected 1; upgrade lvdm-rt"),
+        (("schema",), 0, "got schema 0, expected 1; export the bundle again"),
+        (("extra",), 1, "unknown field `extra`"),
+        (("model", "extra"), 1, "unknown field `extra` - at `$.model`"),
+        (("model", "decode_window"), 0, r"Expected `int` >= 1 - at `$.model.decode_window`, got 0"),
+        (("model", "frame_size"), [16], "length 2 - at `$.model.frame_size`"),
+        (("model", "frame_size"), [16, 15], "[16, 15] is not a multiple of latent size [2, 2]"),
+        (("model", "schedule", "kind"), "log", "expected one of sqrt-linear, linear, cosine"),
+        (("model", "schedule", "beta_end"), 1.5, "got beta_start 0.0015, beta_end 1.5"),
+        (("model", "latent", "scale"), 0, "scale not 0 - at `$.model.latent`"),
+        (("model", "predict", "condition"), 4, "condition 4 leaves nothing new in a clip of 4"),
+        (("model", "interpolate", "clip"), 4, "expected 5 - at `$.model`"),
+        (("model", "predict"), None, "graph 'predict' is present but model.predict is not"),
+        (("model", "noise_levels"), 1001, "exceeds the 1000 schedule steps"),
+        (("defaults", "noise_level"), 250, "250 is outside the model's 250 levels"),
+        (("defaults", "sampler"), "euler", "expected one of ddpm, ddim, dpmpp_2m"),
+        (("graphs", "predict", "file"), "../x.onnx", "expected a .onnx file inside the bundle"),
+        (("graphs", "predict", "file"), "/x.onnx", "expected a .onnx file inside the bundle"),
+        (("graphs", "predict", "sha256"), "12", "regex"),
+        (("graphs", "sample"), {}, "missing required field"),
+    ],
+)
+def test_an_impossible_manifest_is_explained_in_one_line(document, path, value, message):
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(BundleError) as caught:
+        parse_manifest(json.dumps(document).encode(), "b/manifest.json")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("b/manifest.json: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_graph_name_is_refused(document):
+    document["graphs"]["sample"] = document["graphs"]["predict"]
+    with pytest.raises(BundleError, match="unknown graph 'sample', expected one of encoder"):
+        parse_manifest(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema": "1"}', b"{}"])
+def test_damaged_json_is_explained_in_one_line(data):
+    with pytest.raises(BundleError, match=r"^manifest\.json: .*export the bundle again$"):
+        parse_manifest(data)
+
+
+def test_a_wrong_type_is_found_before_writing(make_manifest, graph_facts):
+    from msgspec.structs import replace
+
+    wrong = replace(make_manifest(predict=graph_facts), name=3)
+    with pytest.raises(BundleError, match=r"Expected `str`, got `int` - at `\$\.name`"):
+        format_manifest(wrong)
+
+
+def test_what_json_cannot_hold_is_refused_before_writing(make_manifest):
+    from msgspec.structs import replace
+
+    wrong = replace(make_manifest(), parity={"predict": {"array": object()}})
+    with pytest.raises(BundleError, match="cannot be written as JSON"):
+        format_manifest(wrong)
