@@ -1,0 +1,65 @@
+"""Attention of the denoisers: spatial through SDPA, temporal with relative positions.
+
+Everything here works on tokens; the layout of frames is the caller's (see `unet3d` and `transformer`).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention over q, k, v (…, heads, tokens, d), softmax in float32.
+
+    In float32 this is SDPA. In half precision the scores are cast up for the softmax only: some heads exceed
+    the half range there, while the products are safe once q and k are scaled first.
+    """
+    if q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v)
+    scale = q.shape[-1] ** -0.25
+    scores = (q * scale) @ (k * scale).transpose(-1, -2)
+    return scores.float().softmax(-1).to(v.dtype) @ v
+
+
+class RelativePosition(nn.Module):
+    """Learned embedding of the clipped distance between two frames (Shaw et al., arXiv 1803.02155)."""
+
+    def __init__(self, dim: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.embeddings_table = nn.Parameter(torch.empty(2 * max_distance + 1, dim))
+        nn.init.xavier_uniform_(self.embeddings_table)
+
+    def forward(self, t: int) -> Tensor:
+        """Embeddings of key position minus query position, (query t, key t, d)."""
+        position = torch.arange(t, device=self.embeddings_table.device)
+        distance = position[None, :] - position[:, None]
+        return self.embeddings_table[
+            distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        ]
+
+
+def attend_frames(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    relative: tuple[Tensor, Tensor],
+    key_term: Literal["transposed", "plain"],
+) -> Tensor:
+    """Temporal attention over q, k, v (n, heads, t, d) with relative position terms (t, t, d) for key and value.
+
+    `key_term` says which index of the key term is the query. The attention block of the video models adds it
+    "transposed" (its einsum writes b,s,t while the scores are b,t,s, and scales it once by d^-1/4); trained
+    weights depend on that. The transformer of the text model adds it "plain", scaled by d^-1/2 like the scores.
+    The value term is added after the softmax in both.
+    """
+    q, k, v = qkv
+    k_rel, v_rel = relative
+    scale = q.shape[-1] ** -0.25
+    scores = (q * scale) @ (k * scale).transpose(-1, -2)  # (n, heads, query, key)
+    if key_term == "transposed":
+        scores = scores + torch.einsum("nhjd,jid->nhij", q * scale, k_rel)
+    else:
+        scores = scores + torch.einsum("nhid,ijd->nhij", q * scale * scale, k_rel)
+    weights = scores.float().softmax(-1).to(v.dtype)
+    return weights @ v + torch.einsum("nhij,ijd->nhid", weights, v_rel)

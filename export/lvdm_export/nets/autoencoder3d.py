@@ -1,0 +1,160 @@
+"""The 3D KL video autoencoder (paper section 3.1) with the official parameter names.
+
+Frames are (b, 3, f, h, w) in −1..1; latents here are not normalised (the exported graphs do that).
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from lvdm_export.nets.layers import GroupNorm, PaddedConv3d, PaddedConvTranspose3d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder3dConfig:
+    """Sizes of a 3D autoencoder; `downsample` are powers of two for time, height and width."""
+
+    n_hiddens: int = 32
+    downsample: tuple[int, int, int] = (4, 8, 8)
+    z_channels: int = 4
+    embed_dim: int = 4
+    norm_groups: int = 32
+    image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless every downsampling factor is a power of two and one is above 1."""
+        if any(d < 1 or d & (d - 1) for d in self.downsample) or max(self.downsample) < 2:
+            raise ValueError(
+                f"downsample must be three powers of two, at least one above 1, got {self.downsample}"
+            )
+
+    def strides(self) -> list[tuple[int, int, int]]:
+        """Stride of every encoder level: 2 on an axis until its factor is used up, then 1."""
+        levels = max(self.downsample).bit_length() - 1
+        times = [d.bit_length() - 1 for d in self.downsample]
+        return [
+            cast("tuple[int, int, int]", tuple(2 if n > i else 1 for n in times))
+            for i in range(levels)
+        ]
+
+
+class ResBlock(nn.Module):
+    """Two 3×3×3 convolutions with group norm, same width in and out."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(groups, channels, eps=1e-6)
+        self.conv1 = PaddedConv3d(channels, channels, 3)
+        self.norm2 = GroupNorm(groups, channels, eps=1e-6)
+        self.conv2 = PaddedConv3d(channels, channels, 3)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, t, h, w) → same."""
+        h = self.conv1(self.act(self.norm1(x)))
+        return cast("Tensor", x + self.conv2(self.act(self.norm2(h))))
+
+
+class DownBlock(nn.Module):
+    """A strided convolution and a residual block."""
+
+    def __init__(self, channels: int, stride: tuple[int, int, int], groups: int) -> None:
+        super().__init__()
+        self.down = PaddedConv3d(channels, 2 * channels, 4, stride)
+        self.res = ResBlock(2 * channels, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Downsample (b, c, t, h, w) by the stride, doubling the channels."""
+        return cast("Tensor", self.res(self.down(x)))
+
+
+class UpBlock(nn.Module):
+    """A transposed convolution and two residual blocks."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], groups: int
+    ) -> None:
+        super().__init__()
+        self.up = PaddedConvTranspose3d(in_channels, out_channels, stride)
+        self.res1 = ResBlock(out_channels, groups)
+        self.res2 = ResBlock(out_channels, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample (b, c, t, h, w) by the stride."""
+        return cast("Tensor", self.res2(self.res1(self.up(x))))
+
+
+class Encoder(nn.Module):
+    """Frames to features at the latent resolution."""
+
+    def __init__(self, config: Autoencoder3dConfig) -> None:
+        super().__init__()
+        self.conv_blocks = nn.ModuleList(
+            DownBlock(config.n_hiddens * 2**i, stride, config.norm_groups)
+            for i, stride in enumerate(config.strides())
+        )
+        self.conv_first = PaddedConv3d(config.image_channels, config.n_hiddens, 3)
+        width = config.n_hiddens * 2 ** len(self.conv_blocks)
+        self.final_block = nn.Sequential(
+            GroupNorm(config.norm_groups, width, eps=1e-6),
+            nn.SiLU(),
+            PaddedConv3d(width, 2 * config.z_channels, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, f, h, w) → (b, 2·z_channels, t, h', w')."""
+        h = self.conv_first(x)
+        for block in self.conv_blocks:
+            h = block(h)
+        return cast("Tensor", self.final_block(h))
+
+
+class Decoder(nn.Module):
+    """Latents to frames."""
+
+    def __init__(self, config: Autoencoder3dConfig) -> None:
+        super().__init__()
+        # The decoder uses up the strides in the encoder's order, not mirrored: with (2, 4, 4) time grows in
+        # the first (coarsest) level. Trained weights depend on it.
+        strides = config.strides()
+        self.conv_blocks = nn.ModuleList()
+        width = config.z_channels
+        for i, stride in enumerate(strides):
+            out = config.n_hiddens * 2 ** (len(strides) - i)
+            self.conv_blocks.append(UpBlock(width, out, stride, config.norm_groups))
+            width = out
+        self.conv_out = PaddedConv3d(width, config.image_channels, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(b, z_channels, t, h', w') → (b, 3, f, h, w)."""
+        h = z
+        for block in self.conv_blocks:
+            h = block(h)
+        return cast("Tensor", self.conv_out(h))
+
+
+class Autoencoder3d(nn.Module):
+    """3D KL autoencoder: frames ↔ posterior moments ↔ latents."""
+
+    def __init__(self, config: Autoencoder3dConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = PaddedConv3d(2 * config.z_channels, 2 * config.embed_dim, 1)
+        self.post_quant_conv = PaddedConv3d(config.embed_dim, config.z_channels, 1)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (b, 3, f, h, w) in −1..1 → moments (b, 2·embed_dim, t, h', w'): mean, then log variance."""
+        dtype = self.encoder.conv_first.conv.weight.dtype
+        return cast("Tensor", self.quant_conv(self.encoder(frames.to(dtype))).float())
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (b, embed_dim, t, h', w'), not normalised → frames (b, 3, f, h, w), about −1..1."""
+        dtype = self.decoder.conv_out.conv.weight.dtype
+        return cast("Tensor", self.decoder(self.post_quant_conv(z.to(dtype))).float())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Reconstruct frames through the posterior mean."""
+        return self.decode(self.encode(frames).chunk(2, dim=1)[0])

@@ -1,0 +1,209 @@
+"""Layers shared by the networks, written so that the exported graphs are lean.
+
+Owns the numerics that checkpoints depend on (norms, padded convolutions) and the two layout decisions:
+1×3×3 convolutions run as 2D convolutions on (b·t, c, h, w), and transposed 3D convolutions run as one
+ordinary convolution per output phase. Knows nothing of whole networks, files or ONNX.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm whose statistics are float32 whatever the input is.
+
+    Statistics of half precision inputs overflow past |x| = 256 when squared, so the affine parameters stay
+    float32 (see `to_half`) and the result is cast back to the input's type.
+    """
+
+    keep_float32 = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, c, …) over each group's channels and everything after them; same shape, same type."""
+        return super().forward(x.float()).to(x.dtype)
+
+
+class ClipNorm(GroupNorm):
+    """Group norm of a folded clip: statistics span (t, h, w) of a clip although x is (b·t, c, h, w)."""
+
+    def forward(
+        self, x: Tensor, t: int = 1, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """Normalise x (b·t, c, h, w); then, if given, apply (1 + scale)·x + shift with scale, shift (b, c).
+
+        The affine parameters and the adaptive scale and shift (adaptive group norm, paper section 3.2) are
+        combined on (b, c) first, so that the pixels are touched by one multiplication and one addition.
+        """
+        bt, c, h, w = x.shape
+        g = self.num_groups
+        y = x.float().reshape(-1, t, g, c // g * h * w)  # (b, t, g, n)
+        if t > 1:
+            y = y.transpose(1, 2)  # (b, g, t, n)
+        y = F.group_norm(y.reshape(-1, g, t * (c // g) * h * w), g, eps=self.eps)
+        if t > 1:
+            y = y.reshape(-1, g, t, c // g * h * w).transpose(1, 2)
+        y = y.reshape(-1, t, c, h, w)
+        gain, offset = self.weight[None], self.bias[None]  # (1, c)
+        if scale is not None and shift is not None:
+            gain, offset = gain * (1 + scale), offset * (1 + scale) + shift  # (b, c)
+        y = y * gain[:, None, :, None, None] + offset[:, None, :, None, None]
+        return y.reshape(bt, c, h, w).to(x.dtype)
+
+
+class FoldedConv(nn.Conv3d):
+    """A 1×k×k convolution with the official 5-D weight, run as a 2D convolution on (b·t, c, h, w).
+
+    Folding time into the batch is what lets every runtime use its 2D kernels (1.2 to 2 times faster on a CPU).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            (1, kernel, kernel),
+            stride=(1, stride, stride),
+            padding=(0, padding, padding),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (b·t, c, h, w) frame by frame."""
+        weight = self.weight if self.weight.dim() == 4 else self.weight.squeeze(2)
+        stride, padding = cast("int", self.stride[1]), cast("int", self.padding[1])
+        return F.conv2d(x, weight, self.bias, stride=stride, padding=padding)
+
+    def bake(self) -> None:
+        """Store the weight as 4-D, so that an exported graph holds it without a reshape."""
+        if self.weight.dim() == 5:
+            self.weight = nn.Parameter(self.weight.detach().squeeze(2), requires_grad=False)
+
+
+def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """Padding in the order of `F.pad` (last axis first): k − s per axis, the larger half in front."""
+    padding: list[int] = []
+    for total in (k - s for k, s in reversed(list(zip(kernel, stride, strict=True)))):
+        padding += [total // 2 + total % 2, total // 2]
+    return padding
+
+
+class PaddedConv3d(nn.Module):
+    """3D convolution that keeps size/stride, with replicate padding in space and time.
+
+    Replicate padding makes the autoencoder shift-equivariant in time (paper section 3.1). The official module
+    registers the weight under two names, `X.weight` and `X.conv.weight`; so does this one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.pad_input = _replicate_padding((kernel,) * 3, stride)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride)
+        self.weight = self.conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (b, c, t, h, w)."""
+        if any(self.pad_input):
+            x = F.pad(x, self.pad_input, mode="replicate")
+        return cast("Tensor", self.conv(x))
+
+
+class PaddedConvTranspose3d(nn.Module):
+    """Transposed 3D convolution of kernel 4 with replicate padding, run as one ordinary convolution per phase.
+
+    A transposed convolution of stride 2 and kernel 4 computes every output phase (even, odd, per axis) from two
+    neighbouring inputs. Written as a kernel-2 convolution per phase it gives the same numbers without the
+    column buffer of C_out·k³ values per input that runtimes allocate for ConvTranspose (4.9 GiB at 256×256×16).
+    """
+
+    kernel = 4
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.pad_input = _replicate_padding((self.kernel,) * 3, stride)
+        # The official module crops k − 1 on every side; here that crop is part of the phase arithmetic.
+        self.convt = nn.ConvTranspose3d(
+            in_channels, out_channels, self.kernel, stride=stride, padding=self.kernel - 1
+        )
+        self.phases: nn.ParameterList | None = None
+
+    def phase_kernels(self) -> list[Tensor]:
+        """Return the kernels of all phases, (c_out, c_in, k, k, k) each, in row-major order of (t, h, w) phase.
+
+        With stride 2 and the crop of 3, output 2m reads inputs m, m+1 through taps 3, 1 and output 2m+1 reads
+        m+1, m+2 through taps 2, 0. With stride 1 the kernel is merely reversed.
+        """
+        if self.phases is not None:
+            return list(self.phases)
+        weight = self.convt.weight.transpose(0, 1).flip(2, 3, 4)  # taps reversed: 0,2 even, 1,3 odd
+        kernels = []
+        for phase in product(*(range(s) for s in self.stride)):
+            taps = tuple(slice(p, None, s) for p, s in zip(phase, self.stride, strict=True))
+            kernels.append(weight[(slice(None), slice(None), *taps)])
+        return kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample x (b, c, t, h, w) by the stride."""
+        size = x.shape[2:]
+        x = F.pad(x, self.pad_input, mode="replicate")
+        parts = []
+        for phase, kernel in zip(
+            product(*(range(s) for s in self.stride)), self.phase_kernels(), strict=True
+        ):
+            window = x
+            for axis, (p, s, n) in enumerate(zip(phase, self.stride, size, strict=True)):
+                if s == 2:
+                    window = window.narrow(axis + 2, p, n + 1)
+            parts.append(F.conv3d(window, kernel, self.convt.bias))
+        return self._interleave(parts)
+
+    def _interleave(self, parts: list[Tensor]) -> Tensor:
+        for axis in (4, 3, 2):  # the last axis varies fastest in `parts`
+            if self.stride[axis - 2] == 2:
+                parts = [
+                    torch.stack(pair, axis + 1).flatten(axis, axis + 1)
+                    for pair in zip(parts[::2], parts[1::2], strict=True)
+                ]
+        return parts[0]
+
+    def bake(self) -> None:
+        """Store the phase kernels, so that an exported graph holds them without slicing."""
+        kernels = [kernel.detach().contiguous() for kernel in self.phase_kernels()]
+        self.phases = nn.ParameterList(nn.Parameter(k, requires_grad=False) for k in kernels)
+        self.convt.weight.requires_grad_(requires_grad=False)
+
+
+def bake(module: nn.Module) -> nn.Module:
+    """Store every weight of `module` in the layout its forward pass uses; for export only, returns `module`.
+
+    Afterwards the state dict no longer has the official shapes.
+    """
+    for layer in module.modules():
+        if isinstance(layer, FoldedConv | PaddedConvTranspose3d):
+            layer.bake()
+    return module
+
+
+def to_half(module: nn.Module) -> nn.Module:
+    """Cast `module` to float16 in place, except the layers marked `keep_float32`; returns `module`."""
+    islands = [
+        parameter
+        for layer in module.modules()
+        if getattr(layer, "keep_float32", False)
+        for parameter in layer.parameters()
+    ]
+    module.half()
+    for parameter in islands:
+        parameter.data = parameter.data.float()
+    return module
