@@ -1,0 +1,193 @@
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_tools.data import (
+    Clips,
+    ClipSpec,
+    SynthClips,
+    check_divisible,
+    open_source,
+    to_frames,
+    to_tensor,
+)
+from lvdm_tools.videos import VideoFolder, read_clip
+
+SPEC = ClipSpec(frames=4, size=(16, 16))
+
+
+def write_video(path: Path, values: list[int], size: tuple[int, int] = (32, 48)) -> Path:
+    """A video of plain grey frames, so that a frame's number can be read from its pixels."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8, options={"g": "5", "qscale:v": "2"})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for value in values:
+            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), value, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def levels(frames: int) -> list[int]:
+    return [10 + 12 * i for i in range(frames)]
+
+
+def test_synthetic_clips_are_the_same_at_every_call() -> None:
+    source = open_source("synth", SPEC, seed=1)
+    np.testing.assert_array_equal(source.clip(7), SynthClips(1, SPEC).clip(7))
+
+
+def test_held_out_synthetic_clips_differ_from_training_clips() -> None:
+    train = SynthClips(1, SPEC).clip(0).astype(int)
+    unseen = SynthClips(1, SPEC, held_out=True).clip(0)
+    assert np.abs(train - unseen).mean() > 3
+
+
+def test_a_dataset_gives_tensors_for_the_networks() -> None:
+    clips = Clips(SynthClips(0, SPEC), count=3, first=10)
+    assert len(clips) == 3
+    assert clips[2].shape == (3, 4, 16, 16)
+    np.testing.assert_array_equal(to_frames(clips[2]), SynthClips(0, SPEC).clip(12))
+    with pytest.raises(IndexError):
+        clips[3]
+
+
+def test_pixels_survive_the_way_to_tensors_and_back() -> None:
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    tensor = to_tensor(frames)
+    assert tensor.min() == -1
+    assert tensor.max() == 1
+    np.testing.assert_array_equal(to_frames(tensor), frames)
+
+
+def test_values_outside_the_range_are_clamped() -> None:
+    frames = to_frames(torch.full((3, 1, 2, 2), 1.7))
+    assert (frames == 255).all()
+
+
+def test_floats_are_not_taken_for_pixels() -> None:
+    with pytest.raises(TrainingError, match="expected uint8"):
+        to_tensor(np.zeros((1, 4, 4, 3)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 12])
+def test_a_clip_begins_at_its_frame_and_keeps_its_stride(tmp_path: Path, start: int) -> None:
+    path = write_video(tmp_path / "a.mp4", levels(20))
+    clip = read_clip(path, start, ClipSpec(frames=3, size=(16, 16), stride=3))
+    expected = np.array(levels(20))[start : start + 9 : 3]
+    assert np.abs(clip.mean((1, 2, 3)) - expected).max() < 5  # lossy codec; half a step is 6
+
+
+def test_frames_are_cropped_in_the_middle_before_resizing(tmp_path: Path) -> None:
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:, 16:48] = 200
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "bgr0"
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert read_clip(path, 0, ClipSpec(frames=1, size=(16, 16))).min() > 190
+
+
+def test_a_folder_gives_the_same_clip_for_the_same_number(tmp_path: Path) -> None:
+    for name in "abc":
+        write_video(tmp_path / f"{name}.mp4", levels(12))
+    first, second = (open_source(tmp_path, SPEC, seed=4) for _ in range(2))
+    for index in (0, 1, 5):
+        np.testing.assert_array_equal(first.clip(index), second.clip(index))
+
+
+def test_training_and_held_out_videos_are_disjoint(tmp_path: Path) -> None:
+    for number in range(12):
+        write_video(tmp_path / f"{number:02}.mp4", levels(6))
+    train = VideoFolder.open(tmp_path, SPEC)
+    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True)
+    assert len(train.videos) == 11
+    assert len(unseen.videos) == 1
+    assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
+
+
+def test_a_single_video_is_split_in_time(tmp_path: Path) -> None:
+    write_video(tmp_path / "only.mp4", levels(30))
+    train = VideoFolder.open(tmp_path, SPEC).videos[0]
+    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True).videos[0]
+    assert (train.first, train.last, unseen.first, unseen.last) == (0, 24, 24, 30)
+
+
+def test_damaged_files_are_skipped_with_a_warning_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = write_video(tmp_path / "good.mp4", levels(20))
+    (tmp_path / "truncated.mp4").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "text.avi").write_text("not a video")
+    (tmp_path / "notes.txt").write_text("ignored: no video suffix")
+    folder = VideoFolder.open(tmp_path, SPEC)
+    assert sorted(path.name for path in folder.skipped) == ["text.avi", "truncated.mp4"]
+    assert "skipping a video (2 so far)" in caplog.text
+    assert folder.clip(0).shape == (4, 16, 16, 3)
+
+
+def test_a_video_that_fails_while_reading_is_replaced_by_another(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", levels(20))
+    lost = write_video(tmp_path / "b.mp4", levels(20))
+    write_video(tmp_path / "z.mp4", levels(20))
+    folder = VideoFolder.open(tmp_path, SPEC)
+    lost.write_bytes(b"gone bad")
+    clips = [folder.clip(index) for index in range(8)]
+    assert len(clips) == 8
+    assert list(folder.skipped) == [lost]
+
+
+def test_a_folder_whose_videos_all_fail_says_so(tmp_path: Path) -> None:
+    only = write_video(tmp_path / "a.mp4", levels(20))
+    folder = VideoFolder.open(tmp_path, SPEC)
+    only.write_bytes(b"gone bad")
+    with pytest.raises(TrainingError, match="no clip could be read"):
+        folder.clip(0)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nowhere is not a folder"):
+        open_source(tmp_path / "nowhere", SPEC)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no readable video"):
+        open_source(tmp_path, SPEC)
+
+
+def test_a_folder_of_unreadable_videos_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(TrainingError, match=r"1 skipped: .*text.mp4 cannot be read"):
+        open_source(tmp_path, SPEC)
+
+
+def test_clips_longer_than_every_video_are_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", levels(10))
+    with pytest.raises(TrainingError, match="the 31 frames that clips of 4 at stride 10"):
+        open_source(tmp_path, ClipSpec(frames=4, size=(16, 16), stride=10))
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        (ClipSpec(6, (16, 16)), "frames 6 is not divisible .* 4; use 4 or 8"),
+        (ClipSpec(4, (20, 16)), "height 20"),
+        (ClipSpec(4, (16, 4)), "width 4 is not divisible .* 8; use 8"),
+    ],
+)
+def test_clips_that_the_downsample_does_not_divide_are_refused(spec: ClipSpec, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        check_divisible(spec, (4, 8, 8))
+
+
+def test_clips_without_frames_are_refused() -> None:
+    with pytest.raises(ConfigError, match="frames is 0"):
+        open_source("synth", ClipSpec(0, (16, 16)))

@@ -1,0 +1,153 @@
+"""Where training and evaluation clips come from: synthetic skies, or a folder of videos.
+
+A source maps a clip number to pixels and remembers nothing, so a resumed run sees the same data and
+workers need no common state. This module knows nothing of networks or losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_tools.synth import sky_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# Synthetic clips from this index on are never trained on.
+HELD_OUT = 1 << 40
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What every clip of a source looks like: frames, (height, width) in pixels, frame stride."""
+
+    frames: int
+    size: tuple[int, int]
+    stride: int = 1
+
+    @property
+    def span(self) -> int:
+        """Source frames from the first to the last frame of a clip, both included."""
+        return (self.frames - 1) * self.stride + 1
+
+
+class ClipSource(Protocol):
+    """Clips by number."""
+
+    @property
+    def spec(self) -> ClipSpec:
+        """What the clips look like."""
+        ...
+
+    def clip(self, index: int) -> NDArray[np.uint8]:
+        """Clip `index`, any number from 0 on, as uint8 (f, h, w, 3); the same at every call."""
+        ...
+
+
+@dataclass(frozen=True)
+class SynthClips:
+    """Endless synthetic skies; held-out clips have indices that training never reaches."""
+
+    seed: int
+    spec: ClipSpec
+    held_out: bool = False
+
+    def clip(self, index: int) -> NDArray[np.uint8]:
+        """Draw clip `index`."""
+        if not 0 <= index < HELD_OUT:
+            raise ConfigError(f"synthetic clip {index}: expected an index from 0 to 2**40 − 1")
+        number = index + HELD_OUT * self.held_out
+        spec = self.spec
+        return sky_clip(self.seed, spec.frames, spec.size, index=number, stride=spec.stride)
+
+
+class Clips(torch.utils.data.Dataset[torch.Tensor]):
+    """Clips `first`, first + 1, … of a source as a map-style dataset for torch's loaders."""
+
+    def __init__(self, source: ClipSource, count: int, first: int = 0) -> None:
+        self.source = source
+        self.count = count
+        self.first = first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Clip `first + index` for the networks, float32 (3, f, h, w) in −1..1."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return to_tensor(self.source.clip(self.first + index))
+
+
+def open_source(
+    data: str | Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
+) -> ClipSource:
+    """Open `synth`, or a folder of videos.
+
+    Raises:
+        ConfigError: an impossible spec.
+        TrainingError: a folder that is missing, unreadable, or has no clip long enough.
+
+    """
+    check_spec(spec)
+    if str(data) == "synth":
+        return SynthClips(seed, spec, held_out)
+    from lvdm_tools.videos import VideoFolder
+
+    return VideoFolder.open(Path(data), spec, seed=seed, held_out=held_out)
+
+
+def check_spec(spec: ClipSpec) -> None:
+    """Refuse clips without frames or pixels.
+
+    Raises:
+        ConfigError: naming the field.
+
+    """
+    values = {"frames": spec.frames, "stride": spec.stride, "size": min(spec.size)}
+    for field, value in values.items():
+        if value < 1:
+            raise ConfigError(f"clips: {field} is {value}; expected 1 or more")
+
+
+def check_divisible(spec: ClipSpec, downsample: Sequence[int]) -> None:
+    """Refuse clips that an autoencoder's downsampling (frames, height, width) does not divide.
+
+    Raises:
+        ConfigError: with the nearest size that fits.
+
+    """
+    for name, size, factor in zip(
+        ("frames", "height", "width"), (spec.frames, *spec.size), downsample, strict=True
+    ):
+        if size % factor:
+            fits = max(factor, size // factor * factor)
+            raise ConfigError(
+                f"clips: {name} {size} is not divisible by the autoencoder's downsample {factor}; "
+                f"use {fits} or {size // factor * factor + factor}"
+            )
+
+
+def to_tensor(frames: NDArray[np.uint8]) -> torch.Tensor:
+    """Pixels for the networks: uint8 (…, f, h, w, 3) → float32 (…, 3, f, h, w) in −1..1."""
+    if frames.dtype != np.uint8 or frames.ndim < 4 or frames.shape[-1] != 3:
+        raise TrainingError(
+            f"frames: got {frames.dtype} {frames.shape}, expected uint8 (…, f, h, w, 3)"
+        )
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -4)))
+    return planes.float().mul_(2 / 255).sub_(1)
+
+
+def to_frames(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """Pixels from the networks: float (…, 3, f, h, w) in −1..1 → uint8 (…, f, h, w, 3), clamped."""
+    scaled = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    frames: NDArray[np.uint8] = scaled.to(torch.uint8).movedim(-4, -1).contiguous().cpu().numpy()
+    return frames
