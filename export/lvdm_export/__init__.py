@@ -1,1 +1,1 @@
-"""Trained PyTorch checkpoints to verified bundles. The only package besides the tools that uses torch."""
+"""Trained PyTorch checkpoints to verified bundles; torch lives here and in the tools."""

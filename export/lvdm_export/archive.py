@@ -1,0 +1,160 @@
+"""PyTorch checkpoint files as memory-mapped tensors.
+
+Reads the zip format and the older single-stream format. Tensors are views of a private mapping
+of the file: only those that are touched take memory, and nothing is written back.
+"""
+
+import mmap
+import struct
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvdm_engines.errors import CheckpointError
+from lvdm_export.unpickle import StorageRef, TensorRef, unpickle
+
+_STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+_STREAM_PROTOCOL = 1001
+_ZIP_LOCAL_HEADER = 30
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open checkpoint: `root` is what was pickled, with `TensorRef` for tensors.
+
+    `starts` is the byte position of each storage in `data`. Tensors keep `data` alive.
+    """
+
+    path: Path
+    root: Any
+    data: mmap.mmap
+    starts: dict[str, int]
+    copies: dict[str, bytearray] = field(default_factory=dict)
+
+    def tensor(self, ref: TensorRef, key: str) -> torch.Tensor:
+        """Return a tensor of the file, without reading it yet; `key` names it in messages.
+
+        Raises CheckpointError where the file is too short for it.
+        """
+        dtype: torch.dtype = getattr(torch, ref.storage.dtype)
+        if 0 in ref.shape:
+            return torch.empty(ref.shape, dtype=dtype)
+        flat = self._storage(ref.storage, dtype, key)
+        return flat.as_strided(ref.shape, ref.stride, ref.offset)
+
+    def _storage(self, ref: StorageRef, dtype: torch.dtype, key: str) -> torch.Tensor:
+        buffer: Any = self.data
+        start = self.starts.get(ref.key)
+        if ref.key in self.copies:
+            buffer, start = self.copies[ref.key], 0
+        if start is None or start + ref.numel * dtype.itemsize > len(buffer):
+            raise CheckpointError(
+                f"{self.path}: the data of {key} is missing or cut off; "
+                "copy or download the checkpoint again"
+            )
+        if start % dtype.itemsize:  # only the older format packs storages without alignment
+            end = start + ref.numel * dtype.itemsize
+            buffer, start = bytearray(memoryview(buffer)[start:end]), 0
+        return torch.frombuffer(buffer, dtype=dtype, count=ref.numel, offset=start)
+
+
+def open_archive(path: Path) -> Archive:
+    """Open a checkpoint written by `torch.save`, in either of its two formats.
+
+    Raises:
+        CheckpointError: missing, unreadable, truncated or another kind of file.
+
+    """
+    data = _map(path)
+    if zipfile.is_zipfile(path):
+        return _open_zip(path, data)
+    if data[:4] == b"PK\x03\x04":
+        raise CheckpointError(
+            f"{path} is cut off: the index at the end of the file is missing; "
+            "copy or download it again"
+        )
+    return _open_stream(path, data)
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except ValueError as err:
+        raise CheckpointError(f"{path} is empty; copy or download it again") from err
+    except OSError as err:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
+
+
+def _open_zip(path: Path, data: mmap.mmap) -> Archive:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {info.filename: info for info in archive.infolist()}
+            top = next((n for n in entries if n.count("/") == 1 and n.endswith("/data.pkl")), None)
+            if top is None:
+                raise CheckpointError(
+                    f"{path} is a zip file but not a PyTorch checkpoint: it holds no data.pkl"
+                )
+            folder = top.removesuffix("data.pkl")
+            _check_byte_order(path, archive, entries, f"{folder}byteorder")
+            root = unpickle(archive.read(top), str(path))
+            starts: dict[str, int] = {}
+            copies: dict[str, bytearray] = {}
+            for name, info in entries.items():
+                key = name.removeprefix(f"{folder}data/")
+                if key == name:
+                    continue
+                if info.compress_type == zipfile.ZIP_STORED:
+                    starts[key] = _data_start(path, data, info)
+                else:
+                    copies[key] = bytearray(archive.read(name))
+            return Archive(path, root, data, starts, copies)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as err:
+        raise CheckpointError(f"{path} is damaged ({err}); copy or download it again") from err
+
+
+def _check_byte_order(
+    path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str
+) -> None:
+    if name in entries and archive.read(name).strip() != b"little":
+        raise CheckpointError(f"{path} was written on a big-endian machine; save it again on x86")
+
+
+def _data_start(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> int:
+    """Skip the local header, whose name and padding lengths differ from the index's."""
+    header = data[info.header_offset : info.header_offset + _ZIP_LOCAL_HEADER]
+    if len(header) < _ZIP_LOCAL_HEADER:
+        raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = info.header_offset + _ZIP_LOCAL_HEADER + int(name_length) + int(extra_length)
+    if start + info.file_size > len(data):
+        raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
+    return start
+
+
+def _open_stream(path: Path, data: mmap.mmap) -> Archive:
+    source, storages = str(path), dict[str, StorageRef]()
+    with path.open("rb") as file:
+        if unpickle(file, source) != _STREAM_MAGIC:
+            raise CheckpointError(f"{path} is not a PyTorch checkpoint")
+        if unpickle(file, source) != _STREAM_PROTOCOL:
+            raise CheckpointError(f"{path} has an unknown version of PyTorch's older format")
+        system = unpickle(file, source)
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise CheckpointError(
+                f"{path} was written on a big-endian machine; save it again on x86"
+            )
+        root = unpickle(file, source, storages)
+        keys = unpickle(file, source)
+        position = file.tell()
+    if not isinstance(keys, list) or not all(key in storages for key in keys):
+        raise CheckpointError(f"{path} is damaged: its list of storages is unreadable")
+    starts: dict[str, int] = {}
+    for key in keys:
+        starts[key] = position + 8  # after the number of elements, which the pickle told before
+        dtype: torch.dtype = getattr(torch, storages[key].dtype)
+        position = starts[key] + storages[key].numel * dtype.itemsize
+    return Archive(path, root, data, starts)

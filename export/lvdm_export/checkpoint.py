@@ -1,0 +1,150 @@
+"""Which tensors of a checkpoint belong to which network.
+
+A checkpoint is untrusted: it is read by `archive` (PyTorch) or safetensors, neither of which can
+run code. Knows the official key names; knows nothing of the networks' sizes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from lvdm_engines.errors import CheckpointError
+from lvdm_export.archive import Archive, open_archive
+from lvdm_export.unpickle import TensorRef
+
+_DENOISER = "model.diffusion_model."
+_EMA = "model_ema."
+_EMA_COUNTERS = {"model_ema.decay", "model_ema.num_updates"}
+_AUTOENCODER = "first_stage_model."
+_AUTOENCODER_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of a file by name: `shapes` is known at once, `read` loads one of them.
+
+    `ours` says that the file is in this project's own format: one network, bare names.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], torch.Tensor]
+    ours: bool
+
+    def below(self, prefix: str) -> dict[str, str]:
+        """Map the names below a prefix, without it, to whole names."""
+        return {key.removeprefix(prefix): key for key in self.shapes if key.startswith(prefix)}
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a `.safetensors` file of ours, or anything written by `torch.save`.
+
+    Raises:
+        CheckpointError: missing, unreadable, damaged, or without tensors.
+
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory, expected a .ckpt or .safetensors file")
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    try:
+        file = safe_open(path, framework="pt")
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file ({err}); copy it again"
+        ) from err
+    return Checkpoint(path, shapes, file.get_tensor, ours=True)
+
+
+def _open_torch(path: Path) -> Checkpoint:
+    archive = open_archive(path)
+    root = archive.root
+    state = root["state_dict"] if isinstance(root, dict) and "state_dict" in root else root
+    refs = _tensors(state)
+    if not refs:
+        raise CheckpointError(f"{path} holds no state_dict of tensors, expected a model checkpoint")
+    return Checkpoint(
+        path, {k: r.shape for k, r in refs.items()}, _reader(archive, refs), ours=False
+    )
+
+
+def _tensors(state: Any) -> dict[str, TensorRef]:
+    if not isinstance(state, dict):
+        return {}
+    return {k: r for k, r in state.items() if isinstance(k, str) and isinstance(r, TensorRef)}
+
+
+def _reader(archive: Archive, refs: dict[str, TensorRef]) -> Callable[[str], torch.Tensor]:
+    return lambda key: archive.tensor(refs[key], key)
+
+
+def denoiser_keys(
+    checkpoint: Checkpoint, parameters: Iterable[str], *, ema: bool
+) -> dict[str, str]:
+    """Map the denoiser's names to the checkpoint's.
+
+    The averaged copies are stored under the parameter's name without its dots, so they are found
+    from the network's own `parameters`. Names that the network lacks are kept as they are.
+
+    Raises:
+        CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
+
+    """
+    if checkpoint.ours:
+        return checkpoint.below("")
+    plain = checkpoint.below(_DENOISER)
+    if not plain:
+        raise CheckpointError(
+            f"{checkpoint.path} holds no denoiser: no key starts with {_DENOISER!r}"
+        )
+    if not ema:
+        return plain
+    averaged = [k for k in checkpoint.shapes if k.startswith(_EMA) and k not in _EMA_COUNTERS]
+    if not averaged:
+        raise CheckpointError(
+            f"{checkpoint.path} holds no EMA weights; use --no-ema for the plain ones"
+        )
+    stored = {_ema_name(name): name for name in parameters}
+    if len(stored) != len(list(parameters)):
+        raise CheckpointError("two parameters have the same EMA name; use --no-ema")
+    return {stored.get(key, key): key for key in averaged}
+
+
+def _ema_name(parameter: str) -> str:
+    return _EMA + f"diffusion_model.{parameter}".replace(".", "")
+
+
+def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
+    """Map the autoencoder's names to the checkpoint's; training losses are left out.
+
+    Raises CheckpointError where there is no autoencoder in it.
+    """
+    if checkpoint.ours:
+        return checkpoint.below("")
+    keys = checkpoint.below(_AUTOENCODER) or checkpoint.below("")
+    if not any(key.startswith(_AUTOENCODER_PARTS) for key in keys):
+        raise CheckpointError(
+            f"{checkpoint.path} holds no autoencoder: no key starts with {_AUTOENCODER!r} or "
+            f"{_AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
+        )
+    return {name: key for name, key in keys.items() if not name.startswith("loss.")}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""What a trained network is, apart from its weights; and our own checkpoint format.
+
+A model on disk is two files: `NAME.safetensors` (weights under the official names, each tensor
+once) and `NAME.json` (a `ModelRecord`).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lvdm_engines.errors import ConfigError, ExportError
+from lvdm_engines.manifest import (
+    InterpolateFacts,
+    PredictFacts,
+    ScheduleFacts,
+    ShortFacts,
+    Size,
+)
+from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
+from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
+from lvdm_export.nets.unet3d import UNet3dConfig
+from lvdm_export.weights import NetworkConfig
+
+SCHEMA = 1
+Kind = Literal["unet3d", "autoencoder3d", "autoencoder2d"]
+
+_CONFIGS: dict[str, type[NetworkConfig]] = {
+    "unet3d": UNet3dConfig,
+    "autoencoder3d": Autoencoder3dConfig,
+    "autoencoder2d": Autoencoder2dConfig,
+}
+
+
+class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One trained network.
+
+    `config` are the sizes in the words of the network's own config class. `frame_size` and
+    `latent_size` are (height, width); `scale` and `shift` normalise latents as
+    scale * (mean + shift); `decode_window` is how many latents the autoencoder was trained on.
+    A denoiser has one entry of facts for every kind of clip it was trained for.
+    """
+
+    schema: int = SCHEMA
+    kind: Kind
+    config: dict[str, Any]
+    frame_size: Size | None = None
+    latent_size: Size | None = None
+    scale: float | None = None
+    shift: float | None = None
+    decode_window: int | None = None
+    schedule: ScheduleFacts | None = None
+    predict: PredictFacts | None = None
+    interpolate: InterpolateFacts | None = None
+    short: ShortFacts | None = None
+    noise_levels: int | None = None
+    context_tokens: int | None = None
+    ema: bool = False
+    provenance: dict[str, Any] = {}
+
+    def network_config(self) -> NetworkConfig:
+        """Return the network's config.
+
+        Raises ConfigError for unknown, missing or impossible sizes.
+        """
+        try:
+            return msgspec.convert(self.config, _CONFIGS[self.kind], strict=True)
+        except (msgspec.ValidationError, ValueError) as err:
+            raise ConfigError(f"config of the {self.kind}: {err}") from err
+
+
+def kind_of(config: NetworkConfig) -> Kind:
+    """Return the record's word for a network's config."""
+    if isinstance(config, UNet3dConfig):
+        return "unet3d"
+    return "autoencoder3d" if isinstance(config, Autoencoder3dConfig) else "autoencoder2d"
+
+
+def read_record(path: Path) -> ModelRecord:
+    """Read the JSON half of a model.
+
+    Raises ConfigError: unreadable, not JSON, unknown or missing fields, a newer schema.
+    """
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=ModelRecord)
+    except OSError as err:
+        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
+    except msgspec.DecodeError as err:
+        raise ConfigError(f"{path}: {err}") from err
+    if record.schema != SCHEMA:
+        raise ConfigError(f"{path} has schema {record.schema}, expected {SCHEMA}")
+    record.network_config()
+    return record
+
+
+def save_model(
+    folder: Path, record: ModelRecord, tensors: Mapping[str, torch.Tensor] | nn.Module
+) -> tuple[Path, Path]:
+    """Write `model.safetensors` and `model.json` into a folder; each appears only when whole.
+
+    Tensors that share memory (the autoencoder has such twins) are written once.
+
+    Raises:
+        ExportError: the folder cannot be written.
+
+    """
+    state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    weights, description = folder / "model.safetensors", folder / "model.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = weights.with_name(f".{weights.name}.{os.getpid()}")
+        save_file(_without_twins(state), temporary)
+        temporary.replace(weights)
+        temporary = description.with_name(f".{description.name}.{os.getpid()}")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+        temporary.replace(description)
+    except OSError as err:
+        raise ExportError(f"cannot write the model into {folder}: {err.strerror}") from err
+    return description, weights
+
+
+def _without_twins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    kept: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in state.items():
+        # The longer name is the parameter's own; the shorter one is the official second name.
+        before = kept.get(tensor.data_ptr())
+        if before is None or len(before[0]) < len(name):
+            kept[tensor.data_ptr()] = (name, tensor)
+    return {name: tensor.detach().contiguous().cpu() for name, tensor in kept.values()}

@@ -1,0 +1,212 @@
+"""Pickles of unknown origin, read without importing or calling anything that they name.
+
+Builds plain containers and descriptions of tensors; every other name becomes an `Inert` object
+that swallows whatever is done to it. Knows nothing of files and archives.
+"""
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from lvdm_engines.errors import CheckpointError
+
+_DTYPES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+# What broken or hostile pickle bytes make the standard unpickler raise.
+_PICKLE_FAULTS = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class StorageRef:
+    """A run of `numel` elements that the archive holds under `key`."""
+
+    key: str
+    dtype: str
+    numel: int
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A strided view into a storage; offset and strides count elements."""
+
+    storage: StorageRef
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.stride)
+        if len(self.shape) != len(self.stride) or any(n < 0 for n in numbers):
+            raise ValueError(f"impossible tensor of shape {self.shape} and stride {self.stride}")
+        reach = self.offset + sum(
+            (n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)
+        )
+        if 0 not in self.shape and reach >= self.storage.numel:
+            raise ValueError(f"tensor of shape {self.shape} reaches past its storage")
+
+
+class Inert:
+    """Stands for any object that a pickle names and we do not build."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
+        """Accept any arguments, as unknown constructors may take any."""
+        return super().__new__(cls)
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> "Inert":
+        """Accept being called, as unknown names may be functions."""
+        return self
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        return
+
+    def __setstate__(*_args: Any) -> None:
+        # No `self`: a pickle may also send state to the class.
+        return
+
+    def append(self, *_args: Any) -> None:
+        """Swallow an item."""
+
+    def extend(self, *_args: Any) -> None:
+        """Swallow items."""
+
+    def add(self, *_args: Any) -> None:
+        """Swallow an item."""
+
+
+class _Known:
+    """A name we do build; an object without a `__dict__`, so that no pickle can alter it."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_build", build)
+
+    def __call__(self, *args: Any) -> Any:
+        build: Callable[..., Any] = self._build
+        return build(*args)
+
+    def __setattr__(self, name: str, _value: Any) -> None:
+        raise pickle.UnpicklingError(f"refusing to set {name!r}")
+
+    def __setstate__(self, _state: Any) -> None:
+        raise pickle.UnpicklingError("refusing to change a known name")
+
+
+@dataclass(frozen=True)
+class _StorageType:
+    dtype: str
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Any:
+    if not isinstance(storage, StorageRef):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    if not all(isinstance(n, int) for n in (offset, *shape, *stride)):
+        raise pickle.UnpicklingError("a tensor whose shape is not made of whole numbers")
+    return TensorRef(storage, offset, tuple(shape), tuple(stride))
+
+
+def _parameter(data: Any, *_rest: Any) -> Any:
+    return data
+
+
+def _ordered(items: Any = ()) -> Any:
+    return OrderedDict(items)
+
+
+_BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _ordered,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+}
+
+
+class _Reader(pickle.Unpickler):
+    """The standard unpickler with both of its doors to the outside closed."""
+
+    storages: dict[str, StorageRef]
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Return a stand-in for a global name; nothing is looked up or imported."""
+        build = _BUILDERS.get((module, name))
+        if build is not None:
+            return _Known(build)
+        if module in {"torch", "torch.storage"} and name in _DTYPES:
+            return _StorageType(_DTYPES[name])
+        return Inert
+
+    def persistent_load(self, pid: Any, /) -> StorageRef:
+        """Describe the storage that a tensor refers to."""
+        if not (isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage"):
+            raise pickle.UnpicklingError("a reference that is not a tensor storage")
+        kind, key, numel = pid[1], pid[2], pid[4]
+        if not isinstance(kind, _StorageType):
+            raise pickle.UnpicklingError(f"storage {key!r} has an unsupported element type")
+        if not isinstance(numel, int) or numel < 0:
+            raise pickle.UnpicklingError(f"storage {key!r} has a size of {numel!r}")
+        if len(pid) == 6 and pid[5] is not None:
+            raise pickle.UnpicklingError(f"storage {key!r} is a view of another")
+        ref = StorageRef(str(key), kind.dtype, numel)
+        if self.storages.setdefault(ref.key, ref) != ref:
+            raise pickle.UnpicklingError(f"storage {key!r} has two descriptions")
+        return ref
+
+
+def unpickle(
+    stream: BinaryIO | bytes, source: str, storages: dict[str, StorageRef] | None = None
+) -> Any:
+    """Read one pickle into plain containers, `TensorRef` and `Inert`.
+
+    Args:
+        stream: the bytes, or a file positioned at them (left after the pickle).
+        source: what to call it in messages.
+        storages: gathers every storage that is named, also inside of `Inert` objects.
+
+    Raises:
+        CheckpointError: damaged bytes, or a tensor that contradicts itself.
+
+    """
+    file = io.BytesIO(stream) if isinstance(stream, bytes) else stream
+    reader = _Reader(file, encoding="utf-8")
+    reader.storages = {} if storages is None else storages
+    try:
+        return reader.load()
+    except _PICKLE_FAULTS as err:
+        raise CheckpointError(
+            f"{source} is damaged or not a PyTorch checkpoint ({_first_line(err)}); "
+            "copy or download it again"
+        ) from err
+
+
+def _first_line(err: BaseException) -> str:
+    text = str(err).strip() or type(err).__name__
+    return text.splitlines()[0][:120]

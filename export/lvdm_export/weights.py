@@ -1,0 +1,169 @@
+"""Weights into networks, strictly: every key has to be there, and nothing else.
+
+Networks are built without memory of their own and take the checkpoint's tensors as they are, so
+that a file of several gigabytes is held once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_export.checkpoint import Checkpoint, autoencoder_keys, denoiser_keys
+from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+
+NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
+Network = UNet3d | Autoencoder3d | Autoencoder2d
+
+_SHOWN = 4
+
+
+def build(config: NetworkConfig) -> Network:
+    """Build a network whose parameters have shapes but no memory.
+
+    Raises ConfigError for sizes that contradict each other.
+    """
+    try:
+        with torch.device("meta"):
+            if isinstance(config, UNet3dConfig):
+                return UNet3d(config)
+            if isinstance(config, Autoencoder3dConfig):
+                return Autoencoder3d(config)
+            return Autoencoder2d(config)
+    except (ValueError, ZeroDivisionError, RuntimeError) as err:
+        raise ConfigError(f"the network cannot be built: {str(err).splitlines()[0]}") from err
+
+
+def load_denoiser(config: UNet3dConfig, checkpoint: Checkpoint, *, ema: bool) -> UNet3d:
+    """Build a denoiser and give it the averaged (`ema`) or the plain weights of a checkpoint.
+
+    Raises:
+        CheckpointError: keys are missing or left over, or shapes disagree with the config.
+
+    """
+    network = build(config)
+    parameters = [name for name, _ in network.named_parameters()]
+    _fill(network, denoiser_keys(checkpoint, parameters, ema=ema), checkpoint)
+    assert isinstance(network, UNet3d)  # noqa: S101 - for the type checker
+    return network
+
+
+def load_autoencoder(
+    config: Autoencoder3dConfig | Autoencoder2dConfig, checkpoint: Checkpoint
+) -> Autoencoder3d | Autoencoder2d:
+    """Build an autoencoder and give it the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: keys are missing or left over, or shapes disagree with the config.
+
+    """
+    network = build(config)
+    _fill(network, autoencoder_keys(checkpoint), checkpoint)
+    assert not isinstance(network, UNet3d)  # noqa: S101 - for the type checker
+    return network
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names of a network's tensors; `twins` are the names that share one tensor."""
+
+    shapes: dict[str, tuple[int, ...]]
+    twins: dict[str, list[str]]
+
+
+def _names(network: nn.Module) -> _Names:
+    tensors = network.state_dict(keep_vars=True)
+    groups: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return _Names(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: groups[id(tensor)] for name, tensor in tensors.items()},
+    )
+
+
+def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    names = _names(network)
+    sources = {
+        name: next((keys[twin] for twin in names.twins[name] if twin in keys), None)
+        for name in names.shapes
+    }
+    _check_complete(sources, keys, checkpoint)
+    found = {name: key for name, key in sources.items() if key is not None}
+    _check_shapes(found, names, checkpoint)
+    read = _Once(checkpoint.read)
+    tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in found.items()}
+    _check_twins(names, keys, read, checkpoint)
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.eval().requires_grad_(requires_grad=False)
+
+
+class _Once:
+    """Reads every tensor at most once, so that twins stay one tensor."""
+
+    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
+        self._read = read
+        self._tensors: dict[str, torch.Tensor] = {}
+
+    def __call__(self, key: str) -> torch.Tensor:
+        if key not in self._tensors:
+            self._tensors[key] = self._read(key)
+        return self._tensors[key]
+
+
+def _check_complete(
+    sources: Mapping[str, str | None], keys: Mapping[str, str], checkpoint: Checkpoint
+) -> None:
+    missing = [name for name, key in sources.items() if key is None]
+    unexpected = [key for name, key in keys.items() if name not in sources]
+    parts = [
+        f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', …' if len(found) > _SHOWN else ''})"
+        for what, found in (("missing keys", missing), ("unexpected keys", unexpected))
+        if found
+    ]
+    if parts:
+        raise CheckpointError(
+            f"{checkpoint.path} does not fit its config: {' and '.join(parts)}; "
+            "check that both belong to the same model"
+        )
+
+
+def _check_shapes(sources: Mapping[str, str], names: _Names, checkpoint: Checkpoint) -> None:
+    for name, key in sources.items():
+        expected, found = names.shapes[name], checkpoint.shapes[key]
+        if expected != found:
+            raise CheckpointError(
+                f"{checkpoint.path}: {key} has shape {list(found)}, but the config expects "
+                f"{list(expected)}; check that both belong to the same model"
+            )
+
+
+def _as_float32(key: str, tensor: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{checkpoint.path}: {key} is {tensor.dtype}, expected numbers")
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            f"{checkpoint.path}: {key} holds NaN or infinity; take an earlier checkpoint"
+        )
+    return tensor
+
+
+def _check_twins(
+    names: _Names, keys: Mapping[str, str], read: _Once, checkpoint: Checkpoint
+) -> None:
+    """Refuse a checkpoint whose two copies of one tensor differ: nothing says which one counts."""
+    for name, twins in names.twins.items():
+        present = [twin for twin in twins if twin in keys]
+        if name != twins[0] or len(present) < 2:
+            continue
+        first, *others = (read(keys[twin]) for twin in present)
+        if any(not torch.equal(first, other) for other in others):
+            raise CheckpointError(
+                f"{checkpoint.path}: {' and '.join(keys[t] for t in present)} differ, "
+                "but the network has one tensor for both"
+            )
