@@ -1,0 +1,23 @@
+"""Video files: uint8 frames in from any container, out to one of a few formats.
+
+The only package that imports PyAV. It knows frames, sizes and rates, nothing of models.
+"""
+
+from lvdm_rt.video.containers import FrameSink
+from lvdm_rt.video.reader import ReadSpec, read_frames, read_last_frames
+from lvdm_rt.video.spec import OutputKind, VideoSpec, output_kind
+from lvdm_rt.video.writer import VideoWriter, missing_encoder, open_writer, sidecar_path
+
+__all__ = [
+    "FrameSink",
+    "OutputKind",
+    "ReadSpec",
+    "VideoSpec",
+    "VideoWriter",
+    "missing_encoder",
+    "open_writer",
+    "output_kind",
+    "read_frames",
+    "read_last_frames",
+    "sidecar_path",
+]

@@ -1,0 +1,231 @@
+"""Sinks that encode through PyAV: MP4 (H.264), WebM (VP9), GIF, and PNG frames in a directory."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+
+from lvdm_rt.video.spec import Frames, VideoSpec
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+_BT709 = 1  # H.273 code point of primaries, transfer and matrix alike
+_LIMITED_RANGE = 1
+
+
+class FrameSink(Protocol):
+    """One open output. A sink owns its encoding and its bytes, not the file's final name."""
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 (f, h, w, 3)."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+    def abort(self) -> None:
+        """Release what is open; what was written is worthless."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How one container is written: FFmpeg's names for it."""
+
+    container: str
+    codec: str
+    options: Mapping[str, str]
+    container_options: Mapping[str, str] = field(default_factory=dict)
+    even: bool = False  # H.264 in yuv420p has no odd sizes
+
+
+# Threads are fixed because the encoders' output depends on their number: the same frames give
+# the same file on every machine. bitexact leaves out the muxers' random and dated fields.
+ENCODERS: Mapping[str, Encoder] = {
+    "mp4": Encoder(
+        "mp4",
+        "libx264",
+        {"crf": "16", "preset": "medium", "threads": "2"},
+        {"movflags": "+faststart", "fflags": "+bitexact"},
+        even=True,
+    ),
+    "webm": Encoder(
+        "webm",
+        "libvpx-vp9",
+        {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "2"},
+        {"fflags": "+bitexact"},
+    ),
+    "gif": Encoder("gif", "gif", {}, {"fflags": "+bitexact"}),
+    "png": Encoder("", "png", {"pred": "mixed"}),
+}
+
+
+class ContainerSink:
+    """An MP4 or WebM file. An odd side of an MP4 gets its last row or column twice."""
+
+    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+        """Open `path` for writing."""
+        height, width = spec.size
+        self._pad = (height % 2, width % 2) if encoder.even else (0, 0)
+        self._container = av.open(
+            f"file:{path}",
+            "w",
+            format=encoder.container,
+            container_options=dict(encoder.container_options),
+        )
+        self._stream = cast(
+            "VideoStream",
+            self._container.add_stream(encoder.codec, spec.fps, options=dict(encoder.options)),
+        )
+        self._stream.height, self._stream.width = height + self._pad[0], width + self._pad[1]
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.color_primaries = self._stream.color_trc = _BT709
+        self._stream.colorspace, self._stream.color_range = _BT709, _LIMITED_RANGE
+        self._time_base = 1 / spec.fps
+        self._container.metadata["comment"] = spec.settings
+        self._count = 0
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 (f, h, w, 3)."""
+        padded = np.pad(frames, ((0, 0), (0, self._pad[0]), (0, self._pad[1]), (0, 0)), "edge")
+        for pixels in padded:
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                dst_colorspace="ITU709",
+                dst_color_range="MPEG",
+                interpolation="AREA",
+            )
+            frame.pts, frame.time_base = self._count, self._time_base
+            self._container.mux(self._stream.encode(frame))
+            self._count += 1
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def abort(self) -> None:
+        """Close without caring what the file holds."""
+        # A failed disk fails again when the trailer is written; the first error is the one told.
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
+
+
+class GifSink:
+    """A GIF with a palette of its own for every frame.
+
+    One palette for the whole video would need all its frames in memory.
+    """
+
+    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+        """Open `path` for writing."""
+        self._path, self._settings = path, spec.settings
+        self._container = av.open(
+            f"file:{path}", "w", format="gif", container_options=dict(encoder.container_options)
+        )
+        self._stream = cast("VideoStream", self._container.add_stream(encoder.codec, spec.fps))
+        self._stream.height, self._stream.width = spec.size
+        self._stream.pix_fmt = "pal8"
+        self._time_base = 1 / spec.fps
+        self._graph = _palette_graph(spec)
+        self._count = 0
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 (f, h, w, 3)."""
+        for pixels in frames:
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = self._count, self._time_base
+            self._graph.vpush(frame.reformat(format="bgra"))
+            self._count += 1
+            self._drain()
+
+    def close(self) -> None:
+        """Flush filters and encoder, finish the file, then append the settings as a comment."""
+        self._graph.vpush(None)
+        self._drain()
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        if self._settings:
+            _append_gif_comment(self._path, self._settings.encode())
+
+    def abort(self) -> None:
+        """Close without caring what the file holds."""
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                frame = self._graph.vpull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            self._container.mux(self._stream.encode(frame))
+
+
+def _palette_graph(spec: VideoSpec) -> Graph:
+    graph = Graph()
+    height, width = spec.size
+    source = graph.add(
+        "buffer", f"video_size={width}x{height}:pix_fmt=bgra:time_base={1 / spec.fps}"
+    )
+    split = graph.add("split")
+    # No transparent slot: FFmpeg would spend one of the 256 colours on it.
+    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+    use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _append_gif_comment(path: Path, text: bytes) -> None:
+    """Put a comment extension (GIF89a, section 24) before the trailer byte."""
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x21\xfe")
+        for start in range(0, len(text), 255):
+            block = text[start : start + 255]
+            file.write(bytes([len(block)]) + block)
+        file.write(b"\x00\x3b")
+
+
+class PngSink:
+    """A directory of PNG frames, numbered from zero with at least six digits."""
+
+    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+        """Make the directory `path`."""
+        path.mkdir()
+        self._path = path
+        self._codec = cast("VideoCodecContext", av.CodecContext.create(encoder.codec, "w"))
+        self._codec.height, self._codec.width = spec.size
+        self._codec.pix_fmt = "rgb24"
+        self._codec.time_base = 1 / spec.fps
+        self._codec.thread_count = 1  # one frame in, one file out
+        self._codec.options = dict(encoder.options)
+        self._count = 0
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 (f, h, w, 3)."""
+        for pixels in frames:
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts = self._count
+            data = b"".join(bytes(packet) for packet in self._codec.encode(frame))
+            (self._path / f"{self._count:06d}.png").write_bytes(data)
+            self._count += 1
+
+    def close(self) -> None:
+        """Nothing is left to finish: each frame is a whole file."""
+
+    def abort(self) -> None:
+        """Nothing is open between frames."""

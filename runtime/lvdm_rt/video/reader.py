@@ -1,0 +1,197 @@
+"""Reading a video as frames of one size and one rate.
+
+A chain of small generators: decode, place in time, crop and resize, gather.
+"""
+
+import errno
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from lvdm_engines.errors import VideoError
+from lvdm_rt.video.spec import Frames
+
+_Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]  # start and length in seconds
+_FALLBACK_RATE = Fraction(25)  # what FFmpeg assumes for streams that name no rate
+# Containers round times to milliseconds, and some leave out the last frame's length.
+_SLACK_FRAMES = 1
+# One picture shown for longer than this is a damaged time stamp, not a slide show.
+_LONGEST_FRAME_S = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSpec:
+    """How frames should come: `size` (height, width), `fps`, and frames per yielded array."""
+
+    size: tuple[int, int]
+    fps: Fraction
+    chunk: int = 16
+
+
+def read_frames(path: Path, spec: ReadSpec) -> Iterator[Frames]:
+    """Yield the video as uint8 (f, h, w, 3) with f ≤ `spec.chunk`, never empty.
+
+    Each picture is rotated as its container says, cropped around its centre to the asked shape
+    and resized; pictures are repeated or left out so that time keeps its pace at `spec.fps`.
+    Raises VideoError for anything that is not a whole video file.
+    """
+    if not path.is_file():
+        what = "it is a directory" if path.is_dir() else "there is no such file"
+        raise VideoError(f"cannot read {path}: {what}; give a video file")
+    try:
+        # file: keeps FFmpeg from reading a protocol into a name with a colon.
+        with av.open(f"file:{path}", "r", metadata_errors="replace") as container:
+            stream = _video_stream(path, container)
+            timed = _decode(path, container, stream)
+            shape = float(stream.sample_aspect_ratio or 1)
+            pictures = (_fit(f, spec.size, shape) for f in _resample(path, timed, spec.fps))
+            while chunk := list(islice(pictures, spec.chunk)):
+                yield np.stack(chunk)
+    except (OSError, av.FFmpegError) as err:
+        raise _damaged(path, _reason(err)) from err
+
+
+def read_last_frames(path: Path, spec: ReadSpec, count: int) -> Frames:
+    """Return the last `count` frames of the video, or all it has: uint8 (f, h, w, 3).
+
+    Memory holds no more than those and one chunk. Raises VideoError like `read_frames`.
+    """
+    last: deque[Frames] = deque(maxlen=count)
+    for chunk in read_frames(path, spec):
+        last.extend(chunk)
+    return np.stack(list(last))
+
+
+def _damaged(path: Path, what: str) -> VideoError:
+    return VideoError(
+        f"cannot read {path}: {what}; give a complete video file, or save what is left of it with"
+        " ffmpeg -i IN OUT.mp4"
+    )
+
+
+def _reason(err: OSError | av.FFmpegError) -> str:
+    if isinstance(err, av.DecoderNotFoundError):
+        return f"this PyAV {av.__version__} has no decoder for it"
+    if isinstance(err, (av.EOFError, av.InvalidDataError)) or err.errno == errno.EIO:
+        return f"it is no video, damaged or incomplete ({err.strerror})"
+    return err.strerror or str(err)
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        # The cover picture of a song is a video stream to FFmpeg.
+        if not stream.disposition & Disposition.attached_pic:
+            stream.thread_type = "AUTO"
+            return stream
+    kinds = " and ".join(sorted({str(stream.type) for stream in container.streams}))
+    raise VideoError(
+        f"cannot read {path}: it holds no video, only {kinds or 'headers'}; give a video file"
+    )
+
+
+def _decode(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[_Timed]:
+    """Yield decoded frames with their times, and make sure that the file does not end early."""
+    rate = stream.guessed_rate or stream.average_rate or _FALLBACK_RATE
+    end: Fraction | None = None
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise _damaged(path, "it ends or is damaged inside a frame")
+        for frame in packet.decode():
+            time = end or Fraction(0)
+            if frame.pts is not None and frame.time_base is not None:
+                time = frame.pts * frame.time_base
+            length = 1 / rate
+            if frame.duration and frame.time_base is not None:
+                length = frame.duration * frame.time_base
+            end = time + length
+            yield time, length, frame
+    if end is None:
+        raise _damaged(path, "not one frame of it can be decoded")
+    if container.format.name == "gif" and not _has_gif_trailer(path):
+        raise _damaged(path, "it ends inside a frame")  # GIF announces no length
+    expected = _announced_end(container, stream)
+    if expected is not None and end < expected - _SLACK_FRAMES / rate:
+        raise _damaged(
+            path, f"it stops after {float(end):.2f} s of the {float(expected):.2f} s it announces"
+        )
+
+
+def _has_gif_trailer(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(1024, path.stat().st_size), os.SEEK_END)
+        return file.read().rstrip(b"\0").endswith(b"\x3b")
+
+
+def _announced_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Return when the last frame should end, in seconds, where the container says so."""
+    if stream.duration is not None and stream.time_base is not None:
+        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+    # The container's own duration is that of its longest stream.
+    if container.duration is not None and len(container.streams) == 1:
+        return Fraction((container.start_time or 0) + container.duration, av.time_base)
+    return None
+
+
+def _resample(path: Path, timed: Iterator[_Timed], fps: Fraction) -> Iterator[VideoFrame]:
+    """Yield one frame for every 1/fps seconds: the one whose rounded slot it is, or the last."""
+    start: Fraction | None = None
+    held: tuple[int, Fraction, VideoFrame] | None = None  # slot, end in seconds, frame
+    for time, length, frame in timed:
+        start = time if start is None else start
+        slot = _slot(time - start, fps)
+        if held is not None:
+            if (slot - held[0]) / fps > _LONGEST_FRAME_S:
+                raise _damaged(
+                    path, f"its time stamps jump by {float((slot - held[0]) / fps):.0f} s"
+                )
+            for _ in range(held[0], slot):
+                yield held[2]
+            slot = max(slot, held[0])  # time stamps that run backwards
+        held = slot, time - start + length, frame
+    if held is not None:
+        slot, end, frame = held
+        for _ in range(max(1, min(_slot(end, fps) - slot, math.ceil(_LONGEST_FRAME_S * fps)))):
+            yield frame
+
+
+def _slot(seconds: Fraction, fps: Fraction) -> int:
+    # Half up: Python's round() would send every second tie the other way.
+    return math.floor(seconds * fps + Fraction(1, 2))
+
+
+def _fit(frame: VideoFrame, size: tuple[int, int], pixel_aspect: float) -> Frames:
+    """Return (h, w, 3): cropped around the centre to the shape of `size`, resized, upright."""
+    turns = round(frame.rotation / 90) % 4
+    height, width = size if turns % 2 == 0 else size[::-1]
+    crop = _centre_crop(_pixels(frame), width / height / pixel_aspect)
+    shrinks = crop.shape[0] >= height and crop.shape[1] >= width
+    resized = VideoFrame.from_ndarray(np.ascontiguousarray(crop), format="rgb24").reformat(
+        width=width, height=height, interpolation="AREA" if shrinks else "BICUBIC"
+    )
+    return np.ascontiguousarray(np.rot90(_pixels(resized), turns))
+
+
+def _pixels(frame: VideoFrame) -> Frames:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def _centre_crop(pixels: Frames, aspect: float) -> Frames:
+    """Return the largest centred part whose width is `aspect` times its height."""
+    height, width = pixels.shape[:2]
+    kept_height = max(1, min(height, round(width / aspect)))
+    kept_width = max(1, min(width, round(height * aspect)))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return pixels[top : top + kept_height, left : left + kept_width]

@@ -1,0 +1,212 @@
+"""Writing a video: beside its name while it grows, under its name once it is whole."""
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import av
+import numpy as np
+
+from lvdm_engines.errors import VideoError
+from lvdm_rt.video.arrays import NpzSink, Y4mSink
+from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
+from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
+
+
+def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "VideoWriter":
+    """Open a writer for `out`, whose format its suffix names (see `output_kind`).
+
+    `stdout` is where `-` goes, the process's own if None.
+    Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
+    encoder is missing.
+    """
+    kind = output_kind(out)
+    missing = missing_encoder(kind)
+    if missing:
+        raise VideoError(f"cannot write {out}: {missing}")
+    with _explained(out):
+        if kind == "y4m":
+            sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
+            return VideoWriter(out, spec, sink, None)
+        path = Path(out)
+        _check_place(path, kind)
+        part = part_path(path)
+        _remove(part)  # left by a run that was killed
+        try:
+            return VideoWriter(out, spec, _file_sink(kind, part, spec), path)
+        except (OSError, av.FFmpegError):
+            _remove(part)
+            raise
+
+
+def missing_encoder(kind: OutputKind) -> str | None:
+    """Return why this PyAV cannot encode `kind`, with the way out, or None if it can."""
+    encoder = ENCODERS.get(kind)
+    if encoder is None:
+        return None
+    try:
+        av.Codec(encoder.codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        return (
+            f"this PyAV {av.__version__} has no {encoder.codec} encoder; write .npz instead, or"
+            " install PyAV's own wheel: pip install --force-reinstall av"
+        )
+    return None
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the settings of the video `path` are kept: `sky.mp4.json` for `sky.mp4`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def part_path(path: Path) -> Path:
+    """Return the name that `path` has while it is being written."""
+    return path.with_name(f".{path.name}.part")
+
+
+class VideoWriter:
+    """Checks frames, passes them to a sink, and gives the file its name when it is whole.
+
+    As a context manager it closes on success and aborts on any exception, Ctrl-C included.
+    """
+
+    def __init__(self, out: str, spec: VideoSpec, sink: FrameSink, path: Path | None) -> None:
+        """Write to `sink`; `path` is the final name, or None for a stream without one."""
+        self._out, self._spec, self._sink, self._path = out, spec, sink, path
+        self._count = 0
+        self._open = True
+
+    @property
+    def count(self) -> int:
+        """Frames written so far."""
+        return self._count
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 (f, h, w, 3) of the size in the spec.
+
+        Raises VideoError for other frames, for more than were announced, or if writing fails.
+        """
+        expected = self._spec.size
+        if frames.ndim != 4 or frames.shape[1:] != (*expected, 3) or frames.dtype != np.uint8:
+            raise VideoError(
+                f"got frames {frames.dtype} {frames.shape}, expected uint8"
+                f" (f, {expected[0]}, {expected[1]}, 3)"
+            )
+        if self._count + len(frames) > self._spec.frames:
+            raise VideoError(
+                f"got more than the {self._spec.frames} frames that {self._out} was opened for"
+            )
+        with _explained(self._out):
+            self._sink.write(frames)
+        self._count += len(frames)
+
+    def close(self) -> None:
+        """Finish the file, write the sidecar and rename both.
+
+        Raises VideoError if frames are missing or writing fails; nothing is left then.
+        """
+        if not self._open:
+            return
+        try:
+            if self._count != self._spec.frames:
+                raise VideoError(
+                    f"{self._out} got {self._count} frames, expected {self._spec.frames};"
+                    " nothing was written"
+                )
+            with _explained(self._out):
+                self._sink.close()
+                if self._path is not None:
+                    _publish(self._path, self._spec.settings)
+            self._open = False
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Remove what was written; harmless after `close`."""
+        if not self._open:
+            return
+        self._open = False
+        self._sink.abort()
+        if self._path is not None:
+            _remove(part_path(self._path))
+            _remove(part_path(sidecar_path(self._path)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _file_sink(kind: OutputKind, part: Path, spec: VideoSpec) -> FrameSink:
+    if kind == "npz":
+        return NpzSink(part, spec)
+    encoder = ENCODERS[kind]
+    if kind == "png":
+        return PngSink(part, spec, encoder)
+    if kind == "gif":
+        return GifSink(part, spec, encoder)
+    return ContainerSink(part, spec, encoder)
+
+
+def _check_place(path: Path, kind: OutputKind) -> None:
+    if not path.parent.is_dir():
+        raise VideoError(f"cannot write {path}: there is no directory {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise VideoError(f"cannot write {path}: no permission to write in {path.parent}")
+    if kind != "png" and path.is_dir():
+        raise VideoError(
+            f"cannot write {path}: it is a directory; remove it or choose another name"
+        )
+    if kind == "png" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise VideoError(
+            f"cannot write frames to {path}: it exists and is not an empty directory;"
+            " remove it or choose another name"
+        )
+
+
+def _publish(path: Path, settings: str) -> None:
+    sidecar = sidecar_path(path)
+    if settings:
+        part_path(sidecar).write_text(settings + "\n", encoding="utf-8")
+    part_path(path).replace(path)
+    if settings:
+        part_path(sidecar).replace(sidecar)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def _explained(out: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, av.FFmpegError) as err:
+        raise VideoError(f"cannot write {out}: {_reason(err)}") from err
+
+
+def _reason(err: OSError | av.FFmpegError) -> str:
+    if err.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return "the disk is full; free some space or write to another place"
+    if err.errno == errno.EPIPE:
+        return "the program that reads it has stopped"
+    return f"{err.strerror or err}"
