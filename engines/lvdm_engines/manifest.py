@@ -158,7 +158,12 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[Count | str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+        return f"{self.name} {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """Dtype and shape as messages show them."""
+        return f"{self.dtype} ({', '.join(map(str, self.shape))})"
 
 
 class GraphFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,7 +1,13 @@
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from lvdm_engines.bundle import Bundle, file_sha256
+from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.manifest import (
     GraphFacts,
     InterpolateFacts,
@@ -13,6 +19,16 @@ from lvdm_engines.manifest import (
     ScheduleFacts,
     TensorSpec,
 )
+
+LATENTS = ("b", 2, "t", 2, 2)
+INPUTS = (
+    TensorSpec("latents", "float32", LATENTS),
+    TensorSpec("timestep", "int64", ("b",)),
+    TensorSpec("mask", "float32", ("b", "t")),
+    TensorSpec("noise_level", "int64", ("b",)),
+)
+OUTPUTS = (TensorSpec("eps", "float32", LATENTS),)
+_ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
 
 
 @pytest.fixture
@@ -40,13 +56,68 @@ def make_manifest(model: ModelFacts) -> Callable[..., Manifest]:
 
 @pytest.fixture
 def graph_facts() -> GraphFacts:
-    return GraphFacts(
-        file="predict.onnx",
-        sha256="0" * 64,
-        precision="fp32",
-        inputs=(
-            TensorSpec("latents", "float32", ("b", 2, 4, 2, 2)),
-            TensorSpec("timestep", "int64", ("b",)),
-        ),
-        outputs=(TensorSpec("eps", "float32", ("b", 2, 4, 2, 2)),),
+    return GraphFacts("predict.onnx", "0" * 64, "fp32", INPUTS, OUTPUTS)
+
+
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.dtype], spec.shape)
+
+
+def write_denoiser(path: Path, *, external: bool = False, batch: int | str = "b") -> None:
+    """A graph with eps = latents * mask + weight, where the weight is (2, 1, 2, 2) of 0.25."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["mask", "axes"], ["wide"]),
+        helper.make_node("Mul", ["latents", "wide"], ["product"]),
+        helper.make_node("Add", ["product", "weight"], ["eps"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([1, 3, 4], np.int64), "axes"),
+        numpy_helper.from_array(np.full((2, 1, 2, 2), 0.25, np.float32), "weight"),
+    ]
+    inputs = [TensorSpec(s.name, s.dtype, (batch, *s.shape[1:])) for s in INPUTS]
+    graph = helper.make_graph(
+        nodes, "denoiser", [_value(s) for s in inputs], [_value(s) for s in OUTPUTS], constants
     )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(
+        proto,
+        path,
+        save_as_external_data=external,
+        location=f"{path.name}.data",
+        size_threshold=60,  # the weight, but not the axes that shape inference reads
+    )
+
+
+@pytest.fixture
+def make_bundle(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], graph_facts: GraphFacts
+) -> Callable[..., Bundle]:
+    """Write a bundle whose predict and interpolate graphs are one file."""
+
+    def make(folder: str = "bundle", *, force: bool = False, **options: bool | int) -> Bundle:
+        with BundleWriter(tmp_path / folder, force=force) as writer:
+            file = writer.path / "denoiser.onnx"
+            write_denoiser(file, **options)
+            data = Path(f"{file}.data")
+            facts = GraphFacts(
+                file=file.name,
+                sha256=file_sha256(file),
+                precision="fp32",
+                inputs=INPUTS,
+                outputs=OUTPUTS,
+                data_sha256=file_sha256(data) if data.exists() else None,
+            )
+            return writer.finish(make_manifest(predict=facts, interpolate=facts))
+
+    return make
+
+
+@pytest.fixture
+def feeds() -> dict[str, np.ndarray]:
+    latents = np.arange(2 * 2 * 4 * 4, dtype=np.float32).reshape(2, 2, 4, 2, 2)  # (b, c, t, h, w)
+    return {
+        "latents": latents,
+        "timestep": np.array([5, 5]),
+        "mask": np.array([[1, 0, 0, 0], [0, 0, 0, 0]], np.float32),
+        "noise_level": np.array([100, -1]),
+    }

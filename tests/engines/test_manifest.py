@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
@@ -25,8 +26,6 @@ def test_a_model_knows_its_downsampling(model):
 
 
 def test_a_graph_with_external_data_names_both_files(graph_facts):
-    from msgspec.structs import replace
-
     assert replace(graph_facts, data_sha256="1" * 64).files == {
         "predict.onnx": "0" * 64,
         "predict.onnx.data": "1" * 64,
@@ -83,16 +82,12 @@ def test_damaged_json_is_explained_in_one_line(data):
 
 
 def test_a_wrong_type_is_found_before_writing(make_manifest, graph_facts):
-    from msgspec.structs import replace
-
     wrong = replace(make_manifest(predict=graph_facts), name=3)
     with pytest.raises(BundleError, match=r"Expected `str`, got `int` - at `\$\.name`"):
         format_manifest(wrong)
 
 
 def test_what_json_cannot_hold_is_refused_before_writing(make_manifest):
-    from msgspec.structs import replace
-
     wrong = replace(make_manifest(), parity={"predict": {"array": object()}})
     with pytest.raises(BundleError, match="cannot be written as JSON"):
         format_manifest(wrong)

@@ -1,0 +1,54 @@
+"""The backends by name, in the order in which `auto` tries them, and what each must offer.
+
+A backend is three functions: may this machine run it, may it open this graph, and open it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lvdm_engines.bundle import GraphSource
+    from lvdm_engines.session import Session
+
+BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to open a session; what does not concern a backend is ignored by it.
+
+    `threads` for one run on the CPU (None: all cores) · `spinning`: threads that wait for work
+    keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU.
+    """
+
+    threads: int | None = None
+    spinning: bool = False
+    device: int = 0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a backend module offers.
+
+    `unusable()` says in one line why this machine cannot run the backend and what would fix it,
+    or None. `lacking(source)` says the same of one graph, such as a plan that was not built.
+    """
+
+    unusable: Callable[[], str | None]
+    lacking: Callable[[GraphSource], str | None]
+    open: Callable[[GraphSource, SessionOptions], Session]
+
+
+def load_backend(name: str) -> Backend:
+    """Import the module behind one of `BACKENDS`; its engine library is not imported yet."""
+    if name in ("cpu", "cuda"):
+        from lvdm_engines.backends import ort
+
+        return ort.CPU if name == "cpu" else ort.CUDA
+    from lvdm_engines.backends import trt
+
+    return trt.TENSORRT if name == "tensorrt" else trt.TENSORRT_RTX

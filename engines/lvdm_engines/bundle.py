@@ -1,0 +1,124 @@
+"""Bundles on disk: finding, reading and verifying them; what runs their graphs lies elsewhere."""
+
+import hashlib
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvdm_engines.contract import check_contract
+from lvdm_engines.errors import BundleError
+from lvdm_engines.manifest import GraphFacts, Manifest
+from lvdm_engines.manifest_json import parse_manifest
+
+MANIFEST = "manifest.json"
+
+_digests: dict[tuple[Path, int, int], str] = {}  # of files that did not change in this process
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """One graph of a bundle, as a backend gets it to open."""
+
+    name: str
+    facts: GraphFacts
+    folder: Path
+
+    @property
+    def engines(self) -> Path:
+        """Where compiled forms of the bundle's graphs lie, a directory per fingerprint."""
+        return self.folder / "engines"
+
+    def verified(self) -> Path:
+        """Return the path of the ONNX file once it and its data have the promised sha256.
+
+        Raises BundleError for a missing or changed file.
+        """
+        for name, expected in self.facts.files.items():
+            got = file_sha256(self.folder / name)
+            if got != expected:
+                raise BundleError(
+                    f"{self.folder / name}: got sha256 {got[:12]}…, expected {expected[:12]}… of "
+                    "the manifest; the file is damaged or was replaced, export the bundle again"
+                )
+        return self.folder / self.facts.file
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A directory with a manifest that was read and found possible."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, name: str) -> GraphSource:
+        """Return one graph. Raises BundleError, with the known names, if there is none."""
+        facts = self.manifest.graphs.get(name)
+        if facts is None:
+            known = ", ".join(self.manifest.graphs) or "none"
+            raise BundleError(
+                f"{self.path}: no graph {name!r}, the bundle has: {known}; "
+                "export the bundle with that model"
+            )
+        return GraphSource(name, facts, self.path)
+
+
+def load_bundle(path_or_name: str | Path) -> Bundle:
+    """Read a bundle from a directory, or a built-in one by its name (write ./NAME for a directory).
+
+    Graph files must exist; their sha256 is verified when a session is opened.
+    Raises BundleError for an unknown name, a damaged manifest or a missing file.
+    """
+    path = _find(path_or_name)
+    try:
+        data = (path / MANIFEST).read_bytes()
+    except OSError as err:
+        raise BundleError(
+            f"{path / MANIFEST}: cannot be read ({err.strerror}), expected a bundle's manifest; "
+            "export the bundle again"
+        ) from err
+    manifest = parse_manifest(data, str(path / MANIFEST))
+    check_contract(manifest, str(path / MANIFEST))
+    for graph in manifest.graphs.values():
+        for name in graph.files:
+            if not (path / name).is_file():
+                raise BundleError(f"{path / name}: file is missing; export the bundle again")
+    return Bundle(path, manifest)
+
+
+def builtin_bundles() -> dict[str, Path]:
+    """Return the bundles that come with this package, by name."""
+    root = Path(str(importlib.resources.files("lvdm_engines"))) / "bundles"
+    return {found.parent.name: found.parent for found in sorted(root.glob(f"*/{MANIFEST}"))}
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hex, remembered while its size and time do not change.
+
+    Raises BundleError if the file cannot be read.
+    """
+    try:
+        path = path.resolve()
+        stat = path.stat()
+        key = (path, stat.st_mtime_ns, stat.st_size)
+        if key not in _digests:
+            with path.open("rb") as file:
+                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise BundleError(
+            f"{path}: cannot be read ({err.strerror}); export the bundle again"
+        ) from err
+    return _digests[key]
+
+
+def _find(path_or_name: str | Path) -> Path:
+    builtin = builtin_bundles()
+    if isinstance(path_or_name, str) and path_or_name in builtin:
+        return builtin[path_or_name]
+    path = Path(path_or_name)
+    if not path.is_dir():
+        known = ", ".join(builtin) or "none"
+        raise BundleError(
+            f"{path_or_name}: got neither a bundle directory nor a built-in bundle; "
+            f"give a directory made by lvdm-export build-engines, or one of the built-in: {known}"
+        )
+    return path

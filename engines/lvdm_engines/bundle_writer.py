@@ -1,0 +1,140 @@
+"""Writing bundles: beside the target, checked, and put in place in one step or not at all."""
+
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lvdm_engines.bundle import MANIFEST, Bundle, GraphSource, load_bundle
+from lvdm_engines.contract import check_contract
+from lvdm_engines.errors import BundleError
+from lvdm_engines.manifest import Manifest
+from lvdm_engines.manifest_json import format_manifest
+
+_log = logging.getLogger(__name__)
+
+
+class BundleWriter:
+    """A directory under construction: write graph files into `path`, then call `finish`.
+
+    Leaving the context without `finish`, by an error or an interrupt, removes everything and
+    leaves the target as it was. An existing target is refused unless `force`; then it stays until
+    the new bundle is complete, and only a bundle or an empty directory is ever replaced.
+    """
+
+    def __init__(self, target: str | Path, *, force: bool = False) -> None:
+        self.target = Path(target).absolute()
+        self.path = self.target.with_name(f".{self.target.name}.{uuid.uuid4().hex[:8]}.partial")
+        self._force = force
+
+    def __enter__(self) -> Self:
+        _check_target(self.target, force=self._force)
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir()
+        except OSError as err:
+            raise _write_error(self.target, err) from err
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        finished = not self.path.exists()
+        shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, OSError) and self._concerns_us(error):
+            raise _write_error(self.target, error) from error
+        if error is None and not finished:
+            raise BundleError(f"{self.target}: nothing was written, finish() was not called")
+
+    def _concerns_us(self, error: OSError) -> bool:
+        """Tell a failed write of this bundle from, say, an input that could not be read."""
+        ours = str(error.filename or "").startswith(str(self.path))
+        return ours or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Check the files against the manifest, write it, and put the bundle in place.
+
+        Raises BundleError for a manifest that does not fit its model or its files.
+        """
+        data = format_manifest(manifest)
+        check_contract(manifest, f"manifest of {manifest.name!r}")
+        for name, facts in manifest.graphs.items():
+            GraphSource(name, facts, self.path).verified()
+        (self.path / MANIFEST).write_bytes(data)
+        _sync(self.path)
+        _check_target(self.target, force=self._force)
+        _put_in_place(self.path, self.target)
+        return load_bundle(self.target)
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    """Refuse a target that exists, or that `force` should not replace either."""
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise BundleError(f"{target}: already exists; choose another directory or pass --force")
+    ours = (target / MANIFEST).is_file() or (target.is_dir() and not any(target.iterdir()))
+    if target.is_symlink() or not ours:
+        raise BundleError(
+            f"{target}: exists and is not a bundle, so it is not replaced; choose another directory"
+        )
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Rename `new` to `target`; what stood there is removed once the new bundle stands."""
+    if not target.exists():
+        new.rename(target)
+        _sync_directory(target.parent)
+        return
+    old = new
+    if not _exchange(new, target):  # then two renames, undone if the second fails
+        old = new.with_suffix(".old")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+    _sync_directory(target.parent)
+    _log.info("%s: replaced the bundle that was there, its compiled engines included", target)
+    shutil.rmtree(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_directory(folder)
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_error(target: Path, err: OSError) -> BundleError:
+    return BundleError(
+        f"{target}: cannot be written ({err.strerror or err}); "
+        "free space there or choose another directory"
+    )

@@ -1,0 +1,190 @@
+import json
+import shutil
+
+import pytest
+from msgspec.structs import replace
+
+from lvdm_engines import bundle_writer
+from lvdm_engines.bundle import builtin_bundles, file_sha256, load_bundle
+from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.errors import BundleError
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_bundle_is_read_from_its_directory(make_bundle):
+    written = make_bundle()
+    assert load_bundle(written.path) == written
+    assert load_bundle(str(written.path)) == written
+
+
+def test_a_built_in_bundle_is_found_by_its_name(make_bundle, tmp_path, monkeypatch):
+    written = make_bundle("bundles/tiny")
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    assert list(builtin_bundles()) == ["tiny"]
+    assert load_bundle("tiny").manifest == written.manifest
+
+
+def test_an_unknown_name_lists_the_built_in_ones(make_bundle, tmp_path, monkeypatch):
+    make_bundle("bundles/tiny")
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(BundleError, match=r"^tinny: got neither .* built-in: tiny$"):
+        load_bundle("tinny")
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"manifest\.json: cannot be read \(No such file"):
+        load_bundle(tmp_path)
+
+
+def test_a_missing_graph_file_is_found_when_loading(make_bundle):
+    path = make_bundle().path
+    (path / "denoiser.onnx").unlink()
+    with pytest.raises(BundleError, match=r"denoiser\.onnx: file is missing"):
+        load_bundle(path)
+
+
+def test_a_model_without_its_graph_is_refused(make_bundle):
+    path = make_bundle().path
+    document = json.loads((path / "manifest.json").read_text())
+    del document["graphs"]["interpolate"]
+    (path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"model\.interpolate is present but graph"):
+        load_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "change", "message"),
+    [
+        ("inputs", 0, {"shape": ["b", 2, 3, 2, 2]}, "input latents: got float32 (b, 2, 3, 2, 2)"),
+        ("inputs", 0, {"shape": [1, 2, 4, 2, 2]}, "expected float32 (b, 2, 4, 2, 2)"),
+        ("inputs", 1, {"dtype": "float32"}, "input timestep: got float32 (b), expected int64 (b)"),
+        (
+            "inputs",
+            2,
+            {"name": "masks"},
+            "input masks is unknown, expected latents, timestep, mask",
+        ),
+        ("inputs", 3, None, "input noise_level int64 (b) is missing"),
+        ("outputs", 0, {"name": "x0"}, "output x0 is unknown, expected eps"),
+    ],
+)
+def test_a_graph_of_the_wrong_shape_is_refused(make_bundle, kind, index, change, message):
+    path = make_bundle().path
+    document = json.loads((path / "manifest.json").read_text())
+    specs = document["graphs"]["predict"][kind]
+    specs[index : index + 1] = [] if change is None else [specs[index] | change]
+    (path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError) as caught:
+        load_bundle(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_digest_is_computed_anew_when_the_file_changes(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"a")
+    first = file_sha256(file)
+    file.write_bytes(b"bb")
+    assert file_sha256(file) != first
+
+
+def test_an_existing_bundle_is_not_replaced_unasked(make_bundle):
+    make_bundle()
+    with pytest.raises(BundleError, match="already exists; choose another directory or pass"):
+        make_bundle()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_force_replaces_a_bundle_and_leaves_nothing_behind(
+    make_bundle, tmp_path, monkeypatch, exchange
+):
+    if not exchange:
+        monkeypatch.setattr(bundle_writer, "_exchange", lambda first, second: False)
+    old = make_bundle()
+    (old.path / "engines").mkdir()
+    make_bundle(force=True, external=True)
+    assert (old.path / "denoiser.onnx.data").is_file()
+    assert not (old.path / "engines").exists()
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
+    make_bundle, tmp_path, monkeypatch
+):
+    old = make_bundle()
+    monkeypatch.setattr(bundle_writer, "_exchange", lambda first, second: False)
+    real = type(tmp_path).rename
+
+    def fail(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return real(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", fail)
+    with pytest.raises(BundleError, match="cannot be written"):
+        make_bundle(force=True, external=True)
+    assert load_bundle(old.path).manifest == old.manifest
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_force_never_replaces_what_is_not_a_bundle(make_bundle, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "thesis.tex").touch()
+    with pytest.raises(BundleError, match="is not a bundle, so it is not replaced"):
+        make_bundle(force=True)
+    assert names(tmp_path / "bundle") == ["thesis.tex"]
+
+
+def test_a_new_bundle_has_ordinary_permissions(make_bundle, tmp_path):
+    (tmp_path / "plain").mkdir()
+    assert make_bundle().path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), SystemExit(1)])
+def test_an_interrupted_write_leaves_nothing(tmp_path, error):
+    def write():
+        with BundleWriter(tmp_path / "new") as writer:
+            (writer.path / "predict.onnx").write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(BundleError, match=r"new: cannot be written \(No space left on device\)"),
+        BundleWriter(tmp_path / "new"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_an_input_that_cannot_be_read_is_not_blamed_on_the_bundle(tmp_path):
+    with pytest.raises(FileNotFoundError), BundleWriter(tmp_path / "new"):
+        (tmp_path / "checkpoint.ckpt").read_bytes()
+
+
+def test_a_writer_that_was_never_finished_is_an_error(tmp_path):
+    with pytest.raises(BundleError, match="finish"), BundleWriter(tmp_path / "new"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_differs_from_the_manifest_is_never_published(make_bundle, tmp_path):
+    done = make_bundle()
+    facts = replace(done.manifest.graphs["predict"], sha256="1" * 64)
+    manifest = replace(done.manifest, graphs={"predict": facts, "interpolate": facts})
+
+    def write():
+        with BundleWriter(tmp_path / "new") as writer:
+            shutil.copy(done.path / "denoiser.onnx", writer.path)
+            writer.finish(manifest)
+
+    with pytest.raises(BundleError, match="got sha256"):
+        write()
+    assert names(tmp_path) == ["bundle"]

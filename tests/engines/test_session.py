@@ -1,0 +1,262 @@
+import logging
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+from msgspec.structs import replace
+from onnx import TensorProto, helper, numpy_helper
+
+from lvdm_engines.backends import ort, registry
+from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
+from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
+from lvdm_engines.manifest import GraphFacts, TensorSpec
+from lvdm_engines.session import (
+    backend_report,
+    check_feeds,
+    choose_backend,
+    open_session,
+    open_sessions,
+)
+
+OPTIONS = SessionOptions(threads=1)
+
+
+@pytest.fixture
+def session(make_bundle):
+    with open_session(make_bundle(), "predict", "cpu", OPTIONS) as opened:
+        yield opened
+
+
+def open_graph(folder, nodes, inputs, outputs, constants=()):
+    """Open a graph that has nothing to do with diffusion, past the manifest's checks."""
+    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    values = [
+        [helper.make_tensor_value_info(s.name, types[s.dtype], s.shape) for s in specs]
+        for specs in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, "g", *values, list(constants))
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(proto, folder / "g.onnx")
+    facts = GraphFacts(
+        "g.onnx", file_sha256(folder / "g.onnx"), "fp32", tuple(inputs), tuple(outputs)
+    )
+    return ort.CPU.open(GraphSource("g", facts, folder), OPTIONS)
+
+
+def test_a_session_computes_what_the_graph_says(session, feeds):
+    eps = session.run(feeds)["eps"]
+    expected = feeds["latents"] * feeds["mask"][:, None, :, None, None] + np.float32(0.25)
+    np.testing.assert_array_equal(eps, expected)
+
+
+def test_batch_and_length_may_change_from_run_to_run(session, feeds):
+    session.run(feeds)
+    longer = {
+        "latents": np.ones((3, 2, 5, 2, 2), np.float32),
+        "timestep": np.zeros(3, np.int64),
+        "mask": np.ones((3, 5), np.float32),
+        "noise_level": np.full(3, -1),
+    }
+    assert session.run(longer)["eps"].shape == (3, 2, 5, 2, 2)
+
+
+def test_weights_may_lie_in_a_file_of_their_own(make_bundle, feeds):
+    bundle = make_bundle(external=True)
+    assert (bundle.path / "denoiser.onnx.data").is_file()
+    with open_session(bundle, "predict", "cpu", OPTIONS) as session:
+        assert session.run(feeds)["eps"][1].max() == 0.25
+
+
+def test_outputs_belong_to_the_caller(session, feeds):
+    first = session.run(feeds)["eps"]
+    kept = first.copy()
+    second = session.run({**feeds, "latents": feeds["latents"] + 1})["eps"]
+    np.testing.assert_array_equal(first, kept)
+    assert not np.shares_memory(first, second)
+    assert first.flags.writeable
+
+
+def test_outputs_that_are_inputs_or_weights_are_still_the_callers(tmp_path):
+    spec = TensorSpec("x", "float32", ("b",))
+    outputs = [TensorSpec("same", "float32", ("b",)), TensorSpec("weight", "float32", (2,))]
+    constants = [numpy_helper.from_array(np.ones(2, np.float32), "weight")]
+    nodes = [helper.make_node("Identity", ["x"], ["same"])]
+    with open_graph(tmp_path, nodes, [spec], outputs, constants) as session:
+        x = np.zeros(3, np.float32)
+        for _ in range(2):
+            got = session.run({"x": x})
+            np.testing.assert_array_equal(got["weight"], [1, 1])
+            np.testing.assert_array_equal(got["same"], [0, 0, 0])
+            got["weight"][:] = 7
+            got["same"][:] = 7
+
+
+def test_feeds_are_not_modified_and_need_not_be_contiguous(session, feeds):
+    wide = np.zeros((2, 2, 4, 2, 4), np.float32)
+    wide[..., ::2] = feeds["latents"]
+    expected = session.run(feeds)["eps"]
+    np.testing.assert_array_equal(
+        session.run({**feeds, "latents": wide[..., ::2]})["eps"], expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": None}, "missing: mask, unknown: none"),
+        ({"masks": 1}, "missing: none, unknown: masks"),
+        ({"mask": [[1.0]]}, "input mask: got list, expected an array float32 (b, t)"),
+        ({"mask": np.ones((2, 4))}, "input mask: got float64 (2, 4), expected float32 (b, t)"),
+        ({"mask": np.ones((2, 4, 1), "f4")}, "got float32 (2, 4, 1), expected float32 (b, t)"),
+        ({"mask": np.ones((2, 3), "f4")}, "with t = 4 as in latents"),
+        ({"timestep": np.zeros(3, np.int64)}, "got int64 (3,), expected int64 (b) with b = 2"),
+        ({"latents": np.ones((2, 3, 4, 2, 2), "f4")}, "expected float32 (b, 2, t, 2, 2)"),
+        ({"latents": np.ones((0, 2, 4, 2, 2), "f4")}, "got float32 (0, 2, 4, 2, 2)"),
+        ({"latents": np.ones((2, 2, 4, 2, 2), ">f4")}, "input latents: got >f4"),
+    ],
+)
+def test_wrong_feeds_are_named_with_what_was_expected(session, feeds, change, message):
+    changed = {name: array for name, array in {**feeds, **change}.items() if array is not None}
+    with pytest.raises(SessionError) as caught:
+        session.run(changed)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("predict: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_feeds_can_be_checked_without_a_session():
+    check_feeds([TensorSpec("tokens", "int64", ("b", 77))], {"tokens": np.zeros((1, 77), int)})
+
+
+def test_a_closed_session_says_so(session, feeds):
+    session.close()
+    session.close()
+    with pytest.raises(SessionError, match="the session is closed"):
+        session.run(feeds)
+
+
+def test_a_failing_run_is_one_line(tmp_path):
+    specs = [TensorSpec("x", "float32", ("b",)), TensorSpec("i", "int64", ("n",))]
+    nodes = [helper.make_node("Gather", ["x", "i"], ["y"])]
+    session = open_graph(tmp_path, nodes, specs, [TensorSpec("y", "float32", ("n",))])
+    with pytest.raises(SessionError, match=r"^g: cannot run: .*out of") as caught:
+        session.run({"x": np.zeros(2, np.float32), "i": np.array([9])})
+    assert "\n" not in str(caught.value)
+    assert "ONNXRuntimeError" not in str(caught.value)
+
+
+def test_running_out_of_memory_is_an_error_of_its_own(tmp_path):
+    specs = [TensorSpec("shape", "int64", ("r",))]
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["y"])]
+    outputs = [TensorSpec("y", "float32", ("p", "q"))]
+    session = open_graph(tmp_path, nodes, specs, outputs)
+    with pytest.raises(DeviceMemoryError, match="lower the batch size"):
+        session.run({"shape": np.array([1 << 24, 1 << 24])})
+
+
+def test_the_interpreter_goes_on_while_a_session_runs(tmp_path):
+    size = 700
+    specs = [TensorSpec("x", "float32", (size, size))]
+    nodes = [
+        helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", "x"], [f"h{i + 1}"])
+        for i in range(8)
+    ]
+    outputs = [TensorSpec("h8", "float32", (size, size))]
+    with open_graph(tmp_path, nodes, specs, outputs) as session:
+        x = np.eye(size, dtype=np.float32)
+        runner = threading.Thread(target=session.run, args=({"x": x},))
+        runner.start()
+        steps = 0
+        while runner.is_alive():
+            steps += 1
+            time.sleep(0)
+        runner.join()
+    assert steps > 10  # a run that held the lock would let this thread in once or twice
+
+
+def test_a_graph_that_is_not_what_the_manifest_declares_is_refused(make_bundle):
+    bundle = make_bundle(batch=1)
+    with pytest.raises(BundleError, match=r"latents: got float32 \(1, 2, t, 2, 2\), expected"):
+        open_session(bundle, "predict", "cpu", OPTIONS)
+
+
+def test_a_damaged_graph_is_refused_before_it_is_opened(make_bundle):
+    bundle = make_bundle()
+    data = bytearray((bundle.path / "denoiser.onnx").read_bytes())
+    data[-1] ^= 1
+    (bundle.path / "denoiser.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"got sha256 .*, expected .*export the bundle again"):
+        open_session(bundle, "predict", "cpu", OPTIONS)
+
+
+def test_damaged_external_data_is_refused(make_bundle):
+    bundle = make_bundle(external=True)
+    (bundle.path / "denoiser.onnx.data").write_bytes(b"0" * 100)
+    with pytest.raises(BundleError, match=r"denoiser\.onnx\.data: got sha256"):
+        open_session(bundle, "predict", "cpu", OPTIONS)
+
+
+def test_a_file_that_is_no_graph_is_one_line(make_bundle):
+    bundle = make_bundle()
+    file = bundle.path / "denoiser.onnx"
+    file.write_bytes(b"not a graph")
+    facts = replace(bundle.manifest.graphs["predict"], sha256=file_sha256(file))
+    broken = Bundle(bundle.path, replace(bundle.manifest, graphs={"predict": facts}))
+    with pytest.raises(SessionError, match=r"^predict: cannot open: ") as caught:
+        open_session(broken, "predict", "cpu", OPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypatch, caplog):
+    refuse = registry.Backend(lambda: "no device; buy one", lambda source: None, None)
+    real = registry.load_backend
+    monkeypatch.setattr(
+        "lvdm_engines.session.load_backend", lambda n: real(n) if n == "cpu" else refuse
+    )
+    bundle = make_bundle()
+    with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
+        pass
+    assert "predict runs on cpu (not tensorrt: no device; buy one; not" in caplog.text
+    choice = choose_backend(bundle, "predict")
+    assert choice.backend == "cpu"
+    assert list(choice.refused) == ["tensorrt", "tensorrt-rtx", "cuda"]
+
+
+def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(make_bundle, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"tensorrt-rtx is not usable: .*pip install 'lvdm-rt\["):
+        open_session(make_bundle(), "predict", "tensorrt-rtx")
+
+
+def test_an_unknown_backend_lists_the_known(make_bundle):
+    with pytest.raises(BackendError, match="'gpu', expected auto or one of tensorrt, tensorrt-rtx"):
+        open_session(make_bundle(), "predict", "gpu")
+
+
+def test_an_unknown_graph_lists_what_the_bundle_has(make_bundle):
+    with pytest.raises(BundleError, match="no graph 'short', the bundle has: predict, interpolate"):
+        open_session(make_bundle(), "short")
+
+
+def test_every_backend_reports_whether_this_machine_can_run_it():
+    report = backend_report()
+    assert list(report) == ["tensorrt", "tensorrt-rtx", "cuda", "cpu"]
+    assert report["cpu"] is None
+    assert all(why is None or (why and "\n" not in why) for why in report.values())
+
+
+def test_graphs_that_are_one_file_share_one_session(make_bundle):
+    sessions = open_sessions(make_bundle(), ["predict", "interpolate"], "cpu", OPTIONS)
+    assert sessions["predict"] is sessions["interpolate"]
+    sessions["predict"].close()
+
+
+def test_sessions_opened_before_a_failure_are_closed(make_bundle, monkeypatch):
+    closed = []
+    monkeypatch.setattr(ort.OrtSession, "close", lambda self: closed.append(self.name))
+    with pytest.raises(BundleError):
+        open_sessions(make_bundle(), ["predict", "decoder"], "cpu", OPTIONS)
+    assert closed == ["predict"]
