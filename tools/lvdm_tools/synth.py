@@ -77,7 +77,7 @@ def draw_sky(seed: int, index: int) -> Sky:
     overcast = float(rng.uniform(0.55, 0.95)) if rng.random() < 0.2 else float(rng.uniform(0, 0.25))
     with_hills = rng.random() < 0.4
     direction = float(rng.choice([-1.0, 1.0]))
-    speed = float(rng.uniform(0.005, 0.011)) * direction
+    speed = float(rng.uniform(0.007, 0.014)) * direction
     lift = float(rng.uniform(-0.25, 0.25)) * speed
     cover = float(rng.uniform(-0.5, 0.7)) - 0.7 * overcast
     # The day's phase is drawn so that about half of all clips start by day, the others near dusk.
