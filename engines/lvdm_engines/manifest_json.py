@@ -32,7 +32,7 @@ def parse_manifest(data: bytes, source: str = "manifest.json") -> Manifest:
         raise BundleError(
             f"{source}: {_explain(data, str(err))}; correct it or export the bundle again"
         ) from err
-    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise BundleError(
             f"{source}: got damaged JSON ({err}), expected a manifest; export the bundle again"
         ) from err
@@ -60,11 +60,11 @@ def _explain(data: bytes, message: str) -> str:
     if found is None or "[...]" in message:
         return message
     keys = re.findall(r"\.(\w+)|\[(\d+)\]", found[1])
-    value: Any = msgspec.json.decode(data)
     try:
+        value: Any = msgspec.json.decode(data)
         for key, index in keys:
             value = value[key] if key else value[int(index)]
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, msgspec.DecodeError):
         return message
     if message.startswith("Invalid enum value") and keys[-1][0] in _CHOICES:
         return f"{message}, expected one of {', '.join(get_args(_CHOICES[keys[-1][0]]))}"

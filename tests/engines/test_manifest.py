@@ -75,7 +75,20 @@ def test_an_unknown_graph_name_is_refused(document):
         parse_manifest(json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema": "1"}', b"{}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"schema": "1"}',
+        b'{"schema": 1e999}',
+        b'{"schema": 1, "name": ' + b"[" * 10_000,
+        b"{}",
+    ],
+    ids=range(8),
+)
 def test_damaged_json_is_explained_in_one_line(data):
     with pytest.raises(BundleError, match=r"^manifest\.json: .*export the bundle again$"):
         parse_manifest(data)

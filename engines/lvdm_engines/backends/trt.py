@@ -11,7 +11,7 @@ from lvdm_engines.session import Session
 
 def _backend(name: str, module: str, extra: str) -> Backend:
     def unusable() -> str | None:
-        for package, needed in ((module, module), ("cuda-core", "cuda")):
+        for package, needed in ((module.replace("_", "-"), module), ("cuda-core", "cuda")):
             if importlib.util.find_spec(needed) is None:
                 return f"{package} is not installed; pip install 'lvdm-rt[{extra}]'"
         return driver_problem()
