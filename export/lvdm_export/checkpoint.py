@@ -58,8 +58,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open_safetensors(path: Path) -> Checkpoint:
     try:
-        file = safe_open(path, framework="pt")
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
+        file: Any = safe_open(path, framework="pt")
+        names = list(file.keys())
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as err:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({err}); copy it again"

@@ -105,13 +105,13 @@ class _Known:
     """A name we do build; an object without a `__dict__`, so that no pickle can alter it."""
 
     __slots__ = ("_build",)
+    _build: Callable[..., Any]
 
     def __init__(self, build: Callable[..., Any]) -> None:
         object.__setattr__(self, "_build", build)
 
     def __call__(self, *args: Any) -> Any:
-        build: Callable[..., Any] = self._build
-        return build(*args)
+        return self._build(*args)
 
     def __setattr__(self, name: str, _value: Any) -> None:
         raise pickle.UnpicklingError(f"refusing to set {name!r}")
