@@ -1,0 +1,162 @@
+"""Training of the 3D KL autoencoder: reconstruction, KL, and optional perceptual and hinge losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from torch import nn
+
+from lvdm_tools.train import losses, modelfile, pixels, sheets
+from lvdm_tools.train.discriminator import PatchDiscriminator3d
+from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.lpips import Lpips
+from lvdm_tools.train.networks import check_divisible, network_config
+from lvdm_tools.train.sources import HELD_OUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from lvdm_tools.train.config import Adversarial, AutoencoderRun
+    from lvdm_tools.train.prefetch import Batch
+    from lvdm_tools.train.sources import ClipSource
+
+_PREVIEW_CLIPS = 4
+_MEASURED_CLIPS = 16
+
+
+class _Reconstruct(nn.Module):
+    """The training pass, so that processes exchange gradients of one forward call."""
+
+    def __init__(self, autoencoder: Autoencoder3d) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode a posterior sample z = mean + σ·noise."""
+        mean, logvar = losses.split_moments(self.autoencoder.encode(frames))
+        decoded = self.autoencoder.decode(mean + torch.exp(0.5 * logvar) * noise)
+        return decoded, mean, logvar
+
+
+class AutoencoderTask:
+    """What the loop trains; see `loop.Task`."""
+
+    def __init__(self, run: AutoencoderRun, source: ClipSource, fabric: Fabric) -> None:
+        self.run = run
+        self.source = source
+        self.fabric = fabric
+        self.config = network_config(Autoencoder3dConfig, run.network)
+        check_divisible(run.data.size, run.data.frames, self.config.downsample)
+        torch.manual_seed(run.seed)
+        self.autoencoder = Autoencoder3d(self.config)
+        main = Learner(
+            fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
+        )
+        self.learners = {"autoencoder": main}
+        self.perceptual = None
+        if run.loss.perceptual is not None:
+            self.perceptual = Lpips.load(run.loss.perceptual).to(fabric.device)
+        if run.loss.adversarial is not None:
+            self.learners["discriminator"] = self._discriminator(run.loss.adversarial)
+
+    def _discriminator(self, settings: Adversarial) -> Learner:
+        import msgspec
+
+        rate = settings.learning_rate
+        optimizer = self.run.optimizer
+        if rate is not None:
+            optimizer = msgspec.structs.replace(optimizer, learning_rate=rate)
+        network = PatchDiscriminator3d(settings.channels, settings.layers)
+        return Learner(self.fabric, network, optimizer, steps=self.run.steps)
+
+    def batch(self, step: int) -> Batch:
+        """Clips and posterior noise of this process's share of a step."""
+        mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
+        data, (t, h, w) = self.run.data, self.config.downsample
+        shape = (self.config.embed_dim, data.frames // t, data.size[0] // h, data.size[1] // w)
+        frames = [
+            self.source.clip(step * self.run.batch + item, data.frames, data.stride) for item in mine
+        ]
+        noise = [
+            generator(self.run.seed, Stream.NOISE, step, item).standard_normal(shape, np.float32)
+            for item in mine
+        ]
+        return {
+            "frames": pixels.to_tensor(np.stack(frames)),
+            "noise": torch.from_numpy(np.stack(noise)),
+        }
+
+    def update(self, batch: Batch, step: int) -> dict[str, float]:
+        """Train the autoencoder, and once it has started the discriminator."""
+        learner, frames, weights = self.learners["autoencoder"], batch["frames"], self.run.loss
+        decoded, mean, logvar = learner.module(frames, batch["noise"])
+        pixel = losses.reconstruction(frames, decoded, weights.mse, weights.l1)
+        if self.perceptual is not None and weights.perceptual is not None:
+            pixel = pixel + weights.perceptual.weight * self.perceptual(frames, decoded)
+        kl = losses.kl_per_pixel(mean, logvar, frames[0].numel())
+        loss, report = pixel + weights.kl * kl, {"pixel": pixel.item(), "kl": kl.item()}
+        adversarial = weights.adversarial
+        started = adversarial is not None and step >= adversarial.start
+        if started:
+            term, weight = self._fool(pixel, decoded, cast("Adversarial", adversarial))
+            loss = loss + term
+            report["adversarial_weight"] = weight
+        report["gradient"] = learner.update(loss, step)
+        if started:
+            report["discriminator"] = self._judge(frames, decoded.detach(), step)
+        return {"loss": loss.item()} | report
+
+    def _fool(self, pixel: Tensor, decoded: Tensor, settings: Adversarial) -> tuple[Tensor, float]:
+        """Generator's side of the hinge loss, weighted against the pixel loss."""
+        # the bare network, frozen: its gradients are neither wanted nor exchanged here
+        critic = self.learners["discriminator"].network.requires_grad_(requires_grad=False)
+        term = -critic(decoded).mean()
+        last = cast("Tensor", self.autoencoder.decoder.conv_out.conv.weight)
+        weight = settings.weight * losses.adaptive_weight(pixel, term, last)
+        return weight * term, weight.item()
+
+    def _judge(self, frames: Tensor, decoded: Tensor, step: int) -> float:
+        critic = self.learners["discriminator"]
+        critic.network.requires_grad_(requires_grad=True)
+        loss = losses.hinge_discriminator(critic.module(frames), critic.module(decoded))
+        critic.update(loss, step)
+        return loss.item()
+
+    def preview(self, step: int, folder: Path) -> dict[str, float]:
+        """Reconstruct held-out clips: sheet of pairs (original above), PSNR in dB."""
+        data = self.run.data
+        clips = np.stack(
+            [
+                self.source.clip(HELD_OUT + item, data.frames, data.stride)
+                for item in range(_MEASURED_CLIPS)
+            ]
+        )
+        decoded = self._reconstruct(clips)
+        pairs = np.stack([clips, decoded], axis=1)[:_PREVIEW_CLIPS]
+        sheets.write(folder / f"step-{step:07d}", pairs.reshape(-1, *clips.shape[1:]))
+        return {"psnr": pixels.psnr(clips, decoded)}
+
+    def _reconstruct(self, clips: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        with self.learners["autoencoder"].averaged(), self.fabric.autocast():
+            return np.concatenate(
+                [
+                    pixels.to_frames(
+                        self.autoencoder(pixels.to_tensor(clips[i : i + 1]).to(self.fabric.device))
+                    )
+                    for i in range(len(clips))
+                ]
+            )
+
+    def export(self, folder: Path, step: int) -> None:
+        """Write weights (averaged, where averages are kept) and their description."""
+        with self.learners["autoencoder"].averaged():
+            description = modelfile.autoencoder(self.run, self.config, step)
+            modelfile.write(folder, self.autoencoder, description)

@@ -1,0 +1,249 @@
+"""What a training run is: one YAML file, read into frozen structs that refuse unknown fields."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - msgspec reads the annotations at run time
+from typing import Any, Literal
+
+import msgspec
+import yaml
+from lvdm_engines.errors import ConfigError, TrainingError
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frozen settings group."""
+
+
+class Device(Struct):
+    """Where the run computes; changing it never counts as another config.
+
+    fp16 is not offered: it needs a loss scaler, whose skipped steps hide a NaN.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: int | None = None
+
+
+class Every(Struct):
+    """Steps between log lines, checkpoints and sample sheets."""
+
+    log: int = 50
+    checkpoint: int = 500
+    sample: int = 1000
+
+
+class Optimizer(Struct):
+    """Adam with a warm-up and a decay to zero over the whole run."""
+
+    learning_rate: float
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+
+class ClipData(Struct):
+    """Clips cut from the data: height and width in pixels, frames per clip, frame stride."""
+
+    size: tuple[int, int]
+    frames: int
+    stride: int = 1
+
+
+class Perceptual(Struct):
+    """Files that hold the VGG-16 features and the linear heads of LPIPS."""
+
+    vgg: Path
+    heads: Path
+    weight: float = 1.0
+
+
+class Adversarial(Struct):
+    """A 3D patch discriminator, silent before `start`."""
+
+    start: int
+    weight: float = 0.5
+    channels: int = 64
+    layers: int = 3
+    learning_rate: float | None = None
+
+
+class AutoencoderLoss(Struct):
+    """Weights of the autoencoder's losses; `kl` is per pixel, as in the paper's family."""
+
+    mse: float = 0.0
+    l1: float = 1.0
+    kl: float = 1e-6
+    perceptual: Perceptual | None = None
+    adversarial: Adversarial | None = None
+
+
+class Schedule(Struct):
+    """The noise schedule, in the manifest's words."""
+
+    kind: Literal["sqrt-linear"] = "sqrt-linear"
+    steps: int = 1000
+    beta_start: float = 0.0015
+    beta_end: float = 0.0155
+
+
+class ClipKind(Struct):
+    """One way of cutting a training clip from a sequence of latents.
+
+    `condition` is how many leading frames are given for predict; interpolate gives both ends.
+    """
+
+    kind: Literal["unconditional", "predict", "interpolate"]
+    latents: int
+    probability: float
+    stride: int = 1
+    condition: int = 1
+
+
+class EncodedData(Struct):
+    """Sequences that are encoded once, in windows of `window` frames, before training."""
+
+    size: tuple[int, int]
+    frames: int
+    sequences: int
+    stride: int = 1
+    window: int = 16
+
+
+class AutoencoderRun(Struct, tag_field="kind", tag="autoencoder"):
+    """A whole autoencoder run."""
+
+    name: str
+    seed: int
+    steps: int
+    batch: int
+    network: dict[str, Any]
+    data: ClipData
+    optimizer: Optimizer
+    loss: AutoencoderLoss = AutoencoderLoss()
+    ema: float | None = None
+    device: Device = Device()
+    every: Every = Every()
+
+
+class DiffusionRun(Struct, tag_field="kind", tag="diffusion"):
+    """A whole denoiser run on the latents of a trained autoencoder."""
+
+    name: str
+    seed: int
+    steps: int
+    batch: int
+    network: dict[str, Any]
+    autoencoder: Path
+    data: EncodedData
+    clips: tuple[ClipKind, ...]
+    optimizer: Optimizer
+    loss: Literal["mse", "l1"] = "mse"
+    schedule: Schedule = Schedule()
+    noise_levels: int = 250
+    ema: float | None = 0.9999
+    device: Device = Device()
+    every: Every = Every()
+
+
+Run = AutoencoderRun | DiffusionRun
+
+FREE_TO_CHANGE = ("steps", "device", "every")  # plumbing and length; the rest makes another model
+
+
+def load(path: Path, kind: str) -> Run:
+    """Read a config file of the given kind.
+
+    Raises:
+        ConfigError: not readable, not YAML, an unknown, missing or impossible field.
+
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    return parse(raw, kind, str(path))
+
+
+def parse(raw: object, kind: str, origin: str) -> Run:
+    """Turn plain containers into a checked config."""
+    try:
+        run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False)
+    except msgspec.ValidationError as err:
+        raise ConfigError(f"{origin}: {err}") from err
+    found = to_plain(run)["kind"]
+    if found != kind:
+        raise ConfigError(f"{origin} describes an {found} run, not {kind}: use train {found}")
+    _check(run, origin)
+    return run
+
+
+def to_plain(run: Run) -> dict[str, Any]:
+    """Give the config as containers that YAML and JSON can hold."""
+    plain: dict[str, Any] = msgspec.to_builtins(run, enc_hook=str)
+    return plain
+
+
+def differences(ours: object, theirs: object, path: str = "") -> list[str]:
+    """List fields that differ between two plain configs, as `field: ours, theirs`."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]
+    return [
+        line
+        for key in sorted(ours.keys() | theirs.keys())
+        if path or key not in FREE_TO_CHANGE
+        for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+    ]
+
+
+def check_same(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
+    """Refuse to resume a run under another config, naming the fields."""
+    changed = differences(ours, theirs)
+    if changed:
+        raise TrainingError(
+            f"{folder} was started with another config ({'; '.join(changed)}): "
+            "resume with the old one, or train into a new folder"
+        )
+
+
+def _check(run: Run, origin: str) -> None:
+    positive = {
+        "steps": run.steps,
+        "batch": run.batch,
+        "data.frames": run.data.frames,
+        "data.stride": run.data.stride,
+        "data.size": min(run.data.size),
+        "optimizer.learning_rate": run.optimizer.learning_rate,
+        "optimizer.clip": run.optimizer.clip,
+        "every.log": run.every.log,
+        "every.checkpoint": run.every.checkpoint,
+        "every.sample": run.every.sample,
+    }
+    for field, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{origin}: {field} is {value}, expected more than 0")
+    if run.ema is not None and not 0 < run.ema < 1:
+        raise ConfigError(f"{origin}: ema is {run.ema}, expected between 0 and 1, or null")
+    if isinstance(run, DiffusionRun):
+        _check_clips(run, origin)
+
+
+def _check_clips(run: DiffusionRun, origin: str) -> None:
+    if sum(clip.probability for clip in run.clips) <= 0:
+        raise ConfigError(f"{origin}: clips have no probability above 0, so nothing can be drawn")
+    for index, clip in enumerate(run.clips):
+        least = {"unconditional": 1, "predict": clip.condition + 1, "interpolate": 3}[clip.kind]
+        if clip.latents < least or clip.stride < 1 or clip.condition < 1 or clip.probability < 0:
+            raise ConfigError(
+                f"{origin}: clips[{index}] ({clip.kind}) needs at least {least} latents, "
+                f"stride and condition of at least 1 and no negative probability, got {clip}"
+            )
+    if run.noise_levels > run.schedule.steps or run.noise_levels < 0:
+        raise ConfigError(
+            f"{origin}: noise_levels is {run.noise_levels}, expected 0..{run.schedule.steps}"
+        )

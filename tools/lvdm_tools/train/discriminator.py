@@ -1,0 +1,46 @@
+"""A patch discriminator over space and time for the adversarial loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PatchDiscriminator3d(nn.Module):
+    """Score overlapping space-time patches: (b, 3, f, h, w) → (b, 1, f', h', w').
+
+    Group norm instead of the family's batch norm: a batch's items stay independent and no running
+    statistics have to be exchanged between processes or resumed.
+    """
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        parts: list[nn.Module] = [_conv(3, channels, stride=2), nn.LeakyReLU(0.2)]
+        width = channels
+        for layer in range(1, layers + 1):
+            wider = channels * min(2**layer, 8)
+            parts += [
+                _conv(width, wider, stride=2 if layer < layers else 1),
+                nn.GroupNorm(_groups(wider), wider),
+                nn.LeakyReLU(0.2),
+            ]
+            width = wider
+        self.layers = nn.Sequential(*parts, _conv(width, 1, stride=1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return one logit per patch."""
+        scores: Tensor = self.layers(frames)
+        return scores
+
+
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv3d:
+    # three taps in time keep clips of four frames usable; four in space as in PatchGAN
+    return nn.Conv3d(inputs, outputs, (3, 4, 4), stride=(stride, stride, stride), padding=1)
+
+
+def _groups(channels: int) -> int:
+    return next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0)

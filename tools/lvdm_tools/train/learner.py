@@ -1,0 +1,161 @@
+"""One network with its optimizer, learning rate and running average."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import torch
+from lvdm_engines.errors import CheckpointError, NumericsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lightning_fabric import Fabric
+    from torch import Tensor, nn
+
+    from lvdm_tools.train.config import Optimizer
+
+
+def learning_rate(settings: Optimizer, step: int, steps: int) -> float:
+    """Learning rate of a step: linear warm-up, then the chosen decay to 0 at `steps`."""
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    done = step / steps
+    decay = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+    }[settings.decay]
+    return settings.learning_rate * warm * decay
+
+
+class Learner:
+    """Trains one network; owns every tensor that a resumed run needs.
+
+    `network` is the bare module, `module` the one to call in training (it may exchange gradients
+    between processes).
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: nn.Module,
+        settings: Optimizer,
+        *,
+        steps: int,
+        ema: float | None = None,
+    ) -> None:
+        self.fabric = fabric
+        self.network = network
+        self.settings = settings
+        self.steps = steps
+        self.decay = ema
+        self.adam = torch.optim.AdamW(
+            network.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.module, self._stepper = fabric.setup(network, self.adam)
+        self.average = {
+            name: parameter.detach().clone() for name, parameter in self._named() if ema is not None
+        }
+
+    def update(self, loss: Tensor, step: int) -> float:
+        """Take one step down the gradient of `loss`; return the gradient's norm before clipping.
+
+        Raises:
+            NumericsError: loss or gradient is not finite; the weights are untouched.
+
+        """
+        self._stepper.zero_grad()
+        self.fabric.backward(loss)
+        limit = self.settings.clip
+        norm = float(
+            self.fabric.clip_gradients(
+                self.module, self._stepper, max_norm=limit, error_if_nonfinite=False
+            )
+        )
+        # after the backward pass every process sees the same norm, so all of them stop together
+        if not math.isfinite(norm) or not math.isfinite(loss.item()):
+            raise NumericsError(
+                f"at step {step + 1} the loss is {loss.item():.4g} and its gradient's norm {norm:.4g}"
+            )
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(self.settings, step, self.steps)
+        self._stepper.step()
+        self._follow(step)
+        return norm
+
+    def _follow(self, step: int) -> None:
+        if self.decay is None:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))  # young averages forget the first weights
+        with torch.no_grad():
+            for name, parameter in self._named():
+                self.average[name].lerp_(parameter, 1.0 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """Lend the network with its running averages as weights, where there are any."""
+        live = {name: parameter.detach().clone() for name, parameter in self._named()}
+        self._assign(self.average)
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield self.network
+        finally:
+            self._assign(live)
+            self.network.train()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to store: weights, optimizer moments and averages."""
+        out = {f"weight.{name}": parameter.detach() for name, parameter in self._named()}
+        out |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        for name, parameter in self._named():
+            for key, value in self.adam.state.get(parameter, {}).items():
+                out[f"optimizer.{name}.{key}"] = value
+        return out
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors` gave.
+
+        Raises:
+            CheckpointError: a tensor is missing or has another shape.
+
+        """
+        for name, parameter in self._named():
+            _fill(parameter.data, tensors, f"weight.{name}")
+            moments = {
+                key: tensors[f"optimizer.{name}.{key}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{name}.{key}" in tensors
+            }
+            if moments:
+                self.adam.state[parameter] = {
+                    key: value.to(parameter.device) for key, value in moments.items()
+                }
+        for name, tensor in self.average.items():
+            _fill(tensor, tensors, f"average.{name}")
+
+    def _assign(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._named():
+                if name in values:
+                    parameter.copy_(values[name])
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.network.named_parameters())
+
+
+def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:
+    found = source.get(name)
+    if found is None or found.shape != target.shape:
+        shape = "nothing" if found is None else tuple(found.shape)
+        raise CheckpointError(
+            f"the checkpoint holds {shape} for {name}, expected {tuple(target.shape)}: "
+            "it belongs to another network; train into a new folder"
+        )
+    target.copy_(cast("Tensor", found))

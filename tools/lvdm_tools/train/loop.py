@@ -1,0 +1,170 @@
+"""The training loop: steps, log, checkpoints, samples; it knows nothing of losses or data."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lvdm_engines.errors import NumericsError, TrainingError
+
+from lvdm_tools.train import state
+from lvdm_tools.train.prefetch import prefetch
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+
+    from lvdm_tools.train.config import Every
+    from lvdm_tools.train.learner import Learner
+    from lvdm_tools.train.prefetch import Batch
+
+    Report = Callable[[Mapping[str, Any]], None]
+
+
+class Task(Protocol):
+    """What is trained: an autoencoder or a denoiser."""
+
+    learners: Mapping[str, Learner]
+
+    def batch(self, step: int) -> Batch:
+        """Make the CPU tensors of a step; a pure function of the step."""
+        ...
+
+    def update(self, batch: Batch, step: int) -> dict[str, float]:
+        """Train on a batch; return the losses by name, `loss` among them."""
+        ...
+
+    def preview(self, step: int, folder: Path) -> dict[str, float]:
+        """Write sample sheets into `folder`; return numbers measured on them."""
+        ...
+
+    def export(self, folder: Path, step: int) -> None:
+        """Write the model as `lvdm-export` reads it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far and how often."""
+
+    steps: int
+    every: Every
+    report: Report
+    stop: threading.Event
+
+
+class Window:
+    """Sums of the losses since the last log line; part of the checkpoint."""
+
+    def __init__(self, sums: dict[str, float] | None = None, count: int = 0) -> None:
+        self.sums = dict(sums or {})
+        self.count = count
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count one step."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+
+    def flush(self) -> dict[str, float]:
+        """Give the means and start again."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) -> int:
+    """Train up to `plan.steps` from the last checkpoint; return the step reached.
+
+    Raises:
+        TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
+
+    """
+    first, window = _restore(task, workspace)
+    if first >= plan.steps:
+        raise TrainingError(
+            f"{workspace.root} is already at step {first} of {plan.steps}: ask for more --steps"
+        )
+    if fabric.is_global_zero:
+        workspace.rewind_log(first)
+    started, saved, step = time.monotonic(), first, first
+    for batch in prefetch(task.batch, first, plan.steps):
+        try:
+            losses = task.update(fabric.to_device(batch), step)
+        except NumericsError as err:
+            raise TrainingError(
+                f"{err}: stopped; {_kept(workspace, saved)}; start again with a lower learning rate"
+            ) from err
+        step += 1
+        window.add(losses)
+        last = step == plan.steps or plan.stop.is_set()
+        if step % plan.every.log == 0 or step == plan.steps:
+            record = _record(step, window.flush(), (step - first) / (time.monotonic() - started))
+            _log(workspace, plan, fabric, record)
+        if step % plan.every.sample == 0 or step == plan.steps:
+            _sample(task, workspace, plan, fabric, step)
+        if step % plan.every.checkpoint == 0 or last:
+            _save(task, workspace, fabric, step, window)
+            saved = step
+        if last:
+            break
+    return step
+
+
+def _record(step: int, means: dict[str, float], rate: float) -> dict[str, float]:
+    return {"step": step} | means | {"steps_per_second": round(rate, 3)}
+
+
+def _kept(workspace: state.Workspace, saved: int) -> str:
+    if workspace.state.exists():
+        return f"the checkpoint of step {saved} is kept in {workspace.root}"
+    return "there is no checkpoint yet"
+
+
+def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
+    if not workspace.state.exists():
+        return 0, Window()
+    tensors, meta = state.load(workspace.state)
+    for name, learner in task.learners.items():
+        prefix = name + "/"
+        own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        learner.restore(own)
+    return meta["step"], Window(meta["sums"], meta["count"])
+
+
+def _save(task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window) -> None:
+    if fabric.is_global_zero:
+        tensors = {
+            f"{name}/{key}": value
+            for name, learner in task.learners.items()
+            for key, value in learner.tensors().items()
+        }
+        meta = {"step": step, "sums": window.sums, "count": window.count}
+        state.save(workspace.state, tensors, meta)
+        task.export(workspace.root / "model", step)
+    fabric.barrier()
+
+
+def _log(workspace: state.Workspace, plan: Plan, fabric: Fabric, record: dict[str, float]) -> None:
+    if fabric.is_global_zero:
+        workspace.append_log(record)
+        plan.report(record | {"of": plan.steps})
+
+
+def _sample(
+    task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric, step: int
+) -> None:
+    if fabric.is_global_zero:
+        numbers = task.preview(step, workspace.root / "samples")
+        if not all(math.isfinite(value) for value in numbers.values()):
+            raise TrainingError(f"the samples of step {step} are not finite: {numbers}")
+        _log(workspace, plan, fabric, {"step": step} | numbers)
+        from lvdm_tools.train import sheets
+
+        sheets.curves(workspace.root / "curves.png", workspace.history())
+    fabric.barrier()

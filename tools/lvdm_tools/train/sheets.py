@@ -1,0 +1,73 @@
+"""Pictures of a run: sample sheets (PNG, MP4) and loss curves."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lvdm_tools.train.state import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_GAP = 2  # pixels between the pictures of a sheet
+
+
+def sheet(clips: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
+    """Lay out clips (n, f, h, w, 3) as one picture: a row per clip, a column per frame."""
+    rows, columns = clips.shape[:2]
+    clips = clips.repeat(scale, axis=2).repeat(scale, axis=3)
+    padded = np.pad(clips, ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)))
+    height, width = padded.shape[2:4]
+    return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
+
+
+def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
+    """Write clips (n, f, h, w, 3) as `stem`.png (all frames) and `stem`.mp4 (clips side by side)."""
+    from matplotlib.image import imsave
+
+    scale = max(1, 128 // clips.shape[2])
+    picture = sheet(clips, scale=1)
+    write_whole(stem.with_suffix(".png"), lambda draft: imsave(draft, picture, format="png"))
+    moving = [sheet(clips[:, frame : frame + 1].swapaxes(0, 1), scale) for frame in range(clips.shape[1])]
+    write_whole(stem.with_suffix(".mp4"), lambda draft: _write_mp4(draft, moving, fps))
+
+
+def _write_mp4(path: Path, frames: Sequence[NDArray[np.uint8]], fps: int) -> None:
+    import av
+
+    height, width = (side - side % 2 for side in frames[0].shape[:2])  # yuv420p has no odd sides
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.thread_count = 1
+        for frame in frames:
+            picture = np.ascontiguousarray(frame[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Draw every logged number over the steps, one panel each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    hidden = {"step", "steps_per_second"}
+    names = list(dict.fromkeys(name for line in history for name in line if name not in hidden))
+    figure = Figure(figsize=(4 * max(1, len(names)), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for panel, name in enumerate(names, start=1):
+        points = [(line["step"], line[name]) for line in history if name in line]
+        axes = figure.add_subplot(1, len(names), panel)
+        axes.plot(*zip(*points, strict=True), linewidth=1)
+        if all(value > 0 for _, value in points) and name != "psnr":
+            axes.set_yscale("log")
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    write_whole(path, lambda draft: figure.savefig(draft, format="png", dpi=100))

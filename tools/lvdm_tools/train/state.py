@@ -1,0 +1,168 @@
+"""Files of a run: one atomic safetensors file holds everything that a resumed run needs.
+
+    RUN/config.json         what was asked, to compare with on --resume
+    RUN/state.safetensors   the last good checkpoint: weights, optimizer, averages, step
+    RUN/log.jsonl           one line per log interval
+    RUN/curves.png  RUN/samples/  RUN/model/
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lvdm_engines.errors import CheckpointError, TrainingError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lvdm_tools.train import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+_META = "lvdm_tools.run"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header to `path`, whole or not at all.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+
+    """
+    header = {_META: json.dumps(meta)}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, lambda draft: save_file(contiguous, draft, metadata=header))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a draft beside `path`, then rename it; on failure nothing is left behind.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+
+    """
+    draft = path.with_name(path.name + ".draft")
+    try:
+        write(draft)
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(path)
+    except (OSError, SafetensorError) as err:
+        draft.unlink(missing_ok=True)
+        raise TrainingError(f"{_reason(err)} while writing {path}; {_advice(path)}") from err
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote: tensors on the CPU and the header.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign file.
+
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = (file.metadata() or {}).get(_META)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as err:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {err}") from err
+    if meta is None:
+        raise CheckpointError(f"{path} is no checkpoint of this tool: its header lacks {_META!r}")
+    return tensors, json.loads(meta)
+
+
+def _reason(err: Exception) -> str:
+    # safetensors reports I/O errors as text only
+    full = getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
+    return "the disk is full" if full else f"{err}"
+
+
+def _advice(path: Path) -> str:
+    kept = "the previous file is kept" if path.exists() else "nothing was written"
+    return f"{kept}: make room or choose another --out, then --resume"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """The last good checkpoint."""
+        return self.root / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """Numbers per log interval, one JSON object a line."""
+        return self.root / "log.jsonl"
+
+    def open(self, identity: dict[str, Any], *, resume: bool) -> None:
+        """Start the folder, or check that a resumed run asks for what it was started with.
+
+        Raises:
+            TrainingError: the folder holds a run already, none to resume, or another config.
+
+        """
+        record = self.root / "config.json"
+        if resume:
+            if not record.exists():
+                raise TrainingError(f"{self.root} holds no run to resume: start it without --resume")
+            config.check_same(identity, self._started_with(record), self.root)
+        elif record.exists():
+            raise TrainingError(
+                f"{self.root} already holds a run: pass --resume to go on, or choose another --out"
+            )
+        try:
+            (self.root / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise TrainingError(f"cannot create {self.root}: {err.strerror}") from err
+        text = json.dumps(identity, indent=1)
+        write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+    def _started_with(self, record: Path) -> dict[str, Any]:
+        try:
+            stored = json.loads(record.read_text(encoding="utf-8"))
+            source = stored.pop("source")
+            # parsed again, so that settings added since then show their defaults
+            run = config.parse(stored, stored["kind"], str(record))
+        except (json.JSONDecodeError, KeyError, AttributeError) as err:
+            raise TrainingError(f"{record} is damaged ({err!r}): train into a new folder") from err
+        return config.to_plain(run) | {"source": source}
+
+    def rewind_log(self, step: int) -> None:
+        """Drop log lines after `step`: the resumed run writes them again."""
+        if self.log.exists():
+            kept = "".join(json.dumps(line) + "\n" for line in self.history() if line["step"] <= step)
+            write_whole(self.log, lambda draft: draft.write_text(kept, encoding="utf-8"))
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Add one line to the log."""
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as err:
+            raise TrainingError(f"{_reason(err)} while writing {self.log}; make room, then --resume") from err
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the log; a line cut short by a kill is skipped."""
+        lines = []
+        for text in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                continue
+        return lines
