@@ -1,0 +1,93 @@
+"""Noise schedules: the trained betas and the timesteps at which samplers visit them.
+
+Tables are float64. Knows nothing of networks, latents or options.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Table = NDArray[np.float64]
+Timesteps = NDArray[np.int64]
+
+COSINE_OFFSET = 8e-3  # s of Nichol & Dhariwal 2021, eq. 17
+KARRAS_RHO = 7.0  # Karras et al. 2022, eq. 5
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; tables (N,)."""
+
+    beta: Table
+    alpha_bar: Table
+
+    @property
+    def steps(self) -> int:
+        """N, the number of trained timesteps."""
+        return len(self.beta)
+
+    @property
+    def sigma(self) -> Table:
+        """Noise-to-signal ratio sqrt(1 / alpha_bar - 1) of every timestep, (N,)."""
+        ratio: Table = np.sqrt(1.0 / self.alpha_bar - 1.0)
+        return ratio
+
+
+@functools.lru_cache(maxsize=8)
+def make_schedule(kind: str, steps: int, beta_start: float, beta_end: float) -> Schedule:
+    """Build the tables of a 'sqrt-linear', 'linear' or 'cosine' schedule of `steps` timesteps.
+
+    'sqrt-linear' is linear in sqrt(beta) (the official code calls it "linear"); 'cosine' is
+    Nichol & Dhariwal 2021, eq. 17, and reads neither beta.
+
+    Raises ValueError for another kind.
+    """
+    beta: Table
+    if kind == "sqrt-linear":
+        beta = np.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=np.float64) ** 2
+    elif kind == "linear":
+        beta = np.linspace(beta_start, beta_end, steps, dtype=np.float64)
+    elif kind == "cosine":
+        u = np.arange(steps + 1, dtype=np.float64) / steps + COSINE_OFFSET
+        f = np.cos(u / (1 + COSINE_OFFSET) * np.pi / 2) ** 2
+        beta = np.clip(1 - f[1:] / f[:-1], 0, 0.999)
+    else:
+        raise ValueError(f"got schedule {kind!r}, expected sqrt-linear, linear or cosine")
+    return Schedule(beta, np.cumprod(1.0 - beta, dtype=np.float64))
+
+
+def ddim_timesteps(trained: int, steps: int) -> Timesteps:
+    """Timesteps of DDIM, ascending: range(0, N, N // S) + 1.
+
+    As in the official code the result may hold more than `steps` entries where N % S is not 0.
+    Where the last would be N itself, which no network was trained for, it is left out.
+    """
+    t = np.arange(0, trained, trained // steps, dtype=np.int64) + 1
+    return t[t < trained] if trained > 1 else np.zeros(1, np.int64)
+
+
+def ddim_tables(schedule: Schedule, timesteps: Timesteps, eta: float) -> tuple[Table, Table, Table]:
+    """Return alpha, alpha_prev and sigma of each DDIM step, (S,) (Song et al. 2021, eq. 16).
+
+    alpha_prev of the first timestep is alpha_bar[0], as in the official code.
+    """
+    alpha = schedule.alpha_bar[timesteps]
+    alpha_prev = np.concatenate([schedule.alpha_bar[:1], alpha[:-1]])
+    sigma = eta * np.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))
+    return alpha, alpha_prev, sigma
+
+
+def karras_timesteps(schedule: Schedule, steps: int) -> Timesteps:
+    """At most `steps` timesteps, descending from N - 1 to 0, for few-step solvers.
+
+    Even in sigma^(1/7) (Karras et al. 2022, eq. 5), each snapped to the nearest trained timestep
+    in log sigma, so that the network only sees timesteps it was trained for; repeats are dropped.
+    """
+    log_sigma = np.log(schedule.sigma)
+    low, high = np.exp(log_sigma[[0, -1]] / KARRAS_RHO)
+    wanted = KARRAS_RHO * np.log(np.linspace(high, low, steps))
+    t = np.rint(np.interp(wanted, log_sigma, np.arange(schedule.steps))).astype(np.int64)
+    unique: Timesteps = np.unique(t)[::-1]
+    return unique

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from lvdm_rt.schedule import ddim_tables, ddim_timesteps, karras_timesteps, make_schedule
+
+KINDS = {"linear": "sqrt-linear", "cosine": "cosine"}  # the official names → ours
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_schedules_and_ddim_tables_equal_the_official_ones(golden, index):
+    case = golden("schedules")
+    wanted = case.config["cases"][index]
+    schedule = make_schedule(
+        KINDS[wanted["schedule"]],
+        wanted["timesteps"],
+        wanted["linear_start"],
+        wanted["linear_end"],
+    )
+    t = ddim_timesteps(schedule.steps, wanted["ddim_steps"])
+    alpha, alpha_prev, sigma = ddim_tables(schedule, t, wanted["eta"])
+    expected = {
+        name: case.arrays[f"{name}_{index}"]
+        for name in ("betas", "alphas_cumprod", "ddim_t", "ddim_alpha", "ddim_alpha_prev")
+    }
+    np.testing.assert_array_equal(t, expected["ddim_t"])
+    np.testing.assert_allclose(schedule.beta, expected["betas"], rtol=1e-10)
+    np.testing.assert_allclose(schedule.alpha_bar, expected["alphas_cumprod"], rtol=1e-10)
+    # The official code keeps alphas (and by them alpha_prev) in float32.
+    np.testing.assert_allclose(alpha, expected["ddim_alpha"], rtol=1e-6)
+    np.testing.assert_allclose(alpha_prev, expected["ddim_alpha_prev"], rtol=1e-6)
+    np.testing.assert_allclose(sigma, case.arrays[f"ddim_sigma_{index}"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 15, 50, 333, 999, 1000])
+def test_ddim_never_asks_for_a_timestep_that_was_not_trained(steps):
+    t = ddim_timesteps(1000, steps)
+    assert t[0] == 1
+    assert t[-1] <= 999
+    assert len(t) >= min(steps, 999)
+
+
+def test_a_schedule_of_one_step_has_one_ddim_timestep():
+    assert ddim_timesteps(1, 1).tolist() == [0]
+
+
+@pytest.mark.parametrize("steps", [2, 15, 100, 1000])
+def test_few_step_timesteps_fall_from_the_noisiest_to_the_cleanest(steps):
+    schedule = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
+    t = karras_timesteps(schedule, steps)
+    assert t[0] == 999
+    assert t[-1] == 0
+    assert (np.diff(t) < 0).all()
+    assert len(t) <= steps
+
+
+def test_a_single_step_starts_at_pure_noise():
+    schedule = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
+    assert karras_timesteps(schedule, 1).tolist() == [999]
+
+
+def test_the_linear_kind_is_linear_in_beta():
+    schedule = make_schedule("linear", 5, 0.1, 0.5)
+    np.testing.assert_allclose(schedule.beta, [0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_an_unknown_schedule_is_refused_by_name():
+    with pytest.raises(ValueError, match="got schedule 'quadratic', expected"):
+        make_schedule("quadratic", 10, 0.1, 0.2)
