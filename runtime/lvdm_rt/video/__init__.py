@@ -5,15 +5,23 @@ The only package that imports PyAV. It knows frames, sizes and rates, nothing of
 
 from lvdm_rt.video.containers import FrameSink
 from lvdm_rt.video.reader import ReadSpec, read_frames, read_last_frames
-from lvdm_rt.video.spec import OutputKind, VideoSpec, output_kind
-from lvdm_rt.video.writer import VideoWriter, missing_encoder, open_writer, sidecar_path
+from lvdm_rt.video.spec import OUTPUT_KINDS, OutputKind, VideoSpec, output_kind
+from lvdm_rt.video.writer import (
+    VideoWriter,
+    check_output,
+    missing_encoder,
+    open_writer,
+    sidecar_path,
+)
 
 __all__ = [
+    "OUTPUT_KINDS",
     "FrameSink",
     "OutputKind",
     "ReadSpec",
     "VideoSpec",
     "VideoWriter",
+    "check_output",
     "missing_encoder",
     "open_writer",
     "output_kind",

@@ -90,6 +90,7 @@ class ContainerSink:
         self._stream.colorspace, self._stream.color_range = _BT709, _LIMITED_RANGE
         self._time_base = 1 / spec.fps
         self._container.metadata["comment"] = spec.settings
+        self._container.start_encoding()  # a codec or place that cannot work fails here
         self._count = 0
 
     def write(self, frames: Frames) -> None:

@@ -28,6 +28,9 @@ _Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]  # start and length in
 _FALLBACK_RATE = Fraction(25)  # what FFmpeg assumes for streams that name no rate
 # Containers round times to milliseconds, and some leave out the last frame's length.
 _SLACK_FRAMES = 1
+# Parts of an output frame by which a rounded time stamp may come late: 30 per second in GIF's
+# hundredths of a second are off by up to 0.15.
+_EARLY = Fraction(1, 4)
 # One picture shown for longer than this is a damaged time stamp, not a slide show.
 _LONGEST_FRAME_S = 600
 
@@ -98,7 +101,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             return stream
     kinds = " and ".join(sorted({str(stream.type) for stream in container.streams}))
     raise VideoError(
-        f"cannot read {path}: it holds no video, only {kinds or 'headers'}; give a video file"
+        f"cannot read {path}: it holds no video, only {kinds or 'headers'}; give a complete video file"
     )
 
 
@@ -146,30 +149,30 @@ def _announced_end(container: InputContainer, stream: VideoStream) -> Fraction |
 
 
 def _resample(path: Path, timed: Iterator[_Timed], fps: Fraction) -> Iterator[VideoFrame]:
-    """Yield one frame for every 1/fps seconds: the one whose rounded slot it is, or the last."""
+    """Yield the frame that is on show at 0, 1/fps, 2/fps, …; at least one."""
     start: Fraction | None = None
-    held: tuple[int, Fraction, VideoFrame] | None = None  # slot, end in seconds, frame
+    end = Fraction(0)
+    due = 0  # index of the next frame to yield
+    held: VideoFrame | None = None
     for time, length, frame in timed:
         start = time if start is None else start
-        slot = _slot(time - start, fps)
+        first = _first_at(time - start, fps)
+        if (first - due) / fps > _LONGEST_FRAME_S:
+            raise _damaged(path, f"its time stamps jump by {float((first - due) / fps):.0f} s")
         if held is not None:
-            if (slot - held[0]) / fps > _LONGEST_FRAME_S:
-                raise _damaged(
-                    path, f"its time stamps jump by {float((slot - held[0]) / fps):.0f} s"
-                )
-            for _ in range(held[0], slot):
-                yield held[2]
-            slot = max(slot, held[0])  # time stamps that run backwards
-        held = slot, time - start + length, frame
+            for _ in range(due, first):
+                yield held
+            due = max(due, first)
+        held, end = frame, time - start + length
     if held is not None:
-        slot, end, frame = held
-        for _ in range(max(1, min(_slot(end, fps) - slot, math.ceil(_LONGEST_FRAME_S * fps)))):
-            yield frame
+        last = min(_first_at(end, fps), due + math.ceil(_LONGEST_FRAME_S * fps))
+        for _ in range(due, max(last, 1)):
+            yield held
 
 
-def _slot(seconds: Fraction, fps: Fraction) -> int:
-    # Half up: Python's round() would send every second tie the other way.
-    return math.floor(seconds * fps + Fraction(1, 2))
+def _first_at(seconds: Fraction, fps: Fraction) -> int:
+    """Return the first index whose moment is not before `seconds`, rounded time stamps allowed."""
+    return math.ceil(seconds * fps - _EARLY)
 
 
 def _fit(frame: VideoFrame, size: tuple[int, int], pixel_aspect: float) -> Frames:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from lvdm_engines.errors import OptionsError
 
 Frames: TypeAlias = npt.NDArray[np.uint8]  # (f, h, w, 3)
 OutputKind: TypeAlias = Literal["mp4", "webm", "gif", "npz", "png", "y4m"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 _BY_SUFFIX: dict[str, OutputKind] = {".mp4": "mp4", ".webm": "webm", ".gif": "gif", ".npz": "npz"}
 # MP4, WebM and GIF all fail somewhere above this; every real size is far below.

@@ -26,16 +26,12 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
     Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
     encoder is missing.
     """
-    kind = output_kind(out)
-    missing = missing_encoder(kind)
-    if missing:
-        raise VideoError(f"cannot write {out}: {missing}")
+    kind = check_output(out)
     with _explained(out):
         if kind == "y4m":
             sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
             return VideoWriter(out, spec, sink, None)
         path = Path(out)
-        _check_place(path, kind)
         part = part_path(path)
         _remove(part)  # left by a run that was killed
         try:
@@ -43,6 +39,20 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
         except (OSError, av.FFmpegError):
             _remove(part)
             raise
+
+
+def check_output(out: str) -> OutputKind:
+    """Return the format of `out` after making sure that it can be written, as far as one can know.
+
+    Raises OptionsError for an unknown suffix, VideoError for the place or a missing encoder.
+    """
+    kind = output_kind(out)
+    missing = missing_encoder(kind)
+    if missing:
+        raise VideoError(f"cannot write {out}: {missing}")
+    if kind != "y4m":
+        _check_place(Path(out), kind)
+    return kind
 
 
 def missing_encoder(kind: OutputKind) -> str | None:

@@ -1,0 +1,186 @@
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lvdm_engines.errors import VideoError
+from lvdm_rt.video import ReadSpec, read_frames, read_last_frames
+
+
+def encode(path: Path, frames: np.ndarray, rate: int = 8, **stream_fields: object) -> Path:
+    """Write an MP4 or other container directly, with fields that our own writer never sets."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate, options={"crf": "10", "bf": "2"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for name, value in stream_fields.items():
+            setattr(stream, name, value)
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("fps", [4, 8, 12, 16, Fraction(24000, 1001)])
+@pytest.mark.parametrize("name", ["in.mp4", "in.webm", "in.gif"])
+def test_the_asked_rate_keeps_the_pace(scene, write, read, name, fps):
+    path = write(name, scene(16, 16, 16), fps=8)  # two seconds
+    assert len(read(path, (16, 16), fps)) == pytest.approx(float(2 * fps), abs=1)
+
+
+def test_rates_of_gif_lose_no_frame(scene, write, read):
+    frames = scene(60, 16, 16)
+    path = write("in.gif", frames, fps=30)
+    back = read(path, (16, 16), 30)
+    assert len(back) == 60
+    assert all(not np.array_equal(a, b) for a, b in pairwise(back))
+
+
+def test_half_the_rate_takes_every_second_frame_and_twice_the_rate_every_frame_twice(
+    scene, write, read, psnr
+):
+    frames = scene(16, 32, 32)
+    path = write("in.mp4", frames, fps=8)
+    slow, fast = read(path, (32, 32), 4), read(path, (32, 32), 16)
+    assert (len(slow), len(fast)) == (8, 32)
+    assert psnr(fast[::2], frames) > 35
+    assert np.array_equal(fast[0::2], fast[1::2])
+    assert psnr(slow, frames[::2]) > 35
+
+
+def test_millisecond_time_stamps_lose_no_frame(scene, write, read, psnr):
+    frames = scene(60, 16, 16)
+    back = read(write("in.webm", frames, fps=30), (16, 16), 30)
+    assert len(back) == 60
+    assert psnr(back, frames) > 33
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 64), (48, 16), (16, 48), (33, 47), (1, 1)])
+def test_frames_come_in_the_asked_size(scene, write, read, size):
+    assert read(write("in.webm", scene(2, 33, 51)), size).shape == (2, *size, 3)
+
+
+def test_the_centre_is_kept(write, read):
+    frames = np.zeros((2, 32, 96, 3), np.uint8)
+    frames[:, :, 32:64] = 200  # the middle third
+    back = read(write("in.mp4", frames), (16, 16))
+    assert np.abs(back[:, 2:-2, 2:-2].astype(int) - 200).max() < 12
+
+
+def test_non_square_pixels_are_shown_in_their_shape(tmp_path, read):
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    frames[:, :, 8:24] = 200
+    path = encode(tmp_path / "wide.mp4", frames, sample_aspect_ratio=Fraction(2, 1))
+    assert np.abs(read(path, (16, 16))[:, 2:-2, 2:-2].astype(int) - 200).max() < 12
+
+
+def test_a_turned_video_is_read_upright(tmp_path, read, scene):
+    frames = np.zeros((3, 32, 48, 3), np.uint8)
+    frames[:, :16] = 220  # bright on top as stored
+    plain = encode(tmp_path / "plain.mp4", frames)
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    back = read(turned, (48, 32))
+    with av.open(str(turned)) as container:
+        rotation = next(container.decode(video=0)).rotation
+    expected = np.rot90(frames[0], round(rotation / 90))
+    assert rotation in {90, -90}
+    assert np.abs(back[0].astype(int) - expected).mean() < 8
+
+
+def test_a_still_picture_is_a_video_of_one_frame(scene, write, read):
+    frames = scene(1, 16, 16)
+    path = write("frames", frames) / "000000.png"
+    assert np.array_equal(read(path, (16, 16)), frames)
+
+
+def test_only_the_last_frames_are_kept_when_only_they_are_asked(scene, write, read):
+    path = write("in.gif", scene(20, 16, 16))
+    whole = read(path, (16, 16))
+    spec = ReadSpec(size=(16, 16), fps=Fraction(8), chunk=3)
+    assert np.array_equal(read_last_frames(path, spec, 4), whole[-4:])
+    assert np.array_equal(read_last_frames(path, spec, 99), whole)
+
+
+def test_chunks_have_at_most_the_asked_length_and_stop_early_without_harm(scene, write):
+    path = write("in.mp4", scene(10, 16, 16))
+    chunks = read_frames(path, ReadSpec(size=(16, 16), fps=Fraction(8), chunk=4))
+    assert len(next(chunks)) == 4
+    chunks.close()
+
+
+def cut(path: Path, share: float) -> Path:
+    """Keep the first part of a file."""
+    data = path.read_bytes()
+    short = path.with_name(f"cut{path.suffix}")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["in.mp4", "in.webm", "in.gif"])
+def test_a_cut_file_is_one_clear_error(scene, write, read, name, share):
+    path = cut(write(name, scene(40, 32, 32)), share)
+    with pytest.raises(VideoError, match=r"cut.*; give a complete video file") as found:
+        read(path, (32, 32))
+    assert "\n" not in str(found.value)
+
+
+def test_a_video_that_ends_mid_frame_is_named_as_that(scene, write, read):
+    path = cut(write("in.mp4", scene(40, 32, 32)), 0.97)
+    with pytest.raises(VideoError, match="ends or is damaged inside a frame"):
+        read(path, (32, 32))
+
+
+def write_sound(path: Path, *, cover: bool) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", 16000, layout="mono")
+        if cover:
+            picture = container.add_stream("png", 1)
+            picture.height = picture.width = 16
+            picture.pix_fmt = "rgb24"
+            picture.disposition = av.stream.Disposition.attached_pic
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+        if cover:
+            pixels = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+            container.mux(picture.encode(pixels))
+            container.mux(picture.encode())
+    return path
+
+
+@pytest.mark.parametrize("cover", [False, True])
+def test_a_file_with_only_sound_is_named_as_that(tmp_path, read, cover):
+    path = write_sound(tmp_path / "song.mp4", cover=cover)
+    with pytest.raises(VideoError, match="holds no video, only audio"):
+        read(path, (16, 16))
+
+
+def test_a_video_without_frames_is_refused(tmp_path, read):
+    path = tmp_path / "empty.y4m"
+    path.write_bytes(b"YUV4MPEG2 W16 H16 F8:1 Ip A1:1 C444\n")
+    with pytest.raises(VideoError, match=r"cannot read .*empty"):
+        read(path, (16, 16))
+
+
+def test_missing_files_directories_and_text_are_refused(tmp_path, read):
+    (tmp_path / "notes.mp4").write_text("not a video at all\n" * 50)
+    for path, message in [
+        (tmp_path / "none.mp4", "there is no such file"),
+        (tmp_path, "it is a directory"),
+        (tmp_path / "notes.mp4", "it is no video, damaged or incomplete"),
+        (Path("http://localhost/x.mp4"), "there is no such file"),
+    ]:
+        with pytest.raises(VideoError, match=message):
+            read(path, (16, 16))
