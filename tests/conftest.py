@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the recorded outputs of the authors' code and the weights behind them."""
+"""Fixtures shared by all tests: recorded outputs of the authors' code and their weights."""
 
 import json
 import zlib

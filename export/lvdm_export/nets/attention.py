@@ -1,6 +1,7 @@
 """Attention of the denoisers: spatial through SDPA, temporal with relative positions.
 
-Everything here works on tokens; the layout of frames is the caller's (see `unet3d` and `transformer`).
+Everything here works on tokens; the layout of frames is the caller's (see `unet3d` and
+`transformer`).
 """
 
 from typing import Literal
@@ -13,18 +14,19 @@ from torch.nn import functional as F  # noqa: N812
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over q, k, v (…, heads, tokens, d), softmax in float32.
 
-    In float32 this is SDPA. In half precision the scores are cast up for the softmax only: some heads exceed
-    the half range there, while the products are safe once q and k are scaled first.
+    In float32 this is SDPA. In half precision the scores are cast up for the softmax only: some
+    heads exceed the half range there, while the products are safe once q and k are scaled first.
     """
     if q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v)
     scale = q.shape[-1] ** -0.25
     scores = (q * scale) @ (k * scale).transpose(-1, -2)
-    return scores.float().softmax(-1).to(v.dtype) @ v
+    weights: Tensor = scores.float().softmax(-1).to(v.dtype)
+    return weights @ v
 
 
 class RelativePosition(nn.Module):
-    """Learned embedding of the clipped distance between two frames (Shaw et al., arXiv 1803.02155)."""
+    """Learned embedding of the clipped distance of two frames (Shaw et al., arXiv 1803.02155)."""
 
     def __init__(self, dim: int, max_distance: int) -> None:
         super().__init__()
@@ -46,12 +48,14 @@ def attend_frames(
     relative: tuple[Tensor, Tensor],
     key_term: Literal["transposed", "plain"],
 ) -> Tensor:
-    """Temporal attention over q, k, v (n, heads, t, d) with relative position terms (t, t, d) for key and value.
+    """Temporal attention over q, k, v (n, heads, t, d) with relative position terms.
 
-    `key_term` says which index of the key term is the query. The attention block of the video models adds it
-    "transposed" (its einsum writes b,s,t while the scores are b,t,s, and scales it once by d^-1/4); trained
-    weights depend on that. The transformer of the text model adds it "plain", scaled by d^-1/2 like the scores.
-    The value term is added after the softmax in both.
+    `relative` holds the terms of key and value, (query t, key t, d) each.
+
+    `key_term` says which index of the key term is the query. The attention block of the video
+    models adds it "transposed" (its einsum writes b,s,t while the scores are b,t,s, and scales it
+    once by d^-1/4); trained weights depend on that. The transformer of the text model adds it
+    "plain", scaled by d^-1/2 like the scores. The value term is added after the softmax in both.
     """
     q, k, v = qkv
     k_rel, v_rel = relative
@@ -61,5 +65,5 @@ def attend_frames(
         scores = scores + torch.einsum("nhjd,jid->nhij", q * scale, k_rel)
     else:
         scores = scores + torch.einsum("nhid,ijd->nhij", q * scale * scale, k_rel)
-    weights = scores.float().softmax(-1).to(v.dtype)
+    weights: Tensor = scores.float().softmax(-1).to(v.dtype)
     return weights @ v + torch.einsum("nhij,ijd->nhid", weights, v_rel)

@@ -1,4 +1,4 @@
-"""The 2D KL autoencoder of the text-to-video model (the Stable Diffusion one), applied frame by frame."""
+"""The 2D KL autoencoder of the text-to-video model (Stable Diffusion's), run frame by frame."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -91,7 +91,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks (and attention) of one resolution; the resampling layer, if any, comes last."""
+    """Residual blocks (and attention) of one resolution, then the resampling layer if any."""
 
     def __init__(
         self, widths: list[tuple[int, int]], groups: int, *, attention: bool, resample: str | None
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to images. `up[i]` is indexed by resolution, finest first, as in the official code."""
+    """Latents to images; `up` is indexed by resolution, finest first, as in the official code."""
 
     def __init__(self, config: Autoencoder2dConfig) -> None:
         super().__init__()
@@ -201,12 +201,12 @@ class Autoencoder2d(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (n, 3, h, w) in −1..1 → moments (n, 2·embed_dim, h', w'): mean, then log variance."""
+        """Encode images (n, 3, h, w) in −1..1 to mean, log variance (n, 2·embed_dim, h', w')."""
         return cast(
             "Tensor", self.quant_conv(self.encoder(images.to(self.quant_conv.weight.dtype))).float()
         )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (n, embed_dim, h', w'), not normalised → images (n, 3, h, w), about −1..1."""
+        """Decode latents (n, embed_dim, h', w'), not normalised, to images (n, 3, h, w)."""
         z = z.to(self.post_quant_conv.weight.dtype)
         return cast("Tensor", self.decoder(self.post_quant_conv(z)).float())

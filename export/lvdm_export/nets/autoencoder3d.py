@@ -23,10 +23,11 @@ class Autoencoder3dConfig:
     image_channels: int = 3
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless every downsampling factor is a power of two and one is above 1."""
+        """Raise ValueError unless every factor is a power of two and one is above 1."""
         if any(d < 1 or d & (d - 1) for d in self.downsample) or max(self.downsample) < 2:
             raise ValueError(
-                f"downsample must be three powers of two, at least one above 1, got {self.downsample}"
+                "downsample must be three powers of two, at least one above 1, "
+                f"got {self.downsample}"
             )
 
     def strides(self) -> list[tuple[int, int, int]]:
@@ -115,8 +116,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: Autoencoder3dConfig) -> None:
         super().__init__()
-        # The decoder uses up the strides in the encoder's order, not mirrored: with (2, 4, 4) time grows in
-        # the first (coarsest) level. Trained weights depend on it.
+        # The decoder uses up the strides in the encoder's order, not mirrored: with (2, 4, 4) time
+        # grows in the first (coarsest) level. Trained weights depend on it.
         strides = config.strides()
         self.conv_blocks = nn.ModuleList()
         width = config.z_channels
@@ -146,12 +147,15 @@ class Autoencoder3d(nn.Module):
         self.post_quant_conv = PaddedConv3d(config.embed_dim, config.z_channels, 1)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (b, 3, f, h, w) in −1..1 → moments (b, 2·embed_dim, t, h', w'): mean, then log variance."""
+        """Encode frames (b, 3, f, h, w) in −1..1 to mean and log variance.
+
+        Returns moments (b, 2·embed_dim, t, h', w'), float32.
+        """
         dtype = self.encoder.conv_first.conv.weight.dtype
         return cast("Tensor", self.quant_conv(self.encoder(frames.to(dtype))).float())
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (b, embed_dim, t, h', w'), not normalised → frames (b, 3, f, h, w), about −1..1."""
+        """Decode latents (b, embed_dim, t, h', w'), not normalised, to frames (b, 3, f, h, w)."""
         dtype = self.decoder.conv_out.conv.weight.dtype
         return cast("Tensor", self.decoder(self.post_quant_conv(z.to(dtype))).float())
 

@@ -1,43 +1,47 @@
 """Layers shared by the networks, written so that the exported graphs are lean.
 
-Owns the numerics that checkpoints depend on (norms, padded convolutions) and the two layout decisions:
-1×3×3 convolutions run as 2D convolutions on (b·t, c, h, w), and transposed 3D convolutions run as one
-ordinary convolution per output phase. Knows nothing of whole networks, files or ONNX.
+Owns the numerics that checkpoints depend on (norms, padded convolutions) and the two layout
+decisions: 1×3×3 convolutions run as 2D convolutions on (b·t, c, h, w), and transposed 3D
+convolutions run as one ordinary convolution per output phase. Knows nothing of whole networks,
+files or ONNX.
 """
 
 from collections.abc import Sequence
 from itertools import product
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
 
+LayerT = TypeVar("LayerT", bound=nn.Module)
+
 
 class GroupNorm(nn.GroupNorm):
     """Group norm whose statistics are float32 whatever the input is.
 
-    Statistics of half precision inputs overflow past |x| = 256 when squared, so the affine parameters stay
-    float32 (see `to_half`) and the result is cast back to the input's type.
+    Statistics of half precision inputs overflow past |x| = 256 when squared, so the affine
+    parameters stay float32 (see `to_half`) and the result is cast back to the input's type.
     """
 
     keep_float32 = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, c, …) over each group's channels and everything after them; same shape, same type."""
+        """Normalise (n, c, …) over each group's channels and all later axes; same type."""
         return super().forward(x.float()).to(x.dtype)
 
 
 class ClipNorm(GroupNorm):
-    """Group norm of a folded clip: statistics span (t, h, w) of a clip although x is (b·t, c, h, w)."""
+    """Group norm of a folded clip: x is (b·t, c, h, w), its statistics span (t, h, w)."""
 
     def forward(
         self, x: Tensor, t: int = 1, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
-        """Normalise x (b·t, c, h, w); then, if given, apply (1 + scale)·x + shift with scale, shift (b, c).
+        """Normalise x (b·t, c, h, w), then apply (1 + scale)·x + shift, (b, c) each, if given.
 
-        The affine parameters and the adaptive scale and shift (adaptive group norm, paper section 3.2) are
-        combined on (b, c) first, so that the pixels are touched by one multiplication and one addition.
+        The affine parameters and the adaptive scale and shift (adaptive group norm, paper section
+        3.2) are combined on (b, c) first, so that the pixels are touched by one multiplication and
+        one addition.
         """
         bt, c, h, w = x.shape
         g = self.num_groups
@@ -58,7 +62,8 @@ class ClipNorm(GroupNorm):
 class FoldedConv(nn.Conv3d):
     """A 1×k×k convolution with the official 5-D weight, run as a 2D convolution on (b·t, c, h, w).
 
-    Folding time into the batch is what lets every runtime use its 2D kernels (1.2 to 2 times faster on a CPU).
+    Folding time into the batch is what lets every runtime use its 2D kernels (1.2 to 2 times faster
+    on a CPU).
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class FoldedConv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (b·t, c, h, w) frame by frame."""
         weight = self.weight if self.weight.dim() == 4 else self.weight.squeeze(2)
-        stride, padding = cast("int", self.stride[1]), cast("int", self.padding[1])
+        stride, padding = self.stride[1], cast("int", self.padding[1])
         return F.conv2d(x, weight, self.bias, stride=stride, padding=padding)
 
     def bake(self) -> None:
@@ -84,8 +89,25 @@ class FoldedConv(nn.Conv3d):
             self.weight = nn.Parameter(self.weight.detach().squeeze(2), requires_grad=False)
 
 
+class TokenConv(nn.Conv1d):
+    """A 1×1 convolution with the official 3-D weight, applied to tokens with channels last."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project x (…, c)."""
+        weight = self.weight if self.weight.dim() == 2 else self.weight.squeeze(-1)
+        return F.linear(x, weight, self.bias)
+
+    def bake(self) -> None:
+        """Store the weight as 2-D, so that an exported graph holds it without a reshape."""
+        if self.weight.dim() == 3:
+            self.weight = nn.Parameter(self.weight.detach().squeeze(-1), requires_grad=False)
+
+
 def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Padding in the order of `F.pad` (last axis first): k − s per axis, the larger half in front."""
+    """Return k − s per axis, larger half in front, in the order of `F.pad` (last axis first)."""
     padding: list[int] = []
     for total in (k - s for k, s in reversed(list(zip(kernel, stride, strict=True)))):
         padding += [total // 2 + total % 2, total // 2]
@@ -95,8 +117,9 @@ def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int
 class PaddedConv3d(nn.Module):
     """3D convolution that keeps size/stride, with replicate padding in space and time.
 
-    Replicate padding makes the autoencoder shift-equivariant in time (paper section 3.1). The official module
-    registers the weight under two names, `X.weight` and `X.conv.weight`; so does this one.
+    Replicate padding makes the autoencoder shift-equivariant in time (paper section 3.1). The
+    official module registers the weight under two names, `X.weight` and `X.conv.weight`; so does
+    this one.
     """
 
     def __init__(
@@ -119,11 +142,12 @@ class PaddedConv3d(nn.Module):
 
 
 class PaddedConvTranspose3d(nn.Module):
-    """Transposed 3D convolution of kernel 4 with replicate padding, run as one ordinary convolution per phase.
+    """Transposed 3D convolution of kernel 4 with replicate padding, run phase by phase.
 
-    A transposed convolution of stride 2 and kernel 4 computes every output phase (even, odd, per axis) from two
-    neighbouring inputs. Written as a kernel-2 convolution per phase it gives the same numbers without the
-    column buffer of C_out·k³ values per input that runtimes allocate for ConvTranspose (4.9 GiB at 256×256×16).
+    A transposed convolution of stride 2 and kernel 4 computes every output phase (even, odd, per
+    axis) from two neighbouring inputs. Written as a kernel-2 convolution per phase it gives the
+    same numbers without the column buffer of C_out·k³ values per input that runtimes allocate for
+    ConvTranspose (4.9 GiB at 256×256×16).
     """
 
     kernel = 4
@@ -132,17 +156,18 @@ class PaddedConvTranspose3d(nn.Module):
         super().__init__()
         self.stride = stride
         self.pad_input = _replicate_padding((self.kernel,) * 3, stride)
-        # The official module crops k − 1 on every side; here that crop is part of the phase arithmetic.
+        # The official module crops k − 1 on every side; here that crop is part of the phase
+        # arithmetic.
         self.convt = nn.ConvTranspose3d(
             in_channels, out_channels, self.kernel, stride=stride, padding=self.kernel - 1
         )
         self.phases: nn.ParameterList | None = None
 
     def phase_kernels(self) -> list[Tensor]:
-        """Return the kernels of all phases, (c_out, c_in, k, k, k) each, in row-major order of (t, h, w) phase.
+        """Return the kernel (c_out, c_in, k, k, k) of every phase, row-major in (t, h, w).
 
-        With stride 2 and the crop of 3, output 2m reads inputs m, m+1 through taps 3, 1 and output 2m+1 reads
-        m+1, m+2 through taps 2, 0. With stride 1 the kernel is merely reversed.
+        With stride 2 and the crop of 3, output 2m reads inputs m, m+1 through taps 3, 1 and output
+        2m+1 reads m+1, m+2 through taps 2, 0. With stride 1 the kernel is merely reversed.
         """
         if self.phases is not None:
             return list(self.phases)
@@ -181,22 +206,29 @@ class PaddedConvTranspose3d(nn.Module):
         """Store the phase kernels, so that an exported graph holds them without slicing."""
         kernels = [kernel.detach().contiguous() for kernel in self.phase_kernels()]
         self.phases = nn.ParameterList(nn.Parameter(k, requires_grad=False) for k in kernels)
-        self.convt.weight.requires_grad_(requires_grad=False)
+        self.convt.weight.requires_grad_(False)
 
 
 def bake(module: nn.Module) -> nn.Module:
-    """Store every weight of `module` in the layout its forward pass uses; for export only, returns `module`.
+    """Store every weight of `module` in the layout its forward pass uses; returns `module`.
 
-    Afterwards the state dict no longer has the official shapes.
+    For export only: afterwards the state dict no longer has the official shapes.
     """
     for layer in module.modules():
-        if isinstance(layer, FoldedConv | PaddedConvTranspose3d):
+        if isinstance(layer, FoldedConv | TokenConv | PaddedConvTranspose3d):
             layer.bake()
     return module
 
 
+def zero(layer: LayerT) -> LayerT:
+    """Set all parameters of `layer` to zero in place, so that its branch starts silent."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def to_half(module: nn.Module) -> nn.Module:
-    """Cast `module` to float16 in place, except the layers marked `keep_float32`; returns `module`."""
+    """Cast `module` to float16 in place, but for layers marked `keep_float32`; returns `module`."""
     islands = [
         parameter
         for layer in module.modules()

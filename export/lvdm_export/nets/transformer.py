@@ -1,6 +1,7 @@
 """Spatio-temporal transformer of the text-to-video denoiser.
 
-Each block attends over the pixels of a frame, the frames of a pixel, the text, and the frames again.
+Each block attends over the pixels of a frame, the frames of a pixel, the text, and the frames
+again.
 """
 
 from typing import cast
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention import RelativePosition, attend, attend_frames
-from lvdm_export.nets.layers import ClipNorm, FoldedConv
+from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
 
 
 class LayerNorm(nn.LayerNorm):
@@ -43,12 +44,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from x (n, tokens, dim) to context (n, l, context_dim), or to x itself."""
         source = x if context is None else context
-        q, k, v = (
-            self.split(self.to_q(x)),
-            self.split(self.to_k(source)),
-            self.split(self.to_v(source)),
-        )
-        return cast("Tensor", self.to_out(attend(q, k, v).transpose(1, 2).flatten(2)))
+        q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
+        y = self.attend(self.split(q), self.split(k), self.split(v))
+        return cast("Tensor", self.to_out(y.transpose(1, 2).flatten(2)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Combine q, k, v (n, heads, tokens, d)."""
+        return attend(q, k, v)
 
 
 class TemporalAttention(Attention):
@@ -58,19 +60,17 @@ class TemporalAttention(Attention):
         super().__init__(dim, heads)
         self.relative_position_k = RelativePosition(dim // heads, temporal_length)
         self.relative_position_v = RelativePosition(dim // heads, temporal_length)
-        for layer in (self.to_q, self.to_k, self.to_v, self.to_out[0]):
-            nn.init.zeros_(cast("nn.Linear", layer).weight)
-        nn.init.zeros_(cast("nn.Linear", self.to_out[0]).bias)
+        # Starts as no attention at all; queries, keys and the projection out are all zero.
+        for parameter in (self.to_q.weight, self.to_k.weight, self.to_v.weight):
+            nn.init.zeros_(parameter)
+        for parameter in self.to_out.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend within x (n, t, dim)."""
-        t = x.shape[1]
-        q, k, v = self.split(self.to_q(x)), self.split(self.to_k(x)), self.split(self.to_v(x))
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend with the position terms of t frames added; see `attend_frames`."""
+        t = q.shape[2]
         relative = (self.relative_position_k(t), self.relative_position_v(t))
-        return cast(
-            "Tensor",
-            self.to_out(attend_frames((q, k, v), relative, "plain").transpose(1, 2).flatten(2)),
-        )
+        return attend_frames((q, k, v), relative, "plain")
 
 
 class GatedGelu(nn.Module):
@@ -119,7 +119,8 @@ class TransformerBlock(nn.Module):
         n, hw, c = x.shape
         x = x + self.attn1(self.norm1(x))
         x = x + _over_frames(self.attn1_tmp, self.norm4(x), t)
-        # All frames of a clip ask the same text, so time joins the queries instead of repeating the text.
+        # All frames of a clip ask the same text, so time joins the queries instead of repeating the
+        # text.
         text = self.attn2(self.norm2(x).reshape(-1, t * hw, c), context)
         x = x + text.reshape(n, hw, c)
         x = x + _over_frames(self.attn2_tmp, self.norm5(x), t)
@@ -130,7 +131,7 @@ def _over_frames(attention: nn.Module, x: Tensor, t: int) -> Tensor:
     """Apply temporal attention to tokens x (b·t, hw, c)."""
     n, hw, c = x.shape
     y = x.reshape(-1, t, hw, c).transpose(1, 2).reshape(-1, t, c)  # (b·hw, t, c)
-    y = attention(y)
+    y = cast("Tensor", attention(y))
     return y.reshape(-1, hw, t, c).transpose(1, 2).reshape(n, hw, c)
 
 
@@ -153,9 +154,7 @@ class VideoTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context_dim, temporal_length) for _ in range(depth)
         )
-        self.proj_out = FoldedConv(channels, channels, 1)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(cast("Tensor", self.proj_out.bias))
+        self.proj_out = zero(FoldedConv(channels, channels, 1))
 
     def forward(self, x: Tensor, t: int, context: Tensor | None) -> Tensor:
         """Transform x (b·t, c, h, w) given context (b, l, d).

@@ -1,7 +1,7 @@
 """The denoising UNet: unconditional, masked (prediction and infill) and text-conditioned.
 
-Parameter names are the official ones, so checkpoints load both ways. Activations are (b·t, c, h, w) from the
-first convolution to the last; only norms and temporal attention look at time.
+Parameter names are the official ones, so checkpoints load both ways. Activations are (b·t, c, h, w)
+from the first convolution to the last; only norms and temporal attention look at time.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lvdm_export.nets.attention import RelativePosition, attend, attend_frames
-from lvdm_export.nets.layers import ClipNorm, FoldedConv, GroupNorm
+from lvdm_export.nets.attention_block import AttentionBlock
+from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
 from lvdm_export.nets.transformer import VideoTransformer
 
 
@@ -21,9 +21,10 @@ from lvdm_export.nets.transformer import VideoTransformer
 class UNet3dConfig:
     """Sizes of a denoiser, in the official configuration's words.
 
-    `in_channels` counts the mask channel of masked models; `attention_resolutions` are downsampling factors;
-    `temporal_length` is the longest distance with a relative position of its own; `num_classes` is the number of
-    noise level embeddings (None: no such input); `context_dim` selects the text model.
+    `in_channels` counts the mask channel of masked models; `attention_resolutions` are downsampling
+    factors; `temporal_length` is the longest distance with a relative position of its own;
+    `num_classes` is the number of noise level embeddings (None: no such input); `context_dim`
+    selects the text model.
     """
 
     in_channels: int = 4
@@ -58,7 +59,7 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 
 
 class _Embedding(nn.Sequential):
-    """Linear layers of the time embedding; tiny, so they stay float32 in half precision networks."""
+    """Linear layers of the time embedding; they stay float32 in half precision networks."""
 
     keep_float32 = True
 
@@ -84,13 +85,11 @@ class ResBlock(nn.Module):
             ClipNorm(config.norm_groups, out_channels),
             nn.SiLU(),
             nn.Identity(),  # dropout in the official code; keeps the index of the convolution
-            FoldedConv(out_channels, out_channels, 3, padding=1),
+            zero(FoldedConv(out_channels, out_channels, 3, padding=1)),
         )
         self.skip_connection = (
             nn.Identity() if channels == out_channels else FoldedConv(channels, out_channels, 1)
         )
-        nn.init.zeros_(self.out_layers[3].weight)
-        nn.init.zeros_(self.out_layers[3].bias)
 
     def forward(self, x: Tensor, emb: Tensor, t: int) -> Tensor:
         """Transform x (b·t, c, h, w) given the embedding emb (b, d), float32."""
@@ -106,65 +105,6 @@ class ResBlock(nn.Module):
             h = h.reshape(-1, t, c, height, width) + step.to(h.dtype)[:, None, :, None, None]
             h = norm_out(h.reshape(-1, c, height, width), t)
         return cast("Tensor", self.skip_connection(x) + conv_out(act(h)))
-
-
-class AttentionBlock(nn.Module):
-    """Factorised attention: over the pixels of each frame, then over the frames of each pixel."""
-
-    def __init__(self, channels: int, config: UNet3dConfig) -> None:
-        super().__init__()
-        self.heads = config.heads(channels)
-        self.norm_s = GroupNorm(config.norm_groups, channels)
-        self.norm_t = GroupNorm(config.norm_groups, channels)
-        self.qkv_s = nn.Conv1d(channels, 3 * channels, 1)
-        self.qkv_t = nn.Conv1d(channels, 3 * channels, 1)
-        self.relative_position_k = RelativePosition(channels // self.heads, config.temporal_length)
-        self.relative_position_v = RelativePosition(channels // self.heads, config.temporal_length)
-        self.proj_out_s = nn.Conv1d(channels, channels, 1)
-        self.proj_out_t = nn.Conv1d(channels, channels, 1)
-        for layer in (self.proj_out_s, self.proj_out_t):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(cast("Tensor", layer.bias))
-
-    def forward(self, x: Tensor, t: int) -> Tensor:
-        """Attend within x (b·t, c, h, w)."""
-        return self._temporal(self._spatial(x), t)
-
-    def _spatial(self, x: Tensor) -> Tensor:
-        n, c, height, width = x.shape
-        y = self.qkv_s(self.norm_s(x).reshape(n, c, height * width))
-        q, k, v = (
-            y.reshape(n, 3, self.heads, c // self.heads, height * width).transpose(-1, -2).unbind(1)
-        )
-        y = attend(q, k, v).transpose(-1, -2).reshape(n, c, height * width)
-        return x + self.proj_out_s(y).reshape(n, c, height, width)
-
-    def _temporal(self, x: Tensor, t: int) -> Tensor:
-        n, c, height, width = x.shape
-        y = self._norm_pixels(x, t)  # (b·hw, t, c)
-        y = F.linear(y, self.qkv_t.weight.squeeze(-1), self.qkv_t.bias)
-        q, k, v = y.reshape(-1, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        relative = (self.relative_position_k(t), self.relative_position_v(t))
-        y = attend_frames((q, k, v), relative, "transposed")  # (b·hw, heads, t, d)
-        y = F.linear(
-            y.transpose(1, 2).reshape(-1, t, c),
-            self.proj_out_t.weight.squeeze(-1),
-            self.proj_out_t.bias,
-        )
-        y = y.reshape(-1, height * width, t, c).permute(0, 2, 3, 1)  # (b, t, c, hw)
-        return x + y.reshape(n, c, height, width)
-
-    def _norm_pixels(self, x: Tensor, t: int) -> Tensor:
-        """Group norm of every pixel over its t tokens, as a layer norm with the group as last axis.
-
-        (b·t, c, h, w) → tokens (b·hw, t, c).
-        """
-        _, c, height, width = x.shape
-        norm, n = self.norm_t, c // self.norm_t.num_groups
-        y = x.float().reshape(-1, t, norm.num_groups, n, height * width).permute(0, 4, 2, 1, 3)
-        y = F.layer_norm(y.reshape(-1, norm.num_groups, t * n), (t * n,), eps=norm.eps)
-        y = y.reshape(-1, norm.num_groups, t, n).transpose(1, 2).reshape(-1, t, c)
-        return (y * norm.weight + norm.bias).to(x.dtype)
 
 
 class Downsample(nn.Module):
@@ -192,7 +132,7 @@ class Upsample(nn.Module):
 
 
 class _Stage(nn.ModuleList):
-    """Layers of one entry of `input_blocks` or `output_blocks`, run in order with what each of them needs."""
+    """Layers of one entry of `input_blocks` or `output_blocks`, each given what it needs."""
 
     def forward(self, x: Tensor, emb: Tensor, t: int, context: Tensor | None) -> Tensor:
         for layer in self:
@@ -208,7 +148,7 @@ class _Stage(nn.ModuleList):
 
 
 class UNet3d(nn.Module):
-    """ε(x, timestep) with optional mask, noise level and text context (paper sections 3.2 and 3.3)."""
+    """ε(x, timestep) with optional mask, noise level and text context (paper section 3)."""
 
     def __init__(self, config: UNet3dConfig) -> None:
         super().__init__()
@@ -228,15 +168,15 @@ class UNet3d(nn.Module):
         self.out = nn.Sequential(
             ClipNorm(config.norm_groups, dim),
             nn.SiLU(),
-            FoldedConv(dim, config.out_channels, 3, padding=1),
+            zero(FoldedConv(dim, config.out_channels, 3, padding=1)),
         )
-        nn.init.zeros_(self.out[2].weight)
-        nn.init.zeros_(self.out[2].bias)
 
     def _attention(self, channels: int) -> nn.Module:
         config = self.config
         if not config.use_temporal_transformer or config.context_dim is None:
-            return AttentionBlock(channels, config)
+            return AttentionBlock(
+                channels, config.heads(channels), config.temporal_length, config.norm_groups
+            )
         return VideoTransformer(
             channels,
             config.heads(channels),
@@ -283,7 +223,7 @@ class UNet3d(nn.Module):
                 self.output_blocks.append(stage)
 
     def embed(self, timesteps: Tensor, noise_level: Tensor | None) -> Tensor:
-        """Embedding (b, 4·model_channels) of timesteps (b) and noise levels (b); −1 adds exactly zero."""
+        """Embed timesteps (b) and noise levels (b) as (b, 4·model_channels); −1 adds zero."""
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels))
         if noise_level is not None:
             given = (noise_level >= 0).to(emb.dtype)[:, None]
@@ -300,8 +240,8 @@ class UNet3d(nn.Module):
     ) -> Tensor:
         """Predict the noise in x.
 
-        x (b, c, t, h, w) without the mask channel; timesteps int64 (b); mask (b, t), 1 = given; noise_level
-        int64 (b), −1 = none; context (b, l, d). Returns float32 eps (b, c, t, h, w).
+        x (b, c, t, h, w) without the mask channel; timesteps int64 (b); mask (b, t), 1 = given;
+        noise_level int64 (b), −1 = none; context (b, l, d). Returns float32 eps (b, c, t, h, w).
         """
         b, c, t, height, width = x.shape
         h = x.transpose(1, 2)  # (b, t, c, h, w)
@@ -310,8 +250,7 @@ class UNet3d(nn.Module):
                 [h, mask.to(x.dtype)[:, :, None, None, None].expand(b, t, 1, height, width)], dim=2
             )
             c += 1
-        first = cast("FoldedConv", self.input_blocks[0][0])
-        h = h.reshape(b * t, c, height, width).to(first.weight.dtype)
+        h = h.reshape(b * t, c, height, width).to(cast("FoldedConv", self.out[2]).weight.dtype)
         context = None if context is None else context.to(h.dtype)
         emb = self.embed(timesteps, noise_level)
         skips = []
@@ -322,5 +261,5 @@ class UNet3d(nn.Module):
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, t, context)
         norm, act, conv = self.out
-        eps = conv(act(norm(h, t))).float()
+        eps = cast("Tensor", conv(act(norm(h, t)))).float()
         return eps.reshape(b, t, -1, height, width).transpose(1, 2)
