@@ -101,7 +101,8 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             return stream
     kinds = " and ".join(sorted({str(stream.type) for stream in container.streams}))
     raise VideoError(
-        f"cannot read {path}: it holds no video, only {kinds or 'headers'}; give a complete video file"
+        f"cannot read {path}: it holds no video, only {kinds or 'headers'};"
+        " give a complete video file"
     )
 
 

@@ -1,0 +1,88 @@
+"""What works on this machine: backends, threads, encoders, built-in bundles."""
+
+import os
+import platform
+from importlib import metadata
+
+import msgspec
+
+from lvdm_engines.bundle import builtin_bundles, load_bundle
+from lvdm_engines.errors import LvdmError
+from lvdm_engines.session import backend_report
+from lvdm_rt.video import OUTPUT_KINDS, missing_encoder
+
+_PACKAGES = ("numpy", "onnxruntime", "av")
+_BACKEND_PACKAGES = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx",),
+    "cuda": ("onnxruntime-gpu",),
+    "cpu": ("onnxruntime", "onnxruntime-gpu"),
+}
+
+
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that was looked at; `problem` says what is wrong and how to mend it."""
+
+    name: str
+    version: str | None = None
+    problem: str | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """Everything the doctor found."""
+
+    python: str
+    machine: str
+    cpu_threads: int
+    packages: list[Check]
+    backends: list[Check]
+    encoders: list[Check]
+    bundles: list[Check]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a video can be generated and written at all."""
+        return all(
+            any(check.problem is None for check in checks)
+            for checks in (self.backends, self.encoders)
+        )
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; nothing is downloaded, built or changed."""
+    return Diagnosis(
+        python=platform.python_version(),
+        machine=platform.platform(),
+        cpu_threads=len(os.sched_getaffinity(0)),
+        packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
+        backends=[
+            Check(name, _version(*_BACKEND_PACKAGES.get(name, ())), problem)
+            for name, problem in backend_report().items()
+        ],
+        encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
+        bundles=[_bundle(name) for name in builtin_bundles()],
+    )
+
+
+def _version(*packages: str) -> str | None:
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _package(name: str) -> Check:
+    found = _version(name)
+    return Check(name, found, None if found else f"not installed; pip install {name}")
+
+
+def _bundle(name: str) -> Check:
+    try:
+        bundle = load_bundle(name)
+        for graph in bundle.manifest.graphs:
+            bundle.graph(graph).verified()
+    except LvdmError as err:
+        return Check(name, problem=str(err))
+    return Check(name, bundle.manifest.provenance.lvdm_rt)

@@ -1,0 +1,180 @@
+"""One generation job from options to whole video files; knows nothing of flags or terminals."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from lvdm_rt import workdir
+from lvdm_rt.names import output_names, work_path
+from lvdm_rt.options import GenerateOptions, Settings
+from lvdm_rt.pipeline import Chunk, Pipeline, Progress
+from lvdm_rt.video import (
+    ReadSpec,
+    VideoSpec,
+    VideoWriter,
+    check_output,
+    open_writer,
+    read_last_frames,
+    sidecar_path,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to generate, with what, and where it goes (see `output_kind` for `out`)."""
+
+    out: str
+    options: GenerateOptions
+    bundle: str = "sky-tiny"
+    backend: str = "auto"
+    condition: Path | None = None
+    prompt: str | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written: names in the order of the videos, and the settings behind them."""
+
+    outputs: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def generate(
+    job: Job,
+    progress: Callable[[Progress], None] | None = None,
+    stdout: BinaryIO | None = None,
+) -> Result:
+    """Generate the videos of `job`, each written whole or not at all.
+
+    What is finished stays in `work_path(job.out)` until everything is written, so that a job
+    that was interrupted continues with `resume`. Raises LvdmError.
+    """
+    names = output_names(job.out, job.options.videos)
+    work = work_path(job.out)
+    with Pipeline.open(job.bundle, job.backend) as pipeline:
+        settings = pipeline.settings(job.options)
+        outputs = _Outputs(names, _facts(job, pipeline, settings), stdout, skip_done=job.resume)
+        outputs.check()
+        stream = pipeline.stream_videos(
+            job.options,
+            condition=_condition(job, pipeline),
+            work=work,
+            resume=job.resume,
+            progress=progress,
+        )
+        with closing(stream), outputs:
+            for chunk in stream:
+                outputs.write(chunk)
+    if work is not None:
+        workdir.remove(work)
+    return Result(tuple(names), msgspec.to_builtins(settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What all videos of a job have in common."""
+
+    frames: int
+    size: tuple[int, int]
+    fps: Fraction
+    settings: dict[str, Any]
+
+
+def _facts(job: Job, pipeline: Pipeline, settings: Settings) -> _Facts:
+    described = {
+        "lvdm_rt": version("lvdm-rt"),
+        "bundle": pipeline.manifest.name,
+        **msgspec.to_builtins(settings),
+    }
+    if job.condition is not None:
+        described["condition"] = job.condition.name
+    return _Facts(
+        frames=settings.frames,
+        size=pipeline.manifest.model.frame_size,
+        fps=Fraction(settings.fps).limit_denominator(1001),
+        settings=described,
+    )
+
+
+def _condition(job: Job, pipeline: Pipeline) -> npt.NDArray[np.uint8] | None:
+    if job.condition is None:
+        return None
+    manifest = pipeline.manifest
+    fps = Fraction(manifest.defaults.fps).limit_denominator(1001)
+    spec = ReadSpec(size=manifest.model.frame_size, fps=fps)
+    return read_last_frames(job.condition, spec, pipeline.condition_frames(job.options))
+
+
+@dataclass
+class _Outputs:
+    """The writers of the videos in flight. Leaving it early removes what is not whole."""
+
+    names: list[str]
+    facts: _Facts
+    stdout: BinaryIO | None
+    skip_done: bool
+    _open: dict[int, VideoWriter | None] = field(default_factory=dict)
+    _counts: dict[int, int] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise VideoError now for a place that would fail after minutes of sampling."""
+        for video, name in enumerate(self.names):
+            if not self._done(video):
+                check_output(name)
+
+    def write(self, chunk: Chunk) -> None:
+        """Append frames to their video; its last frames close it."""
+        video = chunk.video
+        if video not in self._open:
+            self._open[video] = None if self._done(video) else self._writer(video)
+        writer = self._open[video]
+        if writer is not None:
+            writer.write(chunk.frames)
+        if chunk.start + len(chunk.frames) >= self.facts.frames:
+            if writer is not None:
+                writer.close()
+            del self._open[video]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for writer in self._open.values():
+            if writer is not None:
+                writer.abort()
+
+    def _writer(self, video: int) -> VideoWriter:
+        spec = VideoSpec(
+            frames=self.facts.frames,
+            size=self.facts.size,
+            fps=self.facts.fps,
+            settings=self._settings(video),
+        )
+        return open_writer(self.names[video], spec, self.stdout)
+
+    def _settings(self, video: int) -> str:
+        return json.dumps({**self.facts.settings, "video": video})
+
+    def _done(self, video: int) -> bool:
+        """Whether an interrupted run of the same settings has finished this video."""
+        name = self.names[video]
+        if not self.skip_done or name == "-" or not Path(name).exists():
+            return False
+        sidecar = sidecar_path(Path(name))
+        return sidecar.is_file() and sidecar.read_text("utf-8").strip() == self._settings(video)

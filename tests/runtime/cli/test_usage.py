@@ -1,0 +1,66 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "a.mp4", "--sampler", "dpmpp_2m", "--eta", "1"], "--eta belongs to ddim"),
+        (["-o", "a.mp4", "--sampler", "ddpm", "--eta", "0"], "--eta belongs to ddim"),
+        (["-o", "-", "--json"], "--json prints on standard output"),
+        (["-o", "-", "--resume"], "keeps nothing to --resume"),
+        (["-o", "-", "--videos", "2"], "takes one video"),
+        (["-o", "sky.avi"], "suffix '.avi' is not one of"),
+        (["-o", "a.mp4", "--frames", "0"], "--frames"),
+        (["-o", "a.mp4", "--frames", "many"], "--frames"),
+        (["-o", "a.mp4", "--seed", "-1"], "--seed"),
+        (["-o", "a.mp4", "--seed", str(2**64)], "--seed"),
+        (["-o", "a.mp4", "--videos", "0"], "--videos"),
+        (["-o", "a.mp4", "--steps", "0"], "--steps"),
+        (["-o", "a.mp4", "--batch-size", "0"], "--batch-size"),
+        (["-o", "a.mp4", "--mode", "long"], "--mode"),
+        (["-o", "a.mp4", "--sampler", "euler"], "--sampler"),
+        (["-o", "a.mp4", "--backend", "abacus"], "--backend"),
+        ([], "-o"),
+        (["-o", "a.mp4", "--colour"], "--colour"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_usage_errors(command, tmp_path, flags, message):
+    code, out, err = command("generate", *flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_is_a_usage_error(command):
+    assert command("degenerate")[0] == 2
+
+
+def test_every_flag_is_in_the_help(command):
+    code, out, err = command("generate", "--help")
+    assert (code, err) == (0, "")
+    for flag in (
+        "-o", "--bundle", "--frames", "--seed", "--videos", "--mode", "--sampler", "--steps",
+        "--eta", "--guidance", "--noise-level", "--condition", "--prompt", "--batch-size",
+        "--backend", "--fps", "--preset", "--exact", "--resume", "--json", "-q",
+    ):  # fmt: skip
+        assert f"{flag} " in out or f"{flag}\n" in out or f"{flag}," in out
+
+
+def test_the_version_is_told(command):
+    assert "0.1.0" in command("--version")[1]
+
+
+def test_help_imports_nothing_heavy_and_answers_at_once():
+    code = (
+        "import sys; from lvdm_rt.cli import run; status = run(['generate', '--help']);"
+        "heavy = {'numpy', 'av', 'onnxruntime', 'msgspec', 'tqdm', 'torch'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    started = time.monotonic()
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert time.monotonic() - started < 2  # 0.2 s alone; the machine may be busy
