@@ -1,0 +1,202 @@
+"""Layers: the fast forms equal the plain ones, and the quirks that weights depend on stay."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
+
+from lvdm_export.nets.attention import attend, attend_frames
+from lvdm_export.nets.attention_block import AttentionBlock
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.layers import (
+    ClipNorm,
+    FoldedConv,
+    PaddedConv3d,
+    PaddedConvTranspose3d,
+    TokenConv,
+    bake,
+    to_half,
+)
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig, timestep_embedding
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def assert_close(actual, expected, tolerance=2e-6):
+    """Compare relative to the largest magnitude; the default allows another order of sums."""
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)])
+def test_phase_convolutions_equal_a_padded_and_cropped_transposed_convolution(stride):
+    layer = PaddedConvTranspose3d(3, 5, stride)
+    x = torch.randn(2, 3, 3, 4, 5)
+    padded = F.pad(x, layer.pad_input, mode="replicate")
+    expected = F.conv_transpose3d(
+        padded, layer.convt.weight, layer.convt.bias, stride=stride, padding=3
+    )
+    assert_close(layer(x), expected)
+
+
+def test_replicate_padding_puts_the_larger_half_in_front():
+    assert PaddedConv3d(1, 1, 4, (1, 2, 2)).pad_input == [1, 1, 1, 1, 2, 1]  # w, h, t
+
+
+def test_the_autoencoder_is_shift_equivariant_in_time():
+    network = Autoencoder3d(Autoencoder3dConfig(n_hiddens=4, norm_groups=4)).eval()
+    still = torch.randn(1, 3, 1, 16, 16).expand(1, 3, 8, 16, 16)
+    moments = network.encode(still)
+    assert_close(moments[:, :, :1], moments[:, :, 1:], tolerance=1e-5)
+
+
+@pytest.mark.parametrize("downsample", [(1, 2, 2), (2, 4, 4), (4, 2, 8), (4, 8, 8)])
+def test_the_autoencoder_takes_any_power_of_two_triple(downsample):
+    network = Autoencoder3d(
+        Autoencoder3dConfig(n_hiddens=2, norm_groups=2, downsample=downsample)
+    ).eval()
+    moments = network.encode(torch.randn(1, 3, 4, 8, 8))
+    assert moments.shape == (1, 8, *(n // d for n, d in zip((4, 8, 8), downsample, strict=True)))
+    assert network.decode(moments[:, :4]).shape == (1, 3, 4, 8, 8)
+
+
+@pytest.mark.parametrize("downsample", [(3, 8, 8), (0, 8, 8), (1, 1, 1)])
+def test_a_downsampling_that_is_no_power_of_two_is_refused(downsample):
+    with pytest.raises(ValueError, match="powers of two"):
+        Autoencoder3dConfig(downsample=downsample)
+
+
+def test_clip_norm_spans_all_frames_of_a_clip_and_applies_scale_and_shift():
+    norm = ClipNorm(2, 6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 3, 6, 4, 5) * 3 + 1  # (b, t, c, h, w)
+    scale, shift = torch.randn(2, 6), torch.randn(2, 6)
+    clip = F.group_norm(x.transpose(1, 2), 2, norm.weight, norm.bias, norm.eps)
+    expected = clip * (1 + scale[:, :, None, None, None]) + shift[:, :, None, None, None]
+    assert_close(norm(x.reshape(6, 6, 4, 5), 3).reshape(x.shape).transpose(1, 2), clip)
+    actual = norm(x.reshape(6, 6, 4, 5), 3, scale, shift).reshape(x.shape).transpose(1, 2)
+    assert_close(actual, expected)
+
+
+def test_the_temporal_norm_is_per_pixel_over_its_frames():
+    block = AttentionBlock(8, 2, 4, 4)
+    x = torch.randn(2 * 3, 8, 2, 2)
+    pixels = x.reshape(2, 3, 8, 4).permute(0, 3, 2, 1).reshape(8, 8, 3)  # (b·hw, c, t)
+    expected = F.group_norm(pixels, 4, block.norm_t.weight, block.norm_t.bias, block.norm_t.eps)
+    assert_close(block._norm_pixels(x, 3), expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize("key_term", ["transposed", "plain"])
+def test_the_key_position_term_is_indexed_as_the_weights_expect(key_term):
+    q, k, v = torch.randn(3, 2, 2, 4, 8).unbind(0)  # (n, heads, t, d)
+    k_rel, v_rel = torch.randn(4, 4, 8), torch.randn(4, 4, 8)
+    scores = torch.zeros(2, 2, 4, 4)
+    for i in range(4):
+        for j in range(4):
+            scores[..., i, j] = (q[..., i, :] * k[..., j, :]).sum(-1) * 8**-0.5
+            if key_term == "transposed":
+                scores[..., i, j] += (q[..., j, :] * k_rel[j, i]).sum(-1) * 8**-0.25
+            else:
+                scores[..., i, j] += (q[..., i, :] * k_rel[i, j]).sum(-1) * 8**-0.5
+    weights = scores.softmax(-1)
+    expected = weights @ v + (weights[..., None] * v_rel).sum(-2)
+    assert_close(attend_frames((q, k, v), (k_rel, v_rel), key_term), expected)
+
+
+def test_the_timestep_embedding_puts_cosines_first():
+    embedding = timestep_embedding(torch.tensor([0, 7]), 6)
+    assert embedding[0].tolist() == [1, 1, 1, 0, 0, 0]
+    assert embedding[1, 0].item() == pytest.approx(torch.tensor(7.0).cos().item())
+
+
+def small_unet(**changes):
+    config = dict(  # noqa: C408 - keyword arguments read better
+        in_channels=5,
+        model_channels=16,
+        num_res_blocks=1,
+        channel_mult=(1, 2),
+        attention_resolutions=(2,),
+        num_heads=2,
+        num_classes=11,
+        norm_groups=8,
+    )
+    network = UNet3d(UNet3dConfig(**config | changes)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+@torch.inference_mode()
+def test_equal_rows_of_a_batch_stay_equal_whatever_their_neighbours():
+    network = small_unet()
+    x = torch.randn(1, 4, 4, 8, 8)
+    batch = torch.cat([x, torch.randn_like(x), x])
+    t = torch.tensor([7, 900, 7])
+    mask = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    eps = network(batch, t, mask=mask, noise_level=torch.tensor([3, -1, 3]))
+    assert torch.equal(eps[0], eps[2])
+
+
+@torch.inference_mode()
+def test_baking_changes_the_layout_of_weights_and_nothing_else():
+    network = small_unet()
+    x, t, mask = torch.randn(2, 4, 4, 8, 8), torch.tensor([3, 800]), torch.ones(2, 4)
+    before = network(x, t, mask=mask)
+    bake(network)
+    assert_close(network(x, t, mask=mask), before)
+    assert all(m.weight.dim() == 4 for m in network.modules() if isinstance(m, FoldedConv))
+    assert all(m.weight.dim() == 2 for m in network.modules() if isinstance(m, TokenConv))
+    autoencoder = Autoencoder3d(Autoencoder3dConfig(n_hiddens=4, norm_groups=4)).eval()
+    z = torch.randn(1, 4, 2, 2, 2)
+    before = autoencoder.decode(z)
+    assert_close(bake(autoencoder).decode(z), before)
+
+
+@torch.inference_mode()
+def test_half_precision_keeps_norms_and_time_embedding_in_float32_and_stays_close():
+    network = small_unet()
+    x, t, mask = torch.randn(2, 4, 4, 8, 8), torch.tensor([3, 800]), torch.ones(2, 4)
+    expected = network(x, t, mask=mask)
+    to_half(network)
+    kept = {name for name, p in network.named_parameters() if p.dtype == torch.float32}
+    assert {"time_embed.0.weight", "label_emb.weight", "out.0.weight"} <= kept
+    assert "input_blocks.1.0.emb_layers.1.weight" in kept
+    assert network.out[2].weight.dtype == torch.float16
+    eps = network(x, t, mask=mask)
+    assert eps.dtype == torch.float32
+    assert_close(eps, expected, tolerance=1e-2)
+
+
+def test_norm_statistics_survive_half_precision_inputs_whose_squares_overflow():
+    norm = ClipNorm(2, 4)
+    x = torch.randn(2, 4, 3, 3) * 3000
+    actual = norm(x.half(), 2).float()
+    assert_close(actual, norm(x, 2), tolerance=2e-3)
+
+
+def test_softmax_runs_in_float32_for_half_precision_scores():
+    q = torch.full((1, 1, 3, 64), 60.0)  # scores of 60·60·8 = 28,800 each, equal
+    v = torch.randn(1, 1, 3, 64)
+    out = attend(q.half(), q.half(), v.half()).float()
+    assert_close(out, v.mean(2, keepdim=True).expand(1, 1, 3, 64), tolerance=2e-3)
+
+
+@pytest.mark.parametrize("groups", [4, 16])
+def test_the_group_count_of_the_norms_is_a_setting(groups):
+    network = small_unet(norm_groups=groups)
+    assert {m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)} == {
+        groups
+    }
+
+
+def test_a_text_model_without_context_says_what_it_needs():
+    network = small_unet(
+        in_channels=4, num_classes=None, context_dim=6, use_temporal_transformer=True
+    )
+    with pytest.raises(ValueError, match="needs a context"):
+        network(torch.randn(1, 4, 4, 8, 8), torch.tensor([1]))
