@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lvdm_engines.errors import OptionsError
+from lvdm_tools.data import ClipSpec, open_source
+from lvdm_tools.synth import sky_clip
+from lvdm_tools.synth_command import command
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folder_of_skies_can_be_trained_on(tmp_path: Path) -> None:
+    run("-o", tmp_path / "skies", "--clips", 2, "--frames", 6, "--size", 32, "--seed", 3)
+    names = sorted(path.name for path in (tmp_path / "skies").glob("*.mp4"))
+    assert names == ["sky-00000.mp4", "sky-00001.mp4"]
+    clip = open_source(tmp_path / "skies", ClipSpec(6, (32, 32))).clip(0)
+    errors = [np.abs(clip - sky_clip(3, 6, 32, index=i).astype(float)).mean() for i in range(2)]
+    assert min(errors) < 12  # lossy codec, chroma at half resolution
+
+
+def test_a_single_clip_is_written_to_a_file_of_the_asked_kind(tmp_path: Path) -> None:
+    out = tmp_path / "sky.npz"
+    run("-o", out, "--frames", 70, "--size", "24x16", "--first", 5)
+    with np.load(out) as archive:
+        frames = archive["frames"]
+    expected = sky_clip(0, 70, (16, 24), index=5)
+    assert np.abs(frames - expected.astype(int)).max() <= 1  # blocks round differently
+
+
+def test_many_clips_do_not_fit_into_one_file(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="give a folder"):
+        run("-o", tmp_path / "sky.mp4", "--clips", 2)
+
+
+def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["-o", str(tmp_path), "--size", "big"])
+    assert result.exit_code == 2
+    assert "is not a size" in result.output

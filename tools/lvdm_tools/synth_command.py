@@ -1,0 +1,83 @@
+"""`lvdm-tools synth`: write synthetic sky time-lapses as video files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import tqdm
+
+from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_rt.video import VideoSpec, open_writer
+from lvdm_tools.synth import sky_clip
+
+_BLOCK = 64  # frames drawn at a time: memory does not grow with the length
+
+
+def read_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
+    """Read `64` or `96x64` (width x height) as (height, width)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise click.BadParameter(f"{text!r} is not a size: give 64, or 96x64 (width x height)")
+    return int(sides[-1]), int(sides[0])
+
+
+@click.command("synth")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder, or for a single clip a file: .mp4, .webm, .gif or .npz.",
+)
+@click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--frames", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option(
+    "--size", callback=read_size, default="64", show_default=True, help="Pixels: 64, or 96x64."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first clip.")
+@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), default=8.0, show_default=True)
+def command(out: Path, clips: int, first: int, fps: float, **sky: Any) -> None:
+    """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
+    paths = _paths(out, clips, first)
+    for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
+        _write(path, Sky(index=index, **sky), Fraction(fps).limit_denominator(1000))
+    height, width = sky["size"]
+    click.echo(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}", err=True)
+
+
+@dataclass(frozen=True)
+class Sky:
+    """What one file shows."""
+
+    seed: int
+    index: int
+    frames: int
+    size: tuple[int, int]
+
+
+def _write(path: Path, sky: Sky, fps: Fraction) -> None:
+    spec = VideoSpec(
+        frames=sky.frames, size=sky.size, fps=fps, settings=json.dumps({"synth": asdict(sky)})
+    )
+    with open_writer(str(path), spec) as writer:
+        for start in range(0, sky.frames, _BLOCK):
+            count = min(_BLOCK, sky.frames - start)
+            writer.write(sky_clip(sky.seed, count, sky.size, index=sky.index, start=start))
+
+
+def _paths(out: Path, clips: int, first: int) -> list[Path]:
+    if out.suffix:
+        if clips > 1:
+            raise OptionsError(f"{out} is one file, but {clips} clips were asked; give a folder")
+        return [out]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise VideoError(f"cannot make the folder {out}: {err.strerror}") from err
+    return [out / f"sky-{index:05}.mp4" for index in range(first, first + clips)]
