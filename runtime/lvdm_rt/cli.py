@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.registry import BACKENDS
-from lvdm_engines.errors import LvdmError
+from lvdm_engines.errors import LvdmError, SessionError, VideoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,7 +132,7 @@ def generate(**flags: Any) -> int:
         _say(f"interrupted; {_how_to_resume(flags['out']) or 'nothing was finished yet'}")
         return 130
     except LvdmError as err:
-        hint = _how_to_resume(flags["out"])
+        hint = _how_to_resume(flags["out"]) if _may_pass(err, flags["resume"]) else None
         _say(f"{err}; {hint}" if hint else str(err))
         if flags["out"] == "-":
             _silence_stdout()
@@ -250,11 +250,19 @@ def _named(result: Result) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-def _how_to_resume(out: str) -> str | None:
-    from lvdm_rt.names import work_path
+def _may_pass(err: LvdmError, resuming: bool) -> bool:
+    """Tell whether the same run could succeed later: errors of the disk, the engines, a restart."""
+    from lvdm_rt.workdir import WorkError
 
-    work = work_path(out)
-    if work is None or not work.exists():
+    return isinstance(err, VideoError | SessionError) or (
+        isinstance(err, WorkError) and not resuming
+    )
+
+
+def _how_to_resume(out: str) -> str | None:
+    from lvdm_rt.names import holds_clips, work_path
+
+    if not holds_clips(work_path(out)):
         return None
     arguments = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
     return f"finished clips are kept, continue with: {shlex.join(['lvdm-rt', *arguments])}"

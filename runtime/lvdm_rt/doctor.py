@@ -56,7 +56,7 @@ def diagnose() -> Diagnosis:
         cpu_threads=len(os.sched_getaffinity(0)),
         packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
-            Check(name, _version(*_BACKEND_PACKAGES.get(name, ())), problem)
+            Check(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
             for name, problem in backend_report().items()
         ],
         encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
@@ -64,13 +64,17 @@ def diagnose() -> Diagnosis:
     )
 
 
-def _version(*packages: str) -> str | None:
-    for package in packages:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _named_version(*packages: str) -> str | None:
+    """Return name and version of the first package that is installed."""
+    found = ((package, _version(package)) for package in packages)
+    return next((f"{package} {version}" for package, version in found if version), None)
 
 
 def _package(name: str) -> Check:

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from lvdm_engines.errors import OptionsError
 from lvdm_rt import workdir
-from lvdm_rt.names import output_names, work_path
+from lvdm_rt.names import holds_clips, output_names, work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
 from lvdm_rt.video import (
@@ -63,6 +64,7 @@ def generate(
     names = output_names(job.out, job.options.videos)
     work = work_path(job.out)
     with Pipeline.open(job.bundle, job.backend) as pipeline:
+        _check_prompt(job, pipeline)
         settings = pipeline.settings(job.options)
         outputs = _Outputs(names, _facts(job, pipeline, settings), stdout, skip_done=job.resume)
         outputs.check()
@@ -73,9 +75,14 @@ def generate(
             resume=job.resume,
             progress=progress,
         )
-        with closing(stream), outputs:
-            for chunk in stream:
-                outputs.write(chunk)
+        try:
+            with closing(stream), outputs:
+                for chunk in stream:
+                    outputs.write(chunk)
+        except BaseException:
+            if work is not None and not holds_clips(work):
+                workdir.remove(work)  # nothing that a later run would have to resume
+            raise
     if work is not None:
         workdir.remove(work)
     return Result(tuple(names), msgspec.to_builtins(settings))
@@ -105,6 +112,18 @@ def _facts(job: Job, pipeline: Pipeline, settings: Settings) -> _Facts:
         fps=Fraction(settings.fps).limit_denominator(1001),
         settings=described,
     )
+
+
+def _check_prompt(job: Job, pipeline: Pipeline) -> None:
+    """Refuse text for a model that reads none, and the other way round."""
+    name, reads_text = pipeline.manifest.name, pipeline.manifest.model.context is not None
+    if job.prompt is not None and not reads_text:
+        raise OptionsError(f"got a prompt, but {name} was not trained with text; leave it out")
+    if reads_text:
+        raise OptionsError(
+            f"{name} needs its text encoder, which this version cannot feed from a prompt;"
+            " choose a bundle without context"
+        )
 
 
 def _condition(job: Job, pipeline: Pipeline) -> npt.NDArray[np.uint8] | None:

@@ -27,3 +27,8 @@ def output_names(out: str, videos: int) -> list[str]:
 def work_path(out: str) -> Path | None:
     """Return the directory of finished latents: `.sky.mp4.work` beside `sky.mp4`; none for `-`."""
     return None if out == "-" else Path(out).with_name(f".{Path(out).name}.work")
+
+
+def holds_clips(work: Path | None) -> bool:
+    """Tell whether a work directory holds anything that is worth resuming from."""
+    return work is not None and any(work.glob("video-*/*.npy"))

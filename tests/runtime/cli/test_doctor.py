@@ -1,0 +1,75 @@
+import json
+
+from lvdm_engines.bundle import load_bundle
+from lvdm_rt import doctor
+
+
+def test_the_doctor_names_backends_threads_formats_and_bundles(command):
+    code, out, err = command("doctor")
+    assert (code, err) == (0, "")
+    assert "CPU threads" in out
+    assert any(line.split()[:2] == ["ok", "cpu"] for line in out.splitlines())
+    for name in ("onnxruntime", "tensorrt", "tensorrt-rtx", "cuda", "mp4", "webm", "y4m"):
+        assert f" {name} " in out or f" {name}\n" in out
+
+
+def test_what_does_not_work_comes_with_its_cure(command, monkeypatch):
+    monkeypatch.setattr(
+        doctor, "backend_report", lambda: {"tensorrt": "no driver; install one", "cpu": None}
+    )
+    monkeypatch.setattr(doctor, "missing_encoder", lambda kind: "no encoder; get one")
+    code, out, _ = command("doctor")
+    assert code == 1
+    assert "--  tensorrt      no driver; install one" in out
+    assert "--  mp4           no encoder; get one" in out
+
+
+def test_the_findings_come_as_json(command):
+    code, out, _ = command("doctor", "--json")
+    found = json.loads(out)
+    cpu = next(check for check in found["backends"] if check["name"] == "cpu")
+    assert code == 0
+    assert cpu["version"].startswith("onnxruntime")
+    assert "problem" not in cpu
+    assert found["cpu_threads"] >= 1
+
+
+def test_a_damaged_builtin_bundle_is_found(monkeypatch, toy, make_bundle):
+    broken = make_bundle()
+    (broken / "predict.onnx").write_bytes(b"damaged")
+    bundles = {"good": toy, "broken": broken}
+    monkeypatch.setattr(doctor, "builtin_bundles", lambda: bundles)
+    monkeypatch.setattr(doctor, "load_bundle", lambda name: load_bundle(bundles[name]))
+    good, damaged = doctor.diagnose().bundles
+    assert good.problem is None
+    assert "the file is damaged or was replaced" in str(damaged.problem)
+
+
+def test_info_shows_the_facts_of_a_bundle(command, toy):
+    code, out, err = command("info", toy)
+    assert (code, err) == (0, "")
+    for fact in ("toy", "16 × 16, 8 per second", "2 × 2 × 2, 4 frames each", "ddim, 5 steps"):
+        assert fact in out
+    for graph in ("encoder", "decoder", "predict", "interpolate"):
+        assert f"{graph}.onnx, fp32" in out
+
+
+def test_info_prints_the_manifest_as_json(command, toy):
+    code, out, _ = command("info", toy, "--json")
+    assert code == 0
+    assert json.loads(out)["model"]["frame_size"] == [16, 16]
+
+
+def test_info_refuses_a_bundle_whose_files_were_changed(command, make_bundle):
+    bundle = make_bundle()
+    (bundle / "decoder.onnx").write_bytes(b"damaged")
+    code, out, err = command("info", bundle)
+    assert (code, out) == (1, "")
+    assert "decoder.onnx: got sha256" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_info_of_nothing_is_one_line(command, tmp_path):
+    code, out, err = command("info", tmp_path / "none")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,39 @@
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import av
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.fixture
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("embed_example", DOCS / "embed_example.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_continues_a_file(example, toy, tmp_path):
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for level in range(0, 200, 10):
+            pixels = np.full((48, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    options = example.GenerateOptions(frames=13, seed=7)
+    example.continue_video(str(source), str(target), options, str(toy))
+    with av.open(str(target)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 20 + 13
+    assert frames[0].shape == (16, 16, 3)
+    assert np.mean(frames[19]) == pytest.approx(190, abs=10)
+
+
+def test_the_example_in_the_document_is_the_script():
+    assert (DOCS / "embed_example.py").read_text() in (DOCS / "embedding.md").read_text()

@@ -1,0 +1,166 @@
+"""What stays, and what is printed, when a run ends before its end."""
+
+import shlex
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvdm_engines.errors import VideoError
+from lvdm_rt import generate as job
+from lvdm_rt.video import writer
+
+FLAGS = ("--frames", "40", "--seed", "7", "--exact")
+
+
+def raiser(error: BaseException):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def resume(command, err: str) -> int:
+    """Run the command that the message ends with."""
+    words = shlex.split(err.strip().splitlines()[-1].split("continue with: ")[1])
+    assert words[0] == "lvdm-rt"
+    return command(*words[1:])[0]
+
+
+@pytest.fixture
+def whole(command, toy, tmp_path) -> bytes:
+    """The bytes of the video that nothing interrupted."""
+    assert command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)[0] == 0
+    data = (tmp_path / "sky.npz").read_bytes()
+    (tmp_path / "sky.npz").unlink()
+    (tmp_path / "sky.npz.json").unlink()
+    return data
+
+
+@pytest.mark.parametrize("stage", ["open", "condition", "first frames", "last frames", "publish"])
+def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
+    command, toy, tmp_path, whole, monkeypatch, stage
+):
+    stop = raiser(KeyboardInterrupt())
+    calls = 0
+    plain_write = writer.VideoWriter.write
+
+    def stop_late(self: writer.VideoWriter, frames: np.ndarray) -> None:
+        nonlocal calls
+        calls += 1
+        if self.count + len(frames) == 40:
+            stop()
+        plain_write(self, frames)
+
+    with monkeypatch.context() as patch:
+        if stage == "open":
+            patch.setattr(job.Pipeline, "open", stop)
+        elif stage == "condition":
+            patch.setattr(job, "_condition", stop)
+        elif stage == "first frames":
+            patch.setattr(writer.VideoWriter, "write", stop)
+        elif stage == "last frames":
+            patch.setattr(writer.VideoWriter, "write", stop_late)
+        else:
+            patch.setattr(writer, "_publish", stop)
+        code, out, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    assert (code, out) == (130, "")
+    left = [path.name for path in tmp_path.iterdir()]
+    if stage in {"open", "condition"}:
+        assert err == "lvdm-rt: interrupted; nothing was finished yet\n"
+        assert left == []
+        return
+    assert left == [".sky.npz.work"]
+    assert resume(command, err) == 0
+    assert (tmp_path / "sky.npz").read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_path, kind):
+    flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact", "--seed", "3")
+    process = start("generate", "-o", "sky.npz", *flags)
+    work = tmp_path / ".sky.npz.work"
+    deadline = time.monotonic() + 30
+    while not (work.is_dir() and len(list(work.rglob("*"))) > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(kind)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "sky.npz").exists()
+    assert resume(command, err) == 0
+    resumed = (tmp_path / "sky.npz").read_bytes()
+    assert command("generate", "-o", "sky.npz", *flags)[0] == 0
+    assert (tmp_path / "sky.npz").read_bytes() == resumed
+
+
+def test_a_killed_run_resumes_to_the_identical_file(start, command, toy, tmp_path):
+    flags = ("-o", "sky.npz", "--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact")
+    process = start("generate", *flags)
+    work = tmp_path / ".sky.npz.work"
+    deadline = time.monotonic() + 30
+    while not (work.is_dir() and len(list(work.rglob("*"))) > 5):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    code, _, err = command("generate", *flags)
+    assert code == 1
+    assert "resume" in err
+    assert command("generate", *flags, "--resume")[0] == 0
+    resumed = (tmp_path / "sky.npz").read_bytes()
+    assert command("generate", *flags)[0] == 0
+    assert (tmp_path / "sky.npz").read_bytes() == resumed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+
+
+def test_a_full_disk_keeps_the_latents_and_says_how_to_go_on(
+    command, toy, tmp_path, whole, monkeypatch
+):
+    full = raiser(VideoError("cannot write sky.npz: the disk is full; free some space"))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", full)
+        code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    assert code == 1
+    assert err.startswith("lvdm-rt: cannot write sky.npz: the disk is full; free some space; ")
+    assert len(err.splitlines()) == 1
+    assert resume(command, err) == 0
+    assert (tmp_path / "sky.npz").read_bytes() == whole
+
+
+def test_resume_does_not_write_finished_videos_again(command, toy, tmp_path, monkeypatch):
+    flags = ("-o", "sky/", "--bundle", toy, *FLAGS, "--videos", "2", "--batch-size", "1")
+    plain_write = writer.VideoWriter.write
+    stop = raiser(KeyboardInterrupt())
+
+    def stop_in_second(self: writer.VideoWriter, frames: np.ndarray) -> None:
+        if "sky-001" in str(self._path):
+            stop()
+        plain_write(self, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", stop_in_second)
+        code, _, err = command("generate", *flags)
+    assert code == 130
+    first = tmp_path / "sky-000" / "000000.png"
+    written = first.stat().st_mtime_ns
+    assert resume(command, err) == 0
+    assert first.stat().st_mtime_ns == written
+    assert len(list((tmp_path / "sky-001").iterdir())) == 40
+
+
+def test_resume_with_other_settings_is_refused(command, toy, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
+        command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    changed = ("--frames", "40", "--seed", "8", "--exact", "--resume")
+    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *changed)
+    assert code == 1
+    assert "seed" in err
+    assert Path(tmp_path / ".sky.npz.work").is_dir()
