@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from lvdm_engines.errors import ConfigError
+from lvdm_tools.frechet import FEATURES, LEAST_CLIPS, clip_distance, features, frechet_distance
+from lvdm_tools.synth import sky_clip
+
+
+def gaussian(seed: int, n: int, d: int) -> np.ndarray:
+    """Samples whose mean is 0 and whose covariance is the identity, exactly."""
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    x -= x.mean(0)
+    return x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+
+
+@pytest.fixture(scope="module")
+def skies() -> list[np.ndarray]:
+    return [
+        np.stack([sky_clip(0, 4, 16, index=first + i) for i in range(LEAST_CLIPS)])
+        for first in (0, 1000)
+    ]
+
+
+def test_distance_to_itself_is_zero() -> None:
+    x = gaussian(0, 50, 5)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
+    x = gaussian(0, 50, 3)
+    assert frechet_distance(x, x + np.array([1, 2, -2])) == pytest.approx(9)
+
+
+def test_distance_of_scaled_gaussians_is_the_squared_difference_of_spreads() -> None:
+    a, b = gaussian(0, 50, 2), gaussian(1, 70, 2)
+    assert frechet_distance(a * [1, 3], b * [2, 5]) == pytest.approx(1 + 4)
+
+
+def test_distance_of_rotated_gaussians_agrees_with_the_formula() -> None:
+    a, b = gaussian(0, 50, 2), gaussian(1, 60, 2) * [1, 3]
+    turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+    product = turn @ np.diag([1.0, 9.0]) @ turn.T  # Ca is the identity
+    expected = 2 + 10 - 2 * np.sqrt(np.linalg.eigvalsh(product)).sum()
+    assert frechet_distance(a, b @ turn.T) == pytest.approx(expected)
+
+
+def test_singular_covariances_are_exact() -> None:
+    a = gaussian(0, 40, 3) * [1, 1, 0]
+    assert frechet_distance(a, a * [1, 2, 1] + [0, 0, 5]) == pytest.approx(1 + 25, abs=1e-6)
+
+
+def test_fewer_samples_than_dimensions_stay_finite() -> None:
+    rng = np.random.default_rng(0)
+    assert np.isfinite(frechet_distance(rng.random((3, 10)), rng.random((3, 10))))
+
+
+@pytest.mark.parametrize(("a", "b"), [((1, 4), (5, 4)), ((5, 4), (5, 3)), ((5,), (5,))])
+def test_features_that_do_not_fit_are_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        frechet_distance(np.zeros(a), np.zeros(b))
+
+
+def test_the_space_is_pinned() -> None:
+    # Numbers in reports are comparable only as long as these stay.
+    ramp = np.arange(4 * 16 * 16 * 3, dtype=np.uint32).reshape(1, 4, 16, 16, 3) % 251
+    placed = features(ramp.astype(np.uint8))
+    assert placed.shape == (1, FEATURES)
+    np.testing.assert_allclose(placed[0, :3], [0.28354, 0.38401, -0.20223], rtol=1e-4)
+
+
+def test_real_clips_are_nearer_to_real_clips_than_damaged_ones_are(
+    skies: list[np.ndarray],
+) -> None:
+    real, other = skies
+    floor = clip_distance(other, real)
+    grey = np.broadcast_to(other.mean((2, 3), keepdims=True), other.shape).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, other.shape, np.uint8)
+    few = np.tile(other[:4], (LEAST_CLIPS // 4, 1, 1, 1, 1))
+    assert clip_distance(grey, real) > 10 * floor
+    assert clip_distance(noise, real) > 10 * floor
+    assert clip_distance(few, real) > 3 * floor
+
+
+def test_the_same_clips_are_at_distance_zero(skies: list[np.ndarray]) -> None:
+    assert clip_distance(skies[0], skies[0]) == pytest.approx(0, abs=1e-9)
+
+
+def test_too_few_clips_are_refused(skies: list[np.ndarray]) -> None:
+    with pytest.raises(ConfigError, match=f"at least {LEAST_CLIPS} clips"):
+        clip_distance(skies[0][:10], skies[1])
+
+
+def test_clips_of_other_lengths_are_refused() -> None:
+    short, long = (np.zeros((LEAST_CLIPS, f, 8, 8, 3), np.uint8) for f in (4, 8))
+    with pytest.raises(ConfigError, match="4 frames, the real ones 8"):
+        clip_distance(short, long)
+
+
+def test_what_is_no_clip_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected uint8"):
+        features(np.zeros((2, 3, 8, 8, 3), np.uint8))
