@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from lvdm_engines.errors import LvdmError
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ def train() -> None:
 
 
 _TRAIN_OPTIONS = (
-    click.option("--config", "config", type=click.Path(path_type=Path), required=True,
-                 help="YAML file, or the name of a ready config."),
+    click.option(
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="YAML file, or the name of a ready config.",
+    ),
     click.option("--data", required=True, help="'synth' or a folder of videos."),
     click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder."),
     click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out."),
@@ -48,11 +54,31 @@ def autoencoder(**options: Any) -> None:
     _train("autoencoder", **options)
 
 
-def _train(kind: str, *, config: Path, data: str, out: Path, resume: bool, steps: int | None) -> None:
+@train.command()
+@_train_options
+@click.option("--autoencoder", type=click.Path(path_type=Path),
+              help="The trained autoencoder's folder, instead of the config's.")  # fmt: skip
+def diffusion(autoencoder: Path | None, **options: Any) -> None:
+    """Train a denoiser on the latents of a trained autoencoder."""
+    _train("diffusion", autoencoder=autoencoder, **options)
+
+
+def _train(
+    kind: str,
+    *,
+    config: Path,
+    data: str,
+    out: Path,
+    resume: bool,
+    steps: int | None,
+    autoencoder: Path | None = None,
+) -> None:
     from lvdm_tools.train import config as configs
     from lvdm_tools.train import start
 
-    run = start.with_overrides(configs.load(_find_config(config), kind), steps=steps)
+    run = start.with_overrides(
+        configs.load(_find_config(config), kind), steps=steps, autoencoder=autoencoder
+    )
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -72,11 +98,13 @@ class _Progress:
     """One line per log interval on stderr."""
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        step, of = record["step"], record["of"]
+        head = f"{record.get('phase', 'step')} {record['step']}/{record['of']}"
         numbers = [
-            f"{name} {value:.4g}" for name, value in record.items() if name not in {"step", "of"}
+            f"{name} {value:.4g}"
+            for name, value in record.items()
+            if name not in {"phase", "step", "of"}
         ]
-        click.echo(f"step {step}/{of}  {'  '.join(numbers)}", err=True)
+        click.echo("  ".join([head, *numbers]), err=True)
 
 
 def main() -> None:

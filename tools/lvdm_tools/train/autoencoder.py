@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from torch import nn
 
-from lvdm_tools.train import losses, modelfile, pixels, sheets
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_tools import metrics
+from lvdm_tools.data import check_divisible, to_frames
+from lvdm_tools.train import losses, modelfile, sheets
 from lvdm_tools.train.discriminator import PatchDiscriminator3d
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.lpips import Lpips
-from lvdm_tools.train.networks import check_divisible, network_config
-from lvdm_tools.train.sources import HELD_OUT
+from lvdm_tools.train.networks import network_config
+from lvdm_tools.train.pixels import to_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from lvdm_tools.data import ClipSource
     from lvdm_tools.train.config import Adversarial, AutoencoderRun
     from lvdm_tools.train.prefetch import Batch
-    from lvdm_tools.train.sources import ClipSource
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
@@ -49,14 +51,21 @@ class _Reconstruct(nn.Module):
 class AutoencoderTask:
     """What the loop trains; see `loop.Task`."""
 
-    def __init__(self, run: AutoencoderRun, source: ClipSource, fabric: Fabric) -> None:
+    def __init__(
+        self, run: AutoencoderRun, source: ClipSource, held_out: ClipSource, fabric: Fabric
+    ) -> None:
         self.run = run
         self.source = source
+        self.held_out = held_out
         self.fabric = fabric
         self.config = network_config(Autoencoder3dConfig, run.network)
-        check_divisible(run.data.size, run.data.frames, self.config.downsample)
+        check_divisible(source.spec, self.config.downsample)
         torch.manual_seed(run.seed)
-        self.autoencoder = Autoencoder3d(self.config)
+        # channels last: 6 % less time per step on a CPU
+        self.autoencoder = Autoencoder3d(self.config).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        with torch.no_grad():
+            bias = cast("Tensor", self.autoencoder.quant_conv.conv.bias)
+            bias[self.config.embed_dim :] += run.initial_logvar
         main = Learner(
             fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
         )
@@ -82,15 +91,13 @@ class AutoencoderTask:
         mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
         data, (t, h, w) = self.run.data, self.config.downsample
         shape = (self.config.embed_dim, data.frames // t, data.size[0] // h, data.size[1] // w)
-        frames = [
-            self.source.clip(step * self.run.batch + item, data.frames, data.stride) for item in mine
-        ]
+        frames = [self.source.clip(step * self.run.batch + item) for item in mine]
         noise = [
             generator(self.run.seed, Stream.NOISE, step, item).standard_normal(shape, np.float32)
             for item in mine
         ]
         return {
-            "frames": pixels.to_tensor(np.stack(frames)),
+            "frames": to_tensor(np.stack(frames)),
             "noise": torch.from_numpy(np.stack(noise)),
         }
 
@@ -132,25 +139,17 @@ class AutoencoderTask:
 
     def preview(self, step: int, folder: Path) -> dict[str, float]:
         """Reconstruct held-out clips: sheet of pairs (original above), PSNR in dB."""
-        data = self.run.data
-        clips = np.stack(
-            [
-                self.source.clip(HELD_OUT + item, data.frames, data.stride)
-                for item in range(_MEASURED_CLIPS)
-            ]
-        )
+        clips = np.stack([self.held_out.clip(item) for item in range(_MEASURED_CLIPS)])
         decoded = self._reconstruct(clips)
         pairs = np.stack([clips, decoded], axis=1)[:_PREVIEW_CLIPS]
         sheets.write(folder / f"step-{step:07d}", pairs.reshape(-1, *clips.shape[1:]))
-        return {"psnr": pixels.psnr(clips, decoded)}
+        return {"psnr": metrics.psnr(decoded, clips)}
 
     def _reconstruct(self, clips: NDArray[np.uint8]) -> NDArray[np.uint8]:
         with self.learners["autoencoder"].averaged(), self.fabric.autocast():
             return np.concatenate(
                 [
-                    pixels.to_frames(
-                        self.autoencoder(pixels.to_tensor(clips[i : i + 1]).to(self.fabric.device))
-                    )
+                    to_frames(self.autoencoder(to_tensor(clips[i : i + 1]).to(self.fabric.device)))
                     for i in range(len(clips))
                 ]
             )
@@ -158,5 +157,5 @@ class AutoencoderTask:
     def export(self, folder: Path, step: int) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
         with self.learners["autoencoder"].averaged():
-            description = modelfile.autoencoder(self.run, self.config, step)
-            modelfile.write(folder, self.autoencoder, description)
+            record = modelfile.autoencoder(self.run, self.config, step)
+            modelfile.write(folder, self.autoencoder, record)

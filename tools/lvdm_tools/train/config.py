@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 import yaml
+
 from lvdm_engines.errors import ConfigError, TrainingError
 
 
@@ -114,7 +115,11 @@ class EncodedData(Struct):
 
 
 class AutoencoderRun(Struct, tag_field="kind", tag="autoencoder"):
-    """A whole autoencoder run."""
+    """A whole autoencoder run.
+
+    `initial_logvar` is where the posterior's log variance starts: 0 (the official start) drowns
+    young latents in unit noise, −4 lets reconstruction begin at once.
+    """
 
     name: str
     seed: int
@@ -125,6 +130,8 @@ class AutoencoderRun(Struct, tag_field="kind", tag="autoencoder"):
     optimizer: Optimizer
     loss: AutoencoderLoss = AutoencoderLoss()
     ema: float | None = None
+    initial_logvar: float = 0.0
+    decode_window: int | None = None  # latents per call of the exported decoder; None: as trained
     device: Device = Device()
     every: Every = Every()
 
@@ -151,7 +158,8 @@ class DiffusionRun(Struct, tag_field="kind", tag="diffusion"):
 
 Run = AutoencoderRun | DiffusionRun
 
-FREE_TO_CHANGE = ("steps", "device", "every")  # plumbing and length; the rest makes another model
+# plumbing, length, and what is recorded by content; the rest makes another model
+FREE_TO_CHANGE = ("steps", "device", "every", "decode_window", "autoencoder")
 
 
 def load(path: Path, kind: str) -> Run:
@@ -173,7 +181,7 @@ def load(path: Path, kind: str) -> Run:
 def parse(raw: object, kind: str, origin: str) -> Run:
     """Turn plain containers into a checked config."""
     try:
-        run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False)
+        run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False, dec_hook=_path)
     except msgspec.ValidationError as err:
         raise ConfigError(f"{origin}: {err}") from err
     found = to_plain(run)["kind"]
@@ -181,6 +189,12 @@ def parse(raw: object, kind: str, origin: str) -> Run:
         raise ConfigError(f"{origin} describes an {found} run, not {kind}: use train {found}")
     _check(run, origin)
     return run
+
+
+def _path(kind: type, value: object) -> Path:
+    if kind is not Path or not isinstance(value, str | Path):
+        raise TypeError(f"Expected a file name, got {value!r}")
+    return Path(value)
 
 
 def to_plain(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
+
 from lvdm_engines.errors import CheckpointError, NumericsError
 
 if TYPE_CHECKING:
@@ -135,7 +136,11 @@ class Learner:
             }
             if moments:
                 self.adam.state[parameter] = {
-                    key: value.to(parameter.device) for key, value in moments.items()
+                    # laid out like the parameter: the fused optimizer walks raw memory
+                    key: torch.zeros_like(parameter).copy_(value)
+                    if value.dim()
+                    else value.to(self.fabric.device)
+                    for key, value in moments.items()
                 }
         for name, tensor in self.average.items():
             _fill(tensor, tensors, f"average.{name}")

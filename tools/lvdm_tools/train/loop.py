@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lvdm_engines.errors import NumericsError, TrainingError
-
 from lvdm_tools.train import state
 from lvdm_tools.train.prefetch import prefetch
 
@@ -132,12 +131,16 @@ def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
     tensors, meta = state.load(workspace.state)
     for name, learner in task.learners.items():
         prefix = name + "/"
-        own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        own = {
+            key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)
+        }
         learner.restore(own)
     return meta["step"], Window(meta["sums"], meta["count"])
 
 
-def _save(task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window) -> None:
+def _save(
+    task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window
+) -> None:
     if fabric.is_global_zero:
         tensors = {
             f"{name}/{key}": value
@@ -156,14 +159,13 @@ def _log(workspace: state.Workspace, plan: Plan, fabric: Fabric, record: dict[st
         plan.report(record | {"of": plan.steps})
 
 
-def _sample(
-    task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric, step: int
-) -> None:
+def _sample(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric, step: int) -> None:
     if fabric.is_global_zero:
         numbers = task.preview(step, workspace.root / "samples")
         if not all(math.isfinite(value) for value in numbers.values()):
             raise TrainingError(f"the samples of step {step} are not finite: {numbers}")
-        _log(workspace, plan, fabric, {"step": step} | numbers)
+        if numbers:
+            _log(workspace, plan, fabric, {"step": step} | numbers)
         from lvdm_tools.train import sheets
 
         sheets.curves(workspace.root / "curves.png", workspace.history())

@@ -12,10 +12,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from lvdm_engines.errors import CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+
+from lvdm_engines.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

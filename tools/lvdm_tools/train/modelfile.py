@@ -3,63 +3,120 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lvdm_engines.errors import TrainingError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
-from lvdm_tools.train.state import write_whole
+from lvdm_engines.errors import CheckpointError, ExportError, TrainingError
+from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
+from lvdm_export.checkpoint import open_checkpoint, sha256
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.record import ModelRecord, read_record, save_model
+from lvdm_export.weights import load_autoencoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
     from torch import nn
 
-    from lvdm_tools.train.config import Run
+    from lvdm_export.nets.unet3d import UNet3dConfig
+    from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
+    from lvdm_tools.train.diffusion import Decoder
+    from lvdm_tools.train.latents import Latents
 
 
-def autoencoder(run: Run, network: Autoencoder3dConfig, step: int) -> dict[str, Any]:
-    """Describe an autoencoder; its latent statistics are measured when a denoiser is trained."""
-    return {
-        "kind": "autoencoder3d",
-        "config": dataclasses.asdict(network),
-        "frame_size": list(run.data.size),
-        "provenance": provenance(run, step),
-    }
+def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) -> ModelRecord:
+    """Describe an autoencoder; latent statistics are measured when a denoiser is trained."""
+    trained = run.data.frames // network.downsample[0]
+    return ModelRecord(
+        kind="autoencoder3d",
+        config=dataclasses.asdict(network),
+        frame_size=run.data.size,
+        latent_size=_latent_size(run.data.size, network),
+        decode_window=trained if run.decode_window is None else run.decode_window,
+        ema=run.ema is not None,
+        provenance=_provenance(run, step),
+    )
 
 
-def provenance(run: Run, step: int) -> dict[str, Any]:
-    """Say where weights come from."""
+def denoiser(
+    run: DiffusionRun, network: UNet3dConfig, latents: Latents, decoder: Decoder, step: int
+) -> ModelRecord:
+    """Describe a denoiser; where a kind of clip is listed twice, the first one counts."""
+    first: dict[str, ClipKind] = {}
+    for kind in run.clips:
+        if kind.kind != "unconditional" or kind.stride == 1:
+            first.setdefault(kind.kind, kind)
+    predict, infill, short = (first.get(k) for k in ("predict", "interpolate", "unconditional"))
+    table = run.schedule
+    return ModelRecord(
+        kind="unet3d",
+        config=dataclasses.asdict(network),
+        frame_size=run.data.size,
+        latent_size=_latent_size(run.data.size, decoder.autoencoder.config),
+        scale=latents.scale,
+        shift=latents.shift,
+        decode_window=decoder.window,
+        schedule=ScheduleFacts(table.kind, table.steps, table.beta_start, table.beta_end),
+        predict=predict and PredictFacts(predict.latents, predict.condition, predict.stride),
+        interpolate=infill and InterpolateFacts(infill.latents),
+        short=short and ShortFacts(short.latents),
+        noise_levels=run.noise_levels if network.num_classes is not None else None,
+        ema=run.ema is not None,
+        provenance=_provenance(run, step) | {"autoencoder_sha256": decoder.sha256},
+    )
+
+
+def _latent_size(size: tuple[int, int], network: Autoencoder3dConfig) -> tuple[int, int]:
+    _, down_h, down_w = network.downsample
+    return size[0] // down_h, size[1] // down_w
+
+
+def _provenance(run: Run, step: int) -> dict[str, Any]:
     return {
         "name": run.name,
         "step": step,
         "seed": run.seed,
-        "ema": run.ema is not None,
         "lvdm_rt": version("lvdm-rt"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str that JSON writers refuse
     }
 
 
-def write(folder: Path, network: nn.Module, description: dict[str, Any]) -> None:
-    """Write weights and description, each whole or not at all, the description last.
+def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
+    """Write weights and description, each whole or not at all.
 
     Raises:
         TrainingError: the disk is full or the folder cannot be written.
 
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise TrainingError(f"cannot create {folder}: {err.strerror}") from err
-    # clones: padded convolutions list one tensor under two names, and the file format has no aliases
-    tensors = {
-        name: tensor.detach().cpu().clone().contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    write_whole(folder / "model.safetensors", lambda draft: save_file(tensors, draft))
-    text = json.dumps(description, indent=1)
-    write_whole(folder / "model.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+        save_model(folder, record, network)
+    except (ExportError, SafetensorError) as err:
+        raise TrainingError(f"{err}; make room or choose another --out, then --resume") from err
+
+
+def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
+    """Load a trained autoencoder from its folder, or from the folder of its run.
+
+    Returns network, description and the sha256 of the weights.
+
+    Raises:
+        LvdmError: missing, damaged, or another kind of model.
+
+    """
+    folder = path / "model" if (path / "model").is_dir() else path
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise CheckpointError(
+            f"{path} holds no trained autoencoder (no {weights.name}): "
+            "train one first and name its folder as autoencoder"
+        )
+    record = read_record(folder / "model.json")
+    config = record.network_config()
+    if not isinstance(config, Autoencoder3dConfig):
+        raise CheckpointError(f"{folder} is a model of kind {record.kind}, expected autoencoder3d")
+    network = load_autoencoder(config, open_checkpoint(weights))
+    assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
+    return network, record, sha256(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Batch = dict[str, "Tensor"]
+T = TypeVar("T")
 
 
-def prefetch(make: Callable[[int], Batch], first: int, last: int, depth: int = 3) -> Iterator[Batch]:
+def prefetch(make: Callable[[int], T], first: int, last: int, depth: int = 3) -> Iterator[T]:
     """Yield make(first) … make(last − 1) in order, at most `depth` of them ahead.
 
     `make` depends on its argument only, so working ahead changes no number.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        waiting: list[Future[Batch]] = []
+        waiting: list[Future[T]] = []
         try:
             for step in range(first, last):
                 waiting += [

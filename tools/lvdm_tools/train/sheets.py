@@ -34,7 +34,9 @@ def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
     scale = max(1, 128 // clips.shape[2])
     picture = sheet(clips, scale=1)
     write_whole(stem.with_suffix(".png"), lambda draft: imsave(draft, picture, format="png"))
-    moving = [sheet(clips[:, frame : frame + 1].swapaxes(0, 1), scale) for frame in range(clips.shape[1])]
+    moving = [
+        sheet(clips[:, frame : frame + 1].swapaxes(0, 1), scale) for frame in range(clips.shape[1])
+    ]
     write_whole(stem.with_suffix(".mp4"), lambda draft: _write_mp4(draft, moving, fps))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import json
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 from lightning_fabric import Fabric
-from lvdm_engines.errors import TrainingError
 
+from lvdm_engines.errors import OptionsError, TrainingError
+from lvdm_tools.data import ClipSpec, check_divisible, open_source
 from lvdm_tools.train import config as configs
-from lvdm_tools.train import loop, sources
+from lvdm_tools.train import latents, loop
 from lvdm_tools.train.autoencoder import AutoencoderTask
+from lvdm_tools.train.diffusion import Decoder, DiffusionTask, check_lengths, unet_config
+from lvdm_tools.train.modelfile import read_autoencoder
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
-    from lvdm_tools.train.config import Device, Run
+    from lvdm_tools.train.config import AutoencoderRun, Device, DiffusionRun, Run
     from lvdm_tools.train.loop import Report
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,29 @@ def start(request: Request) -> int:
     """
     run = request.run
     fabric = _fabric(run.device)
-    source = sources.open_source(request.data, run)
     workspace = Workspace(request.out)
-    task = _task(run, source, fabric, workspace)
-    identity = configs.to_plain(run) | {"source": source.name}
-    if fabric.is_global_zero:
-        workspace.open(identity, resume=request.resume)
-    fabric.barrier()
+    if isinstance(run, configs.AutoencoderRun):
+        task = _autoencoder(request, run, fabric, workspace)
+    else:
+        task = _diffusion(request, run, fabric, workspace)
     plan = loop.Plan(run.steps, run.every, request.report, request.stop)
     return loop.train(task, workspace, plan, fabric)
 
 
-def with_overrides(run: Run, *, steps: int | None) -> Run:
-    """Replace the length of a run."""
-    if steps is None:
-        return run
-    if steps < 1:
-        raise TrainingError(f"--steps is {steps}, expected at least 1")
-    return msgspec.structs.replace(run, steps=steps)
+def with_overrides(run: Run, *, steps: int | None, autoencoder: Path | None) -> Run:
+    """Replace the length of a run, or the autoencoder of a denoiser's.
+
+    Raises:
+        OptionsError: no step at all.
+
+    """
+    if steps is not None:
+        if steps < 1:
+            raise OptionsError(f"--steps is {steps}, expected at least 1")
+        run = msgspec.structs.replace(run, steps=steps)
+    if autoencoder is not None and isinstance(run, configs.DiffusionRun):
+        run = msgspec.structs.replace(run, autoencoder=autoencoder)
+    return run
 
 
 def _fabric(device: Device) -> Fabric:
@@ -79,7 +86,48 @@ def _fabric(device: Device) -> Fabric:
     return fabric
 
 
-def _task(run: Run, source: sources.ClipSource, fabric: Fabric, workspace: Workspace) -> loop.Task:
-    if isinstance(run, configs.AutoencoderRun):
-        return AutoencoderTask(run, source, fabric)
-    raise NotImplementedError(workspace)
+def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: str) -> None:
+    identity = configs.to_plain(request.run) | {"source": request.data} | extra
+    if fabric.is_global_zero:
+        workspace.open(identity, resume=request.resume)
+    fabric.barrier()
+
+
+def _autoencoder(
+    request: Request, run: AutoencoderRun, fabric: Fabric, workspace: Workspace
+) -> loop.Task:
+    data = run.data
+    spec = ClipSpec(data.frames, data.size, data.stride)
+    source = open_source(request.data, spec, seed=run.seed)
+    held_out = open_source(request.data, spec, seed=run.seed, held_out=True)
+    task = AutoencoderTask(run, source, held_out, fabric)
+    _open(request, fabric, workspace)
+    return task
+
+
+def _diffusion(
+    request: Request, run: DiffusionRun, fabric: Fabric, workspace: Workspace
+) -> loop.Task:
+    data = run.data
+    network, record, digest = read_autoencoder(run.autoencoder)
+    spec = ClipSpec(data.frames, data.size, data.stride)
+    check_divisible(spec, network.config.downsample)
+    check_lengths(run, network.config.downsample[0])
+    unet_config(run, network.config.embed_dim)
+    source = open_source(request.data, spec, seed=run.seed)
+    _open(request, fabric, workspace, autoencoder_sha256=digest)
+    identity = [configs.to_plain(run)["data"], run.seed, request.data, digest]
+    encoding = latents.Encoding(
+        source,
+        data,
+        network.to(fabric.device),
+        workspace.root / "latents",
+        hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+        request.report,
+    )
+    if fabric.is_global_zero:
+        latents.encode(encoding)
+    fabric.barrier()
+    window = record.decode_window or data.window // network.config.downsample[0]
+    decoder = Decoder(network, window, digest)
+    return DiffusionTask(run, latents.read(encoding), decoder, fabric)

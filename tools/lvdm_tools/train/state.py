@@ -1,9 +1,9 @@
 """Files of a run: one atomic safetensors file holds everything that a resumed run needs.
 
-    RUN/config.json         what was asked, to compare with on --resume
-    RUN/state.safetensors   the last good checkpoint: weights, optimizer, averages, step
-    RUN/log.jsonl           one line per log interval
-    RUN/curves.png  RUN/samples/  RUN/model/
+RUN/config.json         what was asked, to compare with on --resume
+RUN/state.safetensors   the last good checkpoint: weights, optimizer, averages, step
+RUN/log.jsonl           one line per log interval
+RUN/curves.png  RUN/samples/  RUN/model/
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.errors import CheckpointError, TrainingError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from lvdm_engines.errors import CheckpointError, TrainingError
 from lvdm_tools.train import config
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _META = "lvdm_tools.run"
+_EXTRA = ("source", "autoencoder_sha256")  # recorded beside the config's own fields
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -72,15 +73,29 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: missing, truncated or foreign file.
 
     """
+    header = read_header(path)
+    try:
+        return load_file(path), header
+    except (OSError, SafetensorError) as err:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {err}") from err
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the JSON header only.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign file.
+
+    """
     try:
         with safe_open(path, framework="pt") as file:
             meta = (file.metadata() or {}).get(_META)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as err:
         raise CheckpointError(f"cannot read the checkpoint {path}: {err}") from err
     if meta is None:
         raise CheckpointError(f"{path} is no checkpoint of this tool: its header lacks {_META!r}")
-    return tensors, json.loads(meta)
+    header: dict[str, Any] = json.loads(meta)
+    return header
 
 
 def _reason(err: Exception) -> str:
@@ -120,7 +135,9 @@ class Workspace:
         record = self.root / "config.json"
         if resume:
             if not record.exists():
-                raise TrainingError(f"{self.root} holds no run to resume: start it without --resume")
+                raise TrainingError(
+                    f"{self.root} holds no run to resume: start it without --resume"
+                )
             config.check_same(identity, self._started_with(record), self.root)
         elif record.exists():
             raise TrainingError(
@@ -136,17 +153,19 @@ class Workspace:
     def _started_with(self, record: Path) -> dict[str, Any]:
         try:
             stored = json.loads(record.read_text(encoding="utf-8"))
-            source = stored.pop("source")
+            extra = {name: stored.pop(name) for name in _EXTRA if name in stored}
             # parsed again, so that settings added since then show their defaults
             run = config.parse(stored, stored["kind"], str(record))
         except (json.JSONDecodeError, KeyError, AttributeError) as err:
             raise TrainingError(f"{record} is damaged ({err!r}): train into a new folder") from err
-        return config.to_plain(run) | {"source": source}
+        return config.to_plain(run) | extra
 
     def rewind_log(self, step: int) -> None:
         """Drop log lines after `step`: the resumed run writes them again."""
         if self.log.exists():
-            kept = "".join(json.dumps(line) + "\n" for line in self.history() if line["step"] <= step)
+            kept = "".join(
+                json.dumps(line) + "\n" for line in self.history() if line["step"] <= step
+            )
             write_whole(self.log, lambda draft: draft.write_text(kept, encoding="utf-8"))
 
     def append_log(self, record: Mapping[str, Any]) -> None:
@@ -155,7 +174,9 @@ class Workspace:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as err:
-            raise TrainingError(f"{_reason(err)} while writing {self.log}; make room, then --resume") from err
+            raise TrainingError(
+                f"{_reason(err)} while writing {self.log}; make room, then --resume"
+            ) from err
 
     def history(self) -> list[dict[str, Any]]:
         """Read the log; a line cut short by a kill is skipped."""

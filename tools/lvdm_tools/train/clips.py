@@ -1,0 +1,101 @@
+"""Training clips of the denoiser: the three kinds, their masks and their noise; NumPy only.
+
+A batch holds clips of one length and stride. The network is not told the stride: where one network
+is trained for two strides, the clip's length has to differ too and is what tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lvdm_tools.train.draws import Stream, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lvdm_rt.schedule import Schedule
+    from lvdm_tools.train.config import ClipKind
+
+    Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One clip to denoise: x and eps (c, t, h, w), mask (t); noise level −1 = none."""
+
+    x: Array
+    eps: Array
+    timestep: int
+    mask: Array
+    noise_level: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClipMaker:
+    """Draws training clips from normalised sequences (n, c, t, h, w)."""
+
+    sequences: Array
+    kinds: Sequence[ClipKind]
+    schedule: Schedule
+    noise_levels: int
+    seed: int
+
+    def shape_of_step(self, step: int) -> list[ClipKind]:
+        """Draw the length and stride of a step's clips: the kinds that share them."""
+        kind = self._draw(self.kinds, generator(self.seed, Stream.KIND, step))
+        return [k for k in self.kinds if (k.latents, k.stride) == (kind.latents, kind.stride)]
+
+    def example(self, step: int, item: int) -> Example:
+        """Make clip `item` of a step."""
+        rng = generator(self.seed, Stream.CLIP, step, item)
+        kind = self._draw(self.shape_of_step(step), rng)
+        return self.noised(self.cut(kind, rng), given(kind), rng)
+
+    def cut(self, kind: ClipKind, rng: np.random.Generator) -> Array:
+        """Cut a clip (c, t, h, w) from a random place of a random sequence."""
+        sequence = self.sequences[rng.integers(len(self.sequences))]
+        span = (kind.latents - 1) * kind.stride + 1
+        start = int(rng.integers(sequence.shape[1] - span + 1))
+        return sequence[:, start : start + span : kind.stride]
+
+    def noised(self, z_0: Array, mask: Array, rng: np.random.Generator) -> Example:
+        """Noise a clip to a random timestep; given frames enter perturbed to a random level s.
+
+        x = q(z_0, t)·(1 − m) + q(z_0, s)·m (LVDM, sections 3.2 and 3.3), s ~ U{0 … levels − 1}.
+        """
+        timestep = int(rng.integers(self.schedule.steps))
+        eps = rng.standard_normal(z_0.shape, np.float32)
+        x, level = self._diffuse(z_0, timestep, eps), -1
+        if mask.any():
+            condition = z_0
+            if self.noise_levels:
+                level = int(rng.integers(self.noise_levels))
+                noise = rng.standard_normal(z_0.shape, np.float32)
+                condition = self._diffuse(z_0, level, noise)
+            x = np.where(mask[:, None, None] > 0, condition, x)
+        return Example(x, eps, timestep, mask, level)
+
+    def _diffuse(self, z_0: Array, t: int, eps: Array) -> Array:
+        alpha_bar = float(self.schedule.alpha_bar[t])
+        x_t: Array = alpha_bar**0.5 * z_0 + (1.0 - alpha_bar) ** 0.5 * eps
+        return x_t.astype(np.float32)
+
+    @staticmethod
+    def _draw(kinds: Sequence[ClipKind], rng: np.random.Generator) -> ClipKind:
+        weights = np.array([kind.probability for kind in kinds])
+        return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+
+
+def given(kind: ClipKind) -> Array:
+    """Return the mask (t): 1 at the frames that this kind of clip is given."""
+    mask = np.zeros(kind.latents, np.float32)
+    if kind.kind == "predict":
+        mask[: kind.condition] = 1.0
+    elif kind.kind == "interpolate":
+        mask[[0, -1]] = 1.0
+    return mask

@@ -1,0 +1,182 @@
+"""Training of the denoiser: L_simple on eps over the frames that are not given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from lvdm_engines.errors import ConfigError
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+from lvdm_rt.schedule import make_schedule
+from lvdm_tools.train import modelfile, preview, sheets
+from lvdm_tools.train.clips import ClipMaker, given
+from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.networks import network_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+    from lvdm_tools.train.config import ClipKind, DiffusionRun
+    from lvdm_tools.train.latents import Latents
+    from lvdm_tools.train.prefetch import Batch
+
+_PREVIEW_ROWS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """The trained autoencoder and the window of latents it decodes at a time."""
+
+    autoencoder: Autoencoder3d
+    window: int
+    sha256: str
+
+
+class DiffusionTask:
+    """What the loop trains; see `loop.Task`.
+
+    Given frames carry no noise of the current timestep, so their eps cannot be predicted; they
+    are left out of the loss, which is a mean over all other values.
+    """
+
+    def __init__(
+        self, run: DiffusionRun, latents: Latents, decoder: Decoder, fabric: Fabric
+    ) -> None:
+        self.run = run
+        self.latents = latents
+        self.decoder = decoder
+        self.fabric = fabric
+        self.config = unet_config(run, decoder.autoencoder.config.embed_dim)
+        self.masked = self.config.in_channels > decoder.autoencoder.config.embed_dim
+        table = run.schedule
+        self.clips = ClipMaker(
+            latents.sequences,
+            run.clips,
+            make_schedule(table.kind, table.steps, table.beta_start, table.beta_end),
+            run.noise_levels,
+            run.seed,
+        )
+        torch.manual_seed(run.seed)
+        network = UNet3d(self.config)
+        self.learners = {
+            "denoiser": Learner(fabric, network, run.optimizer, steps=run.steps, ema=run.ema)
+        }
+
+    def batch(self, step: int) -> Batch:
+        """Noised clips of this process's share of a step."""
+        mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
+        examples = [self.clips.example(step, item) for item in mine]
+        return {
+            "x": torch.from_numpy(np.stack([e.x for e in examples])),
+            "eps": torch.from_numpy(np.stack([e.eps for e in examples])),
+            "mask": torch.from_numpy(np.stack([e.mask for e in examples])),
+            "timestep": torch.tensor([e.timestep for e in examples]),
+            "noise_level": torch.tensor([e.noise_level for e in examples]),
+        }
+
+    def update(self, batch: Batch, step: int) -> dict[str, float]:
+        """Take one step on ‖ε − ε_θ(x, t, m, s)‖ over the frames with m = 0."""
+        learner = self.learners["denoiser"]
+        predicted = self._predict(learner.module, batch)
+        error = batch["eps"] - predicted
+        error = error.square() if self.run.loss == "mse" else error.abs()
+        weight = 1.0 - batch["mask"][:, None, :, None, None]
+        loss = (error * weight).sum() / weight.expand_as(error).sum()
+        return {"loss": loss.item(), "gradient": learner.update(loss, step)}
+
+    def _predict(self, network: nn.Module, batch: Batch) -> Tensor:
+        mask = batch["mask"] if self.masked else None
+        level = batch["noise_level"] if self.config.num_classes is not None else None
+        return cast("Tensor", network(batch["x"], batch["timestep"], mask, level))
+
+    def preview(self, step: int, folder: Path) -> dict[str, float]:
+        """Sample clips of every kind, on sheets of their own."""
+        with self.learners["denoiser"].averaged() as network, self.fabric.autocast():
+            for number, kind in enumerate(self.run.clips):
+                clips = self._sample(network, kind)
+                sheets.write(folder / f"step-{step:07d}-{number}-{kind.kind}", clips)
+        return {}
+
+    def _sample(self, network: nn.Module, kind: ClipKind) -> preview.Clips:
+        rng = generator(self.run.seed, Stream.PREVIEW)
+        z_0 = np.stack([self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)])
+
+        def eps(x: preview.Array, t: int, mask: preview.Array, level: int) -> preview.Array:
+            batch = {
+                "x": torch.from_numpy(x),
+                "timestep": torch.full((len(x),), t),
+                "mask": torch.from_numpy(mask),
+                "noise_level": torch.full((len(x),), level),
+            }
+            return self._predict(network, self.fabric.to_device(batch)).float().cpu().numpy()
+
+        level = -1 if kind.kind == "unconditional" or not self.run.noise_levels else 0
+        sampled = preview.sample(eps, z_0, given(kind), level, self.clips.schedule, rng)
+        return self._decode(sampled, kind)
+
+    def _decode(self, sampled: preview.Array, kind: ClipKind) -> preview.Clips:
+        means = torch.from_numpy(sampled) / self.latents.scale - self.latents.shift
+        means = means.to(self.fabric.device)
+        return preview.decode(self.decoder.autoencoder, means, apart=kind.stride > 1)
+
+    def export(self, folder: Path, step: int) -> None:
+        """Write weights (averaged, where averages are kept) and their description."""
+        with self.learners["denoiser"].averaged() as network:
+            record = modelfile.denoiser(self.run, self.config, self.latents, self.decoder, step)
+            modelfile.write(folder, network, record)
+
+
+def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
+    """Fill the network's config and check it against the kinds of clips to be trained.
+
+    Raises:
+        ConfigError: the network has no input that a kind of clip needs, or of another size.
+
+    """
+    config = network_config(UNet3dConfig, run.network)
+    if config.in_channels not in (channels, channels + 1):
+        raise ConfigError(
+            f"network.in_channels is {config.in_channels}, expected {channels} (latents) "
+            f"or {channels + 1} (latents and mask)"
+        )
+    if config.out_channels != channels:
+        raise ConfigError(f"network.out_channels is {config.out_channels}, expected {channels}")
+    conditional = any(kind.kind != "unconditional" for kind in run.clips)
+    if conditional and config.in_channels == channels:
+        raise ConfigError(
+            f"clips hold conditional kinds, which need a mask: network.in_channels {channels + 1}"
+        )
+    if conditional and run.noise_levels > (config.num_classes or 0):
+        raise ConfigError(
+            f"noise_levels is {run.noise_levels}, but network.num_classes is {config.num_classes}: "
+            f"raise it to {run.noise_levels + 1} (the official layout keeps one spare row)"
+        )
+    if config.context_dim is not None:
+        raise ConfigError("network.context_dim is set: text models cannot be trained here")
+    return config
+
+
+def check_lengths(run: DiffusionRun, per_latent: int) -> None:
+    """Refuse clips longer than the encoded sequences.
+
+    Raises:
+        ConfigError: naming the kind of clip and the frames it needs.
+
+    """
+    available = run.data.frames // per_latent
+    for index, kind in enumerate(run.clips):
+        span = (kind.latents - 1) * kind.stride + 1
+        if span > available:
+            raise ConfigError(
+                f"clips[{index}] ({kind.kind}) spans {span} latents, but data.frames "
+                f"{run.data.frames} gives {available}: raise data.frames to {span * per_latent}"
+            )

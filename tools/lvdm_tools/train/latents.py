@@ -1,0 +1,157 @@
+"""The data set as latents: encoded once, kept on disk, measured, cut into clips.
+
+Latents on disk are posterior means as the autoencoder gives them; `Latents` holds them normalised,
+z = scale·(mean + shift) with shift = −mean and scale = 1/std over the whole set (LVDM §3).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lvdm_engines.errors import CheckpointError, NumericsError, TrainingError
+from lvdm_tools.train import state
+from lvdm_tools.train.pixels import to_tensor
+from lvdm_tools.train.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+    from lvdm_tools.data import ClipSource
+    from lvdm_tools.train.config import EncodedData
+    from lvdm_tools.train.loop import Report
+
+_PART = 64  # sequences per file: an interrupted encoding loses at most one part
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Normalised sequences (n, c, t, h, w) and the numbers that normalised them."""
+
+    sequences: NDArray[np.float32]
+    scale: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What is encoded, with what, and where the result is kept.
+
+    `fingerprint` names everything the latents depend on; files of another one are not used.
+    """
+
+    source: ClipSource
+    data: EncodedData
+    autoencoder: Autoencoder3d
+    folder: Path
+    fingerprint: str
+    report: Report
+
+
+def encode(encoding: Encoding) -> None:
+    """Encode every sequence that is not on disk yet.
+
+    Raises:
+        TrainingError: the disk is full, the folder cannot be written, or data cannot be read.
+        NumericsError: the autoencoder gives NaN or infinity.
+
+    """
+    count = encoding.data.sequences
+    try:
+        encoding.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise TrainingError(f"cannot create {encoding.folder}: {err.strerror}") from err
+    for first in range(0, count, _PART):
+        path, last = _part(encoding.folder, first), min(first + _PART, count)
+        if _is_current(path, encoding.fingerprint):
+            continue
+        state.save(path, {"means": _encode_part(encoding, first, last)}, _header(encoding))
+        encoding.report({"phase": "encode", "step": last, "of": count})
+
+
+def read(encoding: Encoding) -> Latents:
+    """Read what `encode` wrote, and normalise it.
+
+    Raises:
+        CheckpointError: a file is damaged.
+        NumericsError: all latents are equal, so they cannot be normalised.
+
+    """
+    starts = range(0, encoding.data.sequences, _PART)
+    parts = [state.load(_part(encoding.folder, first))[0]["means"].numpy() for first in starts]
+    means = np.concatenate(parts)
+    centre, spread = float(means.mean(dtype=np.float64)), float(means.std(dtype=np.float64))
+    if not spread > 0:
+        raise NumericsError(
+            f"all latents in {encoding.folder} equal {centre:.4g}: train the autoencoder for longer"
+        )
+    means -= np.float32(centre)
+    means *= np.float32(1.0 / spread)
+    return Latents(means, scale=1.0 / spread, shift=-centre)
+
+
+def encode_sequence(
+    frames: NDArray[np.uint8], window: int, per_latent: int, mean: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Encode (f, h, w, 3) in windows of frames, each seen with one latent of context on both sides.
+
+    `mean` maps (1, 3, f, h, w) to posterior means (1, c, t, h', w'). Context keeps the inner
+    latents free of the padding at a window's ends. Returns (c, t, h', w').
+    """
+    parts = []
+    for start in range(0, len(frames), window):
+        low, high = max(start - per_latent, 0), start + window + per_latent
+        found = mean(to_tensor(frames[None, low:high]))[0]
+        skip = (start - low) // per_latent
+        parts.append(found[:, skip : skip + window // per_latent])
+    return torch.cat(parts, dim=1)
+
+
+def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
+    network, data = encoding.autoencoder, encoding.data
+    device = next(network.parameters()).device
+    per_latent = network.config.downsample[0]
+
+    def mean(frames: Tensor) -> Tensor:
+        return network.encode(frames.to(device)).chunk(2, dim=1)[0].cpu()
+
+    clips = prefetch(encoding.source.clip, first, last)
+    with torch.inference_mode():
+        means = torch.stack(
+            [encode_sequence(clip, data.window, per_latent, mean) for clip in clips]
+        )
+    if not bool(torch.isfinite(means).all()):
+        raise NumericsError(
+            f"the autoencoder gives NaN or infinity for sequences {first} to {last - 1}"
+        )
+    return means.clone()
+
+
+def _part(folder: Path, first: int) -> Path:
+    return folder / f"part-{first // _PART:05d}.safetensors"
+
+
+def _header(encoding: Encoding) -> dict[str, str]:
+    return {"fingerprint": encoding.fingerprint}
+
+
+def _is_current(path: Path, fingerprint: str) -> bool:
+    if not path.exists():
+        return False
+    try:
+        found = state.read_header(path).get("fingerprint")
+    except CheckpointError as err:
+        _logger.warning("encoding again: %s", err)
+        return False
+    return bool(found == fingerprint)

@@ -1,0 +1,60 @@
+"""Samples of a denoiser in training, drawn with the runtime's own DDIM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lvdm_rt.sampler import Process, ddim
+from lvdm_tools.data import to_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+    from lvdm_rt.schedule import Schedule
+
+    Array = NDArray[np.float32]
+    Clips = NDArray[np.uint8]
+    Eps = Callable[[Array, int, Array, int], Array]
+
+_STEPS = 25
+
+
+def sample(
+    eps: Eps, z_0: Array, mask: Array, level: int, schedule: Schedule, rng: np.random.Generator
+) -> Array:
+    """Draw clips like z_0 (b, c, t, h, w), of which the frames with mask (t) 1 are given.
+
+    `eps(x, t, mask, level)` is the network; the given frames stay unperturbed, told as `level`.
+    """
+    masks = np.repeat(mask[None], len(z_0), axis=0)
+    x_t = rng.standard_normal(z_0.shape, np.float32)
+
+    def place(x: Array) -> Array:
+        return np.where(mask[:, None, None] > 0, z_0, x).astype(np.float32)
+
+    process = Process(
+        eps=lambda x, t: eps(x, t, masks, level),
+        schedule=schedule,
+        noise=lambda _: rng.standard_normal(z_0.shape, np.float32),
+        given=place,
+    )
+    for x_t in ddim(process, x_t, min(_STEPS, schedule.steps), eta=1.0):  # noqa: B007 - the last one is kept
+        pass
+    return place(x_t)
+
+
+def decode(autoencoder: Autoencoder3d, means: Tensor, *, apart: bool) -> Clips:
+    """Decode (b, c, t, h, w) to frames; latents that are `apart` in time one by one."""
+    steps = means.split(1, dim=2) if apart else (means,)
+    with torch.no_grad():
+        decoded = [
+            to_frames(torch.cat([autoencoder.decode(row[None]) for row in part])) for part in steps
+        ]
+    return np.concatenate(decoded, axis=1)
