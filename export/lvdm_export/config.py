@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # The authors name the schedule after what is linear in it last; "linear" is linear in sqrt(beta).
 _SCHEDULES = {"linear": "sqrt-linear", "sqrt_linear": "linear", "cosine": "cosine"}
-_WINDOW_FRAMES = 16  # the paper's autoencoders are trained on clips of 16 frames
 _CLIP_TOKENS = 77
 
 _DIFFUSION_TRAINING = (
@@ -213,6 +212,5 @@ def _autoencoder(params: Section, latents: dict[str, Any]) -> ModelRecord:
         kind=kind_of(network),
         config=asdict(network),
         frame_size=None if size is None else (size[0] * factors[1], size[1] * factors[2]),
-        decode_window=1 if factors[0] == 1 else max(1, _WINDOW_FRAMES // factors[0]),
         **latents,
     )

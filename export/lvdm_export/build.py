@@ -1,0 +1,185 @@
+"""Checkpoints to a verified bundle: the whole of `lvdm-export build-engines`."""
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import lvdm_export
+from lvdm_engines.bundle import Bundle
+from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.errors import ConfigError
+from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Precision, Provenance
+from lvdm_export.checkpoint import Checkpoint, open_checkpoint, sha256
+from lvdm_export.config import Description, read_config
+from lvdm_export.facts import defaults, gather
+from lvdm_export.graph_export import Job, export_graph
+from lvdm_export.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
+from lvdm_export.nets.unet3d import UNet3dConfig
+from lvdm_export.record import ModelRecord
+from lvdm_export.weights import load_autoencoder, load_denoiser
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network on disk: its configuration and its checkpoint."""
+
+    config: Path
+    checkpoint: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What to build. `denoisers` are by graph name; `autoencoder` is a checkpoint of its own."""
+
+    denoisers: Mapping[str, Source]
+    out: Path
+    autoencoder: Path | None = None
+    name: str | None = None
+    precision: Precision = "fp32"
+    ema: bool = True
+    force: bool = False
+    fps: float = 8.0
+    decode_window: int | None = None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything that was read before the first graph is exported."""
+
+    descriptions: dict[Path, Description]
+    checkpoints: dict[Path, Checkpoint]
+    records: dict[str, ModelRecord]
+    autoencoder: ModelRecord
+    autoencoder_checkpoint: Path
+
+
+def build(options: BuildOptions, report: Report) -> Bundle:
+    """Export every graph, check it against torch, and put the finished bundle in place.
+
+    `report` receives one line per long step. Nothing is left behind on an error or an interrupt.
+
+    Raises:
+        LvdmError: the subclass and the message say what is wrong with which input.
+
+    """
+    if not options.denoisers:
+        raise ConfigError("nothing to export: give --predict, --interpolate, --short or --text")
+    with BundleWriter(options.out, force=options.force) as writer:
+        inputs = _read(options)
+        model = gather(inputs.records, inputs.autoencoder, options.decode_window)
+        job = Job(writer.path, model, options.precision, report)
+        graphs: dict[str, GraphFacts] = {}
+        parity: dict[str, dict[str, object]] = {}
+        for names, make in _networks(options, inputs, model):
+            report(f"{names[0]}: reading weights")
+            facts, entries = export_graph(job, make(), names)
+            graphs |= dict.fromkeys(names, facts)
+            parity |= entries
+            gc.collect()
+        report("hashing checkpoints")
+        manifest = Manifest(
+            name=options.name or options.out.resolve().name,
+            model=model,
+            graphs={name: graphs[name] for name in sorted(graphs)},
+            provenance=_provenance(options, inputs),
+            defaults=defaults(model, options.fps),
+            parity=parity,
+        )
+        return writer.finish(manifest)
+
+
+def _read(options: BuildOptions) -> _Inputs:
+    sources = options.denoisers.values()
+    descriptions = {source.config: read_config(source.config) for source in sources}
+    records = {}
+    for name, source in options.denoisers.items():
+        record = descriptions[source.config].denoiser
+        if record is None:
+            raise ConfigError(
+                f"{source.config} describes an autoencoder, but {name} needs a denoiser"
+            )
+        records[name] = record
+    autoencoder, path = _autoencoder_source(options, descriptions)
+    checkpoints = {p: open_checkpoint(p) for p in {path, *(s.checkpoint for s in sources)}}
+    return _Inputs(descriptions, checkpoints, records, autoencoder, path)
+
+
+def _autoencoder_source(
+    options: BuildOptions, descriptions: Mapping[Path, Description]
+) -> tuple[ModelRecord, Path]:
+    """Find the autoencoder: the one that was named, or the one inside a denoiser's checkpoint."""
+    path = options.autoencoder
+    if path is not None and path.suffix == ".safetensors":
+        record = read_config(path.with_suffix(".json")).autoencoder
+        if record is None:
+            raise ConfigError(f"{path.with_suffix('.json')} does not describe an autoencoder")
+        return record, path
+    for source in options.denoisers.values():
+        record = descriptions[source.config].autoencoder
+        if record is not None:
+            return record, path or source.checkpoint
+    raise ConfigError("no config describes the autoencoder; name its checkpoint with --autoencoder")
+
+
+def _networks(
+    options: BuildOptions, inputs: _Inputs, model: ModelFacts
+) -> list[tuple[tuple[str, ...], Callable[[], Graph]]]:
+    """List the graphs to make, in order; graph names that share a network share a file."""
+    shared: dict[Source, list[str]] = {}
+    for name, source in options.denoisers.items():
+        key = Source(source.config.resolve(), source.checkpoint.resolve())
+        shared.setdefault(key, []).append(name)
+    autoencoder = inputs.autoencoder.network_config()
+    checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
+    assert not isinstance(autoencoder, UNet3dConfig)  # noqa: S101 - `gather` refused it
+    config = autoencoder
+
+    def encoder() -> Graph:
+        return encoder_graph(load_autoencoder(config, checkpoint), model)
+
+    def decoder() -> Graph:
+        return decoder_graph(load_autoencoder(config, checkpoint), model)
+
+    def denoiser(names: tuple[str, ...]) -> Callable[[], Graph]:
+        def make() -> Graph:
+            unet = inputs.records[names[0]].network_config()
+            assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `gather` refused others
+            ema = _uses_ema(options, inputs, names[0])
+            weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
+            return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
+
+        return make
+
+    tasks: list[tuple[tuple[str, ...], Callable[[], Graph]]] = [
+        (tuple(names), denoiser(tuple(names))) for names in shared.values()
+    ]
+    return [(("encoder",), encoder), (("decoder",), decoder), *tasks]
+
+
+def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
+    """Take averaged weights unless the caller or the config says that there are none."""
+    return options.ema and inputs.records[name].ema
+
+
+def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
+    digests = {path: sha256(path) for path in inputs.checkpoints}
+    by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
+    by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
+    single = len(set(by_graph.values())) == 1
+    notes = {
+        name: record.provenance
+        for name, record in {**inputs.records, "autoencoder": inputs.autoencoder}.items()
+        if record.provenance
+    }
+    return Provenance(
+        checkpoint_sha256=next(iter(by_graph.values())) if single else by_graph,
+        ema=any(_uses_ema(options, inputs, name) for name in inputs.records),
+        lvdm_rt=lvdm_export.version(),
+        torch=torch.__version__.split("+")[0],
+        notes=notes,
+    )

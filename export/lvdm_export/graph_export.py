@@ -1,0 +1,135 @@
+"""One graph of a bundle: measured in torch, exported, and compared with torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from lvdm_engines.backends.registry import SessionOptions, load_backend
+from lvdm_engines.bundle import GraphSource
+from lvdm_engines.errors import ExportError
+from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
+from lvdm_export import activations, parity
+from lvdm_export.checkpoint import sha256
+from lvdm_export.graphs import Graph
+from lvdm_export.nets.layers import bake, to_half
+from lvdm_export.onnx_file import write_onnx
+from lvdm_export.probes import DISTINCT, Probe, make_probes
+
+_COSTLY = 100.0  # GFLOP per run above which one probe has to do
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where graphs go and what they have in common."""
+
+    folder: Path
+    model: ModelFacts
+    precision: Precision
+    report: Callable[[str], None]
+
+
+def export_graph(
+    job: Job, graph: Graph, names: tuple[str, ...]
+) -> tuple[GraphFacts, dict[str, dict[str, Any]]]:
+    """Export a graph that serves `names`; returns its facts and the parity report of each name.
+
+    The graph's network is used up: it ends baked, and in the job's precision.
+
+    Raises:
+        ExportError: the graph cannot be exported, runs over in half precision, or differs.
+
+    """
+    stem = names[0] if len(names) == 1 else "denoiser"
+    clip = {name: _clip(job.model, name) for name in names}
+    gflop = max(count_gflop(graph, n) for n in clip.values())
+    count = 1 if gflop > _COSTLY else 2
+    probes = {name: make_probes(name, graph.inputs, job.model, count) for name in names}
+    job.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
+    answers = {name: _answers(graph.module, batch) for name, batch in probes.items()}
+    measured = _to_precision(job, stem, graph, probes)
+    bake(graph.module)
+    job.report(f"{stem}: exporting to ONNX ({job.precision})")
+    path = job.folder / f"{stem}.onnx"
+    written = write_onnx(graph, path, clip=max(clip.values()))
+    facts = GraphFacts(
+        file=path.name,
+        sha256=sha256(path),
+        data_sha256=sha256(Path(f"{path}.data")) if written.external else None,
+        precision=job.precision,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        parameters=written.parameters,
+        gflop=float(f"{gflop:.4g}"),
+    )
+    source = GraphSource(stem, facts, job.folder)
+    job.report(f"{stem}: comparing with torch")
+    entries = {}
+    with load_backend("cpu").open(source, SessionOptions()) as session:
+        for name, batch in probes.items():
+            reference = parity.Reference.complete(answers[name])
+            found = parity.measure(session, batch, reference)
+            parity.check(name, found, job.precision)
+            entry = found.entry("torch fp32") | {"reference": reference.sampled()}
+            entries[name] = entry | ({"activations": measured} if measured else {})
+    return facts, entries
+
+
+def count_gflop(graph: Graph, clip: int) -> float:
+    """Count the multiplications and additions of one run at batch 1, in billions of operations."""
+    sizes = {"b": 1, "t": clip}
+    with (
+        torch.no_grad(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        FlopCounterMode(display=False) as counter,
+    ):
+        feeds = {
+            spec.name: torch.zeros(
+                [sizes[n] if isinstance(n, str) else n for n in spec.shape],
+                dtype=getattr(torch, spec.dtype),
+            )
+            for spec in graph.inputs
+        }
+        graph.module(**feeds)
+    return float(counter.get_total_flops()) / 1e9
+
+
+def _clip(model: ModelFacts, name: str) -> int:
+    return int(getattr(getattr(model, name, None), "clip", model.decode_window))
+
+
+def _answers(module: nn.Module, probes: list[Probe]) -> list[Any]:
+    answers = []
+    with torch.no_grad():
+        for probe in probes:
+            answer = module(**_tensors(probe)).numpy()
+            if not np.isfinite(answer).all():
+                raise ExportError(
+                    "the network itself gives NaN or infinity in torch; check the checkpoint"
+                )
+            answers.append(answer)
+    return answers
+
+
+def _tensors(probe: Probe) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(rows) for name, rows in probe.rows(0, DISTINCT).items()}
+
+
+def _to_precision(
+    job: Job, stem: str, graph: Graph, probes: dict[str, list[Probe]]
+) -> dict[str, Any] | None:
+    """Cast the network if it is to run in half precision and may; returns what was measured."""
+    if job.precision == "fp32":
+        return None
+    job.report(f"{stem}: measuring the largest activations")
+    batches = [_tensors(probe) for batch in probes.values() for probe in batch]
+    found = activations.measure(graph.module, batches)
+    activations.check(stem, graph.module, found)
+    to_half(graph.module)
+    return found.summary()

@@ -1,0 +1,136 @@
+"""The graphs of a bundle as torch modules: networks plus everything the runtime leaves to them.
+
+Pixels are uint8 outside, the latent normalisation z = scale * (mean + shift) is inside, masks are
+spread over the frame, and every float input and output is float32 whatever the precision.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lvdm_engines.contract import graph_tensors
+from lvdm_engines.manifest import LatentFacts, ModelFacts, TensorSpec
+from lvdm_export.nets.autoencoder2d import Autoencoder2d
+from lvdm_export.nets.autoencoder3d import Autoencoder3d
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+
+Autoencoder = Autoencoder3d | Autoencoder2d
+
+
+class EncoderGraph(nn.Module):
+    """Frames uint8 (b, f, h, w, 3) to normalised posterior means (b, c, t, h', w')."""
+
+    def __init__(self, network: Autoencoder, latent: LatentFacts) -> None:
+        super().__init__()
+        self.network, self.latent = network, latent
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode frames."""
+        x = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (b, 3, f, h, w)
+        if isinstance(self.network, Autoencoder3d):
+            moments = self.network.encode(x)
+        else:
+            moments = _per_frame(self.network.encode, x)
+        mean = moments.chunk(2, dim=1)[0]
+        return self.latent.scale * (mean + self.latent.shift)
+
+
+class DecoderGraph(nn.Module):
+    """Normalised latents (b, c, t, h', w') to frames uint8 (b, f, h, w, 3)."""
+
+    def __init__(self, network: Autoencoder, latent: LatentFacts) -> None:
+        super().__init__()
+        self.network, self.latent = network, latent
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Decode latents; frames are rounded to the nearest level and clamped."""
+        z = latents / self.latent.scale - self.latent.shift
+        if isinstance(self.network, Autoencoder3d):
+            x = self.network.decode(z)
+        else:
+            x = _per_frame(self.network.decode, z)
+        levels = ((x + 1) * 127.5).round().clamp(0, 255)  # (b, 3, f, h, w)
+        return levels.permute(0, 2, 3, 4, 1).to(torch.uint8)
+
+
+def _per_frame(network: object, x: Tensor) -> Tensor:
+    """Apply a 2D network to every frame of x (b, c, f, h, w)."""
+    b, c, f, h, w = x.shape
+    y = network(x.transpose(1, 2).reshape(b * f, c, h, w))  # type: ignore[operator]
+    return cast("Tensor", y.reshape(b, f, *y.shape[1:]).transpose(1, 2))
+
+
+class DenoiserGraph(nn.Module):
+    """A denoiser under the names of the runtime's contract."""
+
+    def __init__(self, network: UNet3d) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the noise in latents (b, c, t, h, w); the inputs are those of the network."""
+        return cast("Tensor", self.network(latents, timestep, mask, noise_level, context))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module with the names, types and shapes of what goes in and out."""
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def encoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
+    """Wrap an autoencoder as the graph `encoder`."""
+    inputs, _, outputs = graph_tensors("encoder", model)
+    return Graph(EncoderGraph(network, model.latent), tuple(inputs), tuple(outputs))
+
+
+def decoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
+    """Wrap an autoencoder as the graph `decoder`."""
+    inputs, _, outputs = graph_tensors("decoder", model)
+    return Graph(DecoderGraph(network, model.latent), tuple(inputs), tuple(outputs))
+
+
+def denoiser_graph(network: UNet3d, names: tuple[str, ...], model: ModelFacts) -> Graph:
+    """Wrap a denoiser as one graph that serves all of `names`; several clip lengths make t free."""
+    required, optional, outputs = graph_tensors(names[0], model)
+    present = _inputs_of(network.config)
+    inputs = [spec for spec in (*required, *optional) if spec.name in present]
+    inputs.sort(key=lambda spec: present.index(spec.name))
+    if len({getattr(model, name).clip for name in names}) > 1:
+        inputs, outputs = _free_time(inputs), _free_time(outputs)
+    return Graph(DenoiserGraph(network), tuple(inputs), tuple(outputs))
+
+
+def _inputs_of(config: UNet3dConfig) -> list[str]:
+    masked = config.in_channels == config.out_channels + 1
+    return [
+        "latents",
+        "timestep",
+        *(["mask"] if masked else []),
+        *(["noise_level"] if config.num_classes is not None else []),
+        *(["context"] if config.context_dim is not None else []),
+    ]
+
+
+def _free_time(specs: list[TensorSpec]) -> list[TensorSpec]:
+    axes = {"latents": 2, "eps": 2, "mask": 1}
+    return [
+        TensorSpec(
+            spec.name,
+            spec.dtype,
+            tuple("t" if axis == axes.get(spec.name) else n for axis, n in enumerate(spec.shape)),
+        )
+        for spec in specs
+    ]

@@ -1,0 +1,97 @@
+"""Torch modules to ONNX files."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvdm_engines.errors import ExportError
+from lvdm_engines.manifest import TensorSpec
+from lvdm_export.graphs import Graph
+
+OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
+EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
+_EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
+_TORCH = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: whether weights lie in `<path>.data`, and how many there are."""
+
+    external: bool
+    parameters: int
+
+
+def write_onnx(graph: Graph, path: Path, *, clip: int | None = None) -> Written:
+    """Export a graph; weights above 1 GiB go beside it, into `<path>.data`.
+
+    Args:
+        graph: what to export; its module is baked and in its final precision.
+        path: the file to write.
+        clip: length to trace with where the clip length is free.
+
+    Raises:
+        ExportError: torch cannot express the graph.
+
+    """
+    feeds = {spec.name: _example(spec, clip) for spec in graph.inputs}
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns about its own internals; what matters is checked by running the file.
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                graph.module.eval(),
+                kwargs=feeds,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamic_shapes=_dynamic(graph),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as err:
+            raise ExportError(
+                f"{path.stem} cannot be exported: {str(err).strip().splitlines()[0][:200]}"
+            ) from err
+    if program is None:
+        raise ExportError(f"{path.stem} cannot be exported: the exporter returned nothing")
+    _strip(program.model)
+    weights: list[Any] = [v.const_value for v in program.model.graph.initializers.values()]
+    external = sum(weight.nbytes for weight in weights) > EXTERNAL_ABOVE
+    program.save(str(path), external_data=external)
+    return Written(external, sum(w.size for w in weights if w.dtype.is_floating_point()))
+
+
+def _example(spec: TensorSpec, clip: int | None) -> torch.Tensor:
+    sizes = {"b": _EXAMPLE_BATCH, "t": clip or 1}
+    shape = [sizes[n] if isinstance(n, str) else n for n in spec.shape]
+    return torch.zeros(shape, dtype=_TORCH[spec.dtype])
+
+
+def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
+    """Name the free dimensions; a clip of one frame has no temporal attention to trace."""
+    free = {"b": torch.export.Dim("b", min=1), "t": torch.export.Dim("t", min=2)}
+    return {
+        spec.name: {axis: free[n] for axis, n in enumerate(spec.shape) if isinstance(n, str)}
+        for spec in graph.inputs
+    }
+
+
+def _strip(model: Any) -> None:
+    """Drop the exporter's notes: they are large, and name files of the exporting machine."""
+    model.metadata_props.clear()
+    for graph in (model.graph, *(function for function in model.functions.values())):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None

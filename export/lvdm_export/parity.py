@@ -1,0 +1,135 @@
+"""How far a graph in an engine is from the network it came from, and whether it behaves.
+
+Works on answers to probes: those of torch when a bundle is built, later a sample of them that
+the manifest keeps. Knows nothing of torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.errors import ExportError
+from lvdm_engines.manifest import Precision
+from lvdm_engines.session import Session
+from lvdm_export.probes import DISTINCT, VERSION, Probe
+
+# Largest difference relative to the output's largest magnitude. The half graphs round weights
+# and activations to 11 bits; single precision differs by the order of summation.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
+_GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
+_SAMPLES = 48  # answers kept per probe
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Answers of the original network: values at `places` of the flattened output of each probe."""
+
+    places: int
+    peaks: list[float]
+    values: list[NDArray[Any]]
+
+    @classmethod
+    def complete(cls, answers: Sequence[NDArray[Any]]) -> Self:
+        """Use whole outputs (distinct rows only), one per probe."""
+        flat = [np.asarray(a, np.float64).ravel() for a in answers]
+        return cls(flat[0].size, [float(np.abs(a).max()) for a in flat], flat)
+
+    @classmethod
+    def recorded(cls, entry: dict[str, Any]) -> Self | None:
+        """Read what `sampled` wrote, or None where it is absent or from another rule."""
+        kept = entry.get("reference")
+        if not isinstance(kept, dict) or kept.get("rule") != VERSION:
+            return None
+        values = [np.asarray(v, np.float64) for v in kept["values"]]
+        return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
+
+    def sampled(self) -> dict[str, Any]:
+        """Return a small, evenly spread part for the manifest."""
+        kept = [[float(f"{x:.7g}") for x in v[_places(self.places)]] for v in self.values]
+        return {"rule": VERSION, "size": self.places, "peaks": self.peaks, "values": kept}
+
+    def difference(self, index: int, answer: NDArray[Any]) -> float:
+        """Return the largest difference of an answer to probe `index`, relative to its peak."""
+        flat = np.asarray(answer, np.float64).ravel()
+        if flat.size != self.places:
+            raise ExportError(f"got an output of {flat.size} values, expected {self.places}")
+        expected = self.values[index]
+        if expected.size != flat.size:
+            flat = flat[_places(flat.size)]
+        return float(np.abs(flat - expected).max() / max(self.peaks[index], 1e-12))
+
+
+def _places(size: int) -> NDArray[np.int64]:
+    return np.linspace(0, size - 1, min(size, _SAMPLES)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured on one graph; differences are relative to the output's peak."""
+
+    max_rel: float | None
+    equal_rows: float
+    batch: float
+    levels: int | None
+
+    def entry(self, against: str) -> dict[str, Any]:
+        """Return the numbers for the manifest's parity report."""
+        found: dict[str, Any] = {
+            "max_rel": None if self.max_rel is None else float(f"{self.max_rel:.3g}"),
+            "against": against,
+            "batches": [1, 3],
+            "equal_rows": float(f"{self.equal_rows:.3g}"),
+            "batch_1_against_3": float(f"{self.batch:.3g}"),
+        }
+        if self.levels is not None:
+            found["grey_levels"] = self.levels
+        return found
+
+
+def measure(session: Session, probes: Sequence[Probe], reference: Reference | None) -> Parity:
+    """Run all probes in a batch of three and the random rows alone.
+
+    Raises:
+        ExportError: an output holds NaN or infinity.
+
+    """
+    name = session.outputs[0].name
+    pixels = session.outputs[0].dtype == "uint8"
+    against, rows, batch, levels = 0.0, 0.0, 0.0, 0
+    for index, probe in enumerate(probes):
+        whole = session.run(probe.feeds)[name]
+        alone = session.run(probe.rows(0, 1))[name]
+        if not (np.isfinite(whole).all() and np.isfinite(alone).all()):
+            raise ExportError(f"{name} holds NaN or infinity on probe {index}")
+        exact = whole.astype(np.float64)
+        peak = max(float(np.abs(exact).max()), 1e-12)
+        rows = max(rows, float(np.abs(exact[2] - exact[0]).max()) / peak)
+        batch = max(batch, float(np.abs(exact[:1] - alone).max()) / peak)
+        if reference is not None:
+            found = reference.difference(index, whole[:DISTINCT])
+            against = max(against, found)
+            levels = max(levels, round(found * reference.peaks[index]))
+    return Parity(None if reference is None else against, rows, batch, levels if pixels else None)
+
+
+def check(name: str, parity: Parity, precision: Precision) -> None:
+    """Compare with the tolerances of a precision.
+
+    Raises:
+        ExportError: which measure is outside, its value and its limit.
+
+    """
+    limit = TOLERANCE[precision] + (0.0 if parity.levels is None else _GREY_LEVEL)
+    for what, value, most in (
+        ("differs from torch by", parity.max_rel or 0.0, limit),
+        ("gives a row alone and in a batch of 3 different results by", parity.batch, limit),
+        ("gives equal rows of a batch different results by", parity.equal_rows, 0.0),
+    ):
+        if value > most:
+            raise ExportError(
+                f"{name} {what} {value:.2g} of its largest value, expected at most {most:.2g}; "
+                "export in fp32, or report the model's config"
+            )

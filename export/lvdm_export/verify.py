@@ -1,0 +1,48 @@
+"""A finished bundle, tried again: no checkpoint and no torch needed.
+
+The probes are made anew by their rule and the answers compared with the sample of torch's
+answers in the manifest, so the report means the same as on the day of the export.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import ExportError
+from lvdm_engines.session import open_session
+from lvdm_export import parity
+from lvdm_export.probes import make_probes
+
+Report = Callable[[str], None]
+
+
+def verify_bundle(path_or_name: str, backend: str, report: Report) -> dict[str, dict[str, Any]]:
+    """Check files, numerics and batching of every graph; returns what was measured, by graph.
+
+    Raises:
+        BundleError: a damaged bundle.
+        BackendError: the backend cannot run here.
+        ExportError: a graph is outside its tolerance; all graphs that fail are named.
+
+    """
+    bundle = load_bundle(path_or_name)
+    measured: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for name, facts in bundle.manifest.graphs.items():
+        report(f"{name}: running on {backend}")
+        entry = bundle.manifest.parity.get(name, {})
+        reference = parity.Reference.recorded(entry)
+        count = 1 if reference is None else len(reference.values)
+        probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
+        with open_session(bundle, name, backend) as session:
+            try:
+                found = parity.measure(session, probes, reference)
+                parity.check(name, found, facts.precision)
+            except ExportError as err:
+                problems.append(str(err))
+                continue
+        against = "torch fp32, as recorded" if reference else "nothing recorded"
+        measured[name] = found.entry(against)
+    if problems:
+        raise ExportError(f"{bundle.path}: {'; '.join(problems)}")
+    return measured
