@@ -141,7 +141,7 @@ def generate(**flags: Any) -> int:
     if flags["as_json"]:
         print(json.dumps(_summary(job, result, seconds)))
     elif not quiet:
-        _say(f"wrote {_named(result)} in {seconds:.1f} s")
+        _say(f"wrote {_named(result)} in {seconds:.1f} s on {result.backend}")
     return 0
 
 
@@ -239,6 +239,7 @@ def _summary(job: Job, result: Result, seconds: float) -> dict[str, Any]:
     frames = job.options.frames * job.options.videos
     return {
         "outputs": list(result.outputs),
+        "backend": result.backend,
         "settings": result.settings,
         "seconds": round(seconds, 3),
         "frames_per_second": round(frames / seconds, 3),

@@ -14,7 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
+from lvdm_engines.session import choose_backend
 from lvdm_rt import workdir
 from lvdm_rt.names import holds_clips, output_names, work_path
 from lvdm_rt.options import GenerateOptions, Settings
@@ -45,9 +47,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: names in the order of the videos, and the settings behind them."""
+    """What was written, in the order of the videos, by which backend and with what settings."""
 
     outputs: tuple[str, ...]
+    backend: str
     settings: dict[str, Any]
 
 
@@ -85,7 +88,8 @@ def generate(
             raise
     if work is not None:
         workdir.remove(work)
-    return Result(tuple(names), msgspec.to_builtins(settings))
+    choice = choose_backend(load_bundle(job.bundle), "decoder", job.backend)
+    return Result(tuple(names), choice.backend, msgspec.to_builtins(settings))
 
 
 @dataclass(frozen=True, kw_only=True)
