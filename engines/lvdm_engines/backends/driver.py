@@ -1,14 +1,31 @@
-"""Whether an NVIDIA driver is here, asked without any CUDA package."""
+"""The NVIDIA driver and the GPUs it sees, asked through libcuda without any CUDA package."""
+
+from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as the driver describes it; memory in bytes, `free` None where it will not say."""
+
+    name: str
+    capability: str
+    total: int
+    free: int | None
+    driver: str
 
 
 @cache
 def driver_problem() -> str | None:
     """Return why no NVIDIA GPU can be used, with the fix, or None."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = _libcuda()
     except OSError:
         return "no NVIDIA driver (libcuda.so.1) on this machine; install it, or use --backend cpu"
     code = driver.cuInit(0)
@@ -17,3 +34,55 @@ def driver_problem() -> str | None:
     count = ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
     return None if count.value > 0 else "the NVIDIA driver sees no GPU; check nvidia-smi"
+
+
+def gpus() -> list[Gpu]:
+    """Return the GPUs in the driver's order; none where there is no working driver."""
+    if driver_problem():
+        return []
+    driver = _libcuda()
+    count = ctypes.c_int()
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    return [_gpu(driver, index) for index in range(count.value)]
+
+
+def _libcuda() -> Any:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _gpu(driver: Any, index: int) -> Gpu:
+    device, version = ctypes.c_int(), ctypes.c_int()
+    name, total = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(total), device)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    major, minor = (_attribute(driver, a, device) for a in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        capability=f"{major}.{minor}",
+        total=total.value,
+        free=_free(driver, device),
+        driver=f"CUDA {version.value // 1000}.{version.value % 1000 // 10}",
+    )
+
+
+def _attribute(driver: Any, which: int, device: ctypes.c_int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+    return value.value
+
+
+def _free(driver: Any, device: ctypes.c_int) -> int | None:
+    """Ask for free memory, which takes a context: the primary one, given back afterwards."""
+    context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
+        return None
+    try:
+        if driver.cuCtxPushCurrent_v2(context) != 0:
+            return None
+        code = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    return free.value if code == 0 else None

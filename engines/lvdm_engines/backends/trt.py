@@ -1,32 +1,192 @@
-"""TensorRT and TensorRT-RTX: whether they can run here."""
+"""The backends tensorrt and tensorrt-rtx: find the plan, check it, open it on a GPU."""
 
+from __future__ import annotations
+
+import hashlib
 import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.backends.driver import driver_problem
+from lvdm_engines.backends import library as libraries
+from lvdm_engines.backends.arena import shared_arena
+from lvdm_engines.backends.context import Opened
+from lvdm_engines.backends.plan_store import Plan, find_plan
 from lvdm_engines.backends.registry import Backend, SessionOptions
-from lvdm_engines.bundle import GraphSource
-from lvdm_engines.errors import BackendError
-from lvdm_engines.session import Session
+from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.contract import difference
+from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.plan_facts import rebuild_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lvdm_engines.backends.device import Device
+    from lvdm_engines.backends.library import Library
+    from lvdm_engines.bundle import GraphSource
+
+_log = logging.getLogger(__name__)
+
+_CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly than it saves
 
 
-def _backend(name: str, module: str, extra: str) -> Backend:
-    def unusable() -> str | None:
-        for package, needed in ((module.replace("_", "-"), module), ("cuda-core", "cuda")):
-            if importlib.util.find_spec(needed) is None:
-                return f"{package} is not installed; pip install 'lvdm-rt[{extra}]'"
-        return driver_problem()
-
+def _backend(name: str) -> Backend:
     def lacking(source: GraphSource) -> str | None:
-        return (
-            f"no plan of {source.name!r} in {source.engines}; "
-            f"lvdm-export build-engines --backend {name} makes one"
+        try:
+            find_plan(source, libraries.whereabouts(libraries.load_library(name)))
+        except BackendError as err:
+            return str(err)
+        return None
+
+    def open_plan(source: GraphSource, options: SessionOptions) -> TrtSession:
+        from lvdm_engines.backends.cuda_device import open_device
+
+        library = libraries.load_library(name)
+        plan = find_plan(source, libraries.whereabouts(library, options.device))
+        device = open_device(options.device)
+        return open_session(source, plan, library, device, options.device)
+
+    return Backend(lambda: libraries.unusable(name), lacking, open_plan)
+
+
+def open_session(
+    source: GraphSource, plan: Plan, library: Library, device: Device, index: int = 0
+) -> TrtSession:
+    """Open a plan that fits on a device.
+
+    Raises BundleError for a damaged plan or ONNX file, BackendError for a plan that the library
+    refuses, DeviceMemoryError where the weights do not fit.
+    """
+    source.verified()  # a plan of a replaced graph would answer for something else
+    fingerprint = plan.facts.fingerprint
+    rebuild = rebuild_command(str(source.folder), library.name, fingerprint.options)
+    runtime = _runtime(library, plan)
+    engine = load_engine(library, runtime, plan, rebuild)
+    _check_engine(source, library, engine, rebuild)
+    new_context, keep = _contexts(library, engine, plan)
+    opened = Opened(
+        name=source.name,
+        library=library,
+        engine=engine,
+        new_context=new_context,
+        device=device,
+        stream=device.stream(),
+        arena=shared_arena(index, device),
+        inputs=source.facts.inputs,
+        outputs=source.facts.outputs,
+        profiles=fingerprint.profiles,
+        record=not library.portable,
+    )
+    return TrtSession(opened, rebuild, keep)
+
+
+def _runtime(library: Library, plan: Plan) -> Any:
+    """Return a runtime that never runs host code out of a plan."""
+    runtime = library.trt.Runtime(library.logger)
+    if runtime is None:
+        raise library.failure(f"{library.name}: no runtime", BackendError)
+    made = plan.facts.fingerprint
+    if made.options.version_compatible and made.version != library.version:
+        # the plan's own version runs it, from a library of its own that is installed, not shipped
+        spec = importlib.util.find_spec("tensorrt_lean_libs")
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        found = [path for f in folders for path in Path(f).glob("libnvinfer_lean.so.*")]
+        if not found:
+            raise BackendError(
+                f"{plan.path}: was built by version {made.version}, which runs under "
+                f"{library.version} only with its lean runtime; "
+                f"pip install tensorrt-lean=={made.version}"
+            )
+        runtime = runtime.load_runtime(str(found[0]))
+        if runtime is None:
+            raise library.failure(f"{found[0]}: cannot be loaded", BackendError)
+    runtime.engine_host_code_allowed = False
+    return runtime
+
+
+def load_engine(library: Library, runtime: Any, plan: Plan, rebuild: str) -> Any:
+    """Deserialize a plan whose sha256 was checked first."""
+    data = plan.read()
+    library.errors.clear()
+    if hasattr(runtime, "get_engine_validity"):
+        validity, reasons = runtime.get_engine_validity(data)
+        if validity == library.trt.EngineValidity.INVALID:
+            raise BackendError(
+                f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU "
+                f"({reasons}); build again: {rebuild}"
+            )
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        raise library.failure(
+            f"{plan.path}: cannot be opened", BackendError, f"build again: {rebuild}"
+        )
+    return engine
+
+
+def _check_engine(source: GraphSource, library: Library, engine: Any, rebuild: str) -> None:
+    """Refuse an engine whose tensors are not the declared ones."""
+    modes = library.trt.TensorIOMode
+    found: dict[Any, list[TensorSpec]] = {modes.INPUT: [], modes.OUTPUT: []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype: Any = library.dtype(engine.get_tensor_dtype(name))
+        shape = tuple(size if size >= 0 else "?" for size in engine.get_tensor_shape(name))
+        found[engine.get_tensor_mode(name)].append(TensorSpec(name, dtype, shape))
+    problem = difference("input", found[modes.INPUT], source.facts.inputs)
+    problem = problem or difference("output", found[modes.OUTPUT], source.facts.outputs)
+    if problem:
+        raise BundleError(
+            f"graph {source.name!r}: the plan is not what the manifest declares: {problem}; "
+            f"build again: {rebuild}"
         )
 
-    def open_plan(source: GraphSource, _: SessionOptions) -> Session:
-        raise BackendError(f"{name}: {lacking(source)}")
 
-    return Backend(unusable, lacking, open_plan)
+def _contexts(
+    library: Library, engine: Any, plan: Plan
+) -> tuple[Callable[[], Any], Callable[[], None] | None]:
+    """Return what makes contexts without activation memory, and what to do before closing."""
+    managed = library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not library.portable:
+        return lambda: engine.create_execution_context(managed), None
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(managed)
+    config.cuda_graph_strategy = library.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    kinds = library.trt.DynamicShapesKernelSpecializationStrategy
+    config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER  # a loop repeats its shapes
+    cache = config.create_runtime_cache()
+    file = plan.path.with_suffix(".kernels")
+    known = _read_cache(file)
+    if known is not None and not cache.deserialize(known):
+        _log.info("%s: made for another driver or GPU; kernels are compiled again", file)
+    config.set_runtime_cache(cache)
+
+    def keep() -> None:
+        _write_cache(file, bytes(memoryview(cache.serialize())))
+
+    # the configuration must outlive the contexts, which the closure sees to
+    return lambda: engine.create_execution_context(runtime_config=config), keep
 
 
-TENSORRT = _backend("tensorrt", "tensorrt", "tensorrt")
-TENSORRT_RTX = _backend("tensorrt-rtx", "tensorrt_rtx", "rtx")
+def _read_cache(file: Path) -> bytes | None:
+    """Return compiled kernels kept by an earlier session, if they are whole."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+
+
+def _write_cache(file: Path, data: bytes) -> None:
+    if len(data) > _CACHE_LIMIT or data == _read_cache(file):
+        return
+    partial = file.with_suffix(".kernels.partial")
+    try:
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        partial.replace(file)
+    except OSError as err:  # the cache only saves time
+        _log.info("%s: not kept (%s)", file, err)
+
+
+TENSORRT = _backend("tensorrt")
+TENSORRT_RTX = _backend("tensorrt-rtx")

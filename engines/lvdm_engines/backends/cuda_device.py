@@ -1,0 +1,186 @@
+"""A GPU through cuda-core: the real side of `device.py`."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from lvdm_engines.backends.device import Device, HostMemory, Memory, Stream
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Turn an error of the CUDA driver into one line."""
+    try:
+        yield
+    except (RuntimeError, _cuda_error()) as err:
+        line = " ".join(str(err).split()) or type(err).__name__
+        if "OUT_OF_MEMORY" in line or "out of memory" in line:
+            raise DeviceMemoryError(
+                f"cannot {doing}: out of GPU memory ({line}); lower the batch size"
+            ) from err
+        raise SessionError(
+            f"cannot {doing}: {line}; check nvidia-smi, and open the session again"
+        ) from err
+
+
+def _cuda_error() -> type[Exception]:
+    """Return cuda-core's own exception; it is public by what it raises, not by name."""
+    module: Any = importlib.import_module("cuda.core._utils.cuda_utils")
+    kind: type[Exception] = module.CUDAError
+    return kind
+
+
+@dataclass(frozen=True)
+class CudaMemory:
+    """A buffer of the device, or of page-locked host memory."""
+
+    buffer: Any
+    nbytes: int
+    address: int
+
+    @cached_property
+    def array(self) -> NDArray[np.uint8]:
+        """The bytes, of page-locked host memory only; valid until `close`."""
+        return np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.address))
+
+    def close(self) -> None:
+        """Free the memory."""
+        with explained("free memory"):
+            self.buffer.close()
+
+
+@dataclass(frozen=True)
+class CudaRecording:
+    """A CUDA graph bound to its stream."""
+
+    graph: Any
+    stream: Any
+
+    def launch(self) -> None:
+        """Put the graph on the stream."""
+        with explained("launch a CUDA graph"):
+            self.graph.launch(self.stream)
+
+    def close(self) -> None:
+        """Destroy the graph."""
+        self.graph.close()
+
+
+@dataclass(frozen=True)
+class CudaStream:
+    """A non-blocking stream."""
+
+    stream: Any
+
+    @property
+    def handle(self) -> int:
+        """The address of the stream."""
+        return int(self.stream.handle)
+
+    def upload(self, source: Any, target: Any, nbytes: int) -> None:
+        """Copy to the device."""
+        with explained("copy to the GPU"):
+            _copy(target.address, source.address, nbytes, self.stream)
+
+    def download(self, source: Any, target: Any, nbytes: int) -> None:
+        """Copy from the device."""
+        with explained("copy from the GPU"):
+            _copy(target.address, source.address, nbytes, self.stream)
+
+    def mark(self) -> Any:
+        """Record an event."""
+        with explained("record an event"):
+            return self.stream.record()
+
+    def wait(self, mark: Any) -> None:
+        """Wait for an event, on the device."""
+        with explained("wait for an event"):
+            self.stream.wait(mark)
+
+    def record(self, enqueue: Callable[[int], None]) -> CudaRecording:
+        """Capture work as a CUDA graph; a failed capture leaves the stream usable."""
+        with explained("capture a CUDA graph"):
+            builder = self.stream.create_graph_builder()
+            # relaxed: the library may ask the driver for memory facts meanwhile
+            builder.begin_building(mode="relaxed")
+        try:
+            enqueue(int(builder.stream.handle))
+        finally:
+            with explained("capture a CUDA graph"):
+                builder.end_building()
+        with explained("capture a CUDA graph"):
+            graph = builder.complete()
+            builder.close()
+        return CudaRecording(graph, self.stream)
+
+    def sync(self) -> None:
+        """Wait for the stream."""
+        with explained("run"):
+            self.stream.sync()
+
+    def close(self) -> None:
+        """Destroy the stream."""
+        self.stream.close()
+
+
+class CudaDevice:
+    """One GPU by its index in the driver's order."""
+
+    def __init__(self, index: int) -> None:
+        self._core: Any = importlib.import_module("cuda.core")
+        self._index = index
+        self._pinned = self._core.LegacyPinnedMemoryResource()
+        self.activate()
+
+    def activate(self) -> None:
+        """Make it current in this thread."""
+        with explained("use the GPU"):
+            try:
+                device = self._core.Device(self._index)
+            except ValueError as err:
+                raise BackendError(f"there is no GPU {self._index}; see nvidia-smi") from err
+            device.set_current()
+
+    def stream(self) -> Stream:
+        """Return a new non-blocking stream."""
+        with explained("create a stream"):
+            return CudaStream(self._core.Device(self._index).create_stream())
+
+    def allocate(self, nbytes: int, stream: Any) -> Memory:
+        """Allocate from the stream-ordered pool."""
+        with explained(f"allocate {nbytes / 2**20:.1f} MiB"):
+            buffer = self._core.Device(self._index).allocate(nbytes, stream=stream.stream)
+            return CudaMemory(buffer, nbytes, int(buffer.handle))
+
+    def pin(self, nbytes: int) -> HostMemory:
+        """Allocate page-locked host memory."""
+        with explained(f"pin {nbytes / 2**20:.1f} MiB of host memory"):
+            buffer = self._pinned.allocate(nbytes)
+            return CudaMemory(buffer, nbytes, int(buffer.handle))
+
+
+def _copy(target: int, source: int, nbytes: int, stream: Any) -> None:
+    """Copy within unified addresses; cuda-core's own copies take whole buffers only."""
+    driver: Any = importlib.import_module("cuda.bindings.driver")
+    (code,) = driver.cuMemcpyAsync(target, source, nbytes, int(stream.handle))
+    if code != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(code.name)
+
+
+def open_device(index: int) -> Device:
+    """Return GPU `index`. Raises BackendError if there is none."""
+    return CudaDevice(index)

@@ -1,0 +1,174 @@
+"""TensorRT or TensorRT-RTX, whichever a plan is for: import, messages and what sets them apart.
+
+Both offer one Python API; only TensorRT-RTX finishes its plans on the GPU that runs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from lvdm_engines.backends.driver import driver_problem, gpus
+from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
+
+_log = logging.getLogger(__name__)
+
+ANY = "any"  # the GPU of a plan that the driver finishes wherever it runs
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+_OLDEST = {"tensorrt": (10, 12), "tensorrt-rtx": (1, 7)}
+_MEMORY = re.compile(r"out ?of ?memory|could not be allocated|FAILED_ALLOCATION", re.IGNORECASE)
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT64": "int64",
+    "INT32": "int32",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """An imported library, its logger, and the errors it reported last."""
+
+    name: str
+    trt: Any
+    version: str
+    logger: Any
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+
+    @property
+    def portable(self) -> bool:
+        """Whether plans are finished on the GPU that runs them."""
+        return hasattr(self.trt, "ComputeCapability")
+
+    def dtype(self, native: Any) -> str:
+        """Return the manifest's word for one of the library's types."""
+        return _DTYPES.get(native.name, str(native.name).lower())
+
+    def failure(self, what: str, kind: type[LvdmError], advice: str = "") -> LvdmError:
+        """Turn what the library logged since the last failure into one error of one line."""
+        text = next((line for line in self.errors if _MEMORY.search(line)), None)
+        lines = list(self.errors)
+        self.errors.clear()
+        if text is not None:
+            return DeviceMemoryError(f"{what}: out of memory ({text}); lower the batch size")
+        said = lines[0] if lines else f"{self.name} gives no reason"
+        return kind(f"{what}: {said}" + (f"; {advice}" if advice else ""))
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a plan must match: this machine's library and GPU."""
+
+    library: str
+    version: str
+    gpu: str
+    capability: str
+
+
+@cache
+def load_library(name: str) -> Library:
+    """Import the library behind a backend. Raises BackendError if it is missing or too old."""
+    problem = missing(name)
+    if problem:
+        raise BackendError(f"{name}: {problem}")
+    try:
+        trt: Any = importlib.import_module(_MODULES[name])
+    except (ImportError, OSError) as err:
+        raise BackendError(f"{name}: {_broken(name, err)}") from err
+    errors: deque[str] = deque(maxlen=8)
+    return Library(name, trt, str(trt.__version__), make_logger(trt, errors), errors)
+
+
+def whereabouts(library: Library, device: int = 0) -> Here:
+    """Return what a plan that runs on GPU `device` must match. Raises BackendError without it."""
+    found = gpus()
+    if device < len(found):
+        gpu = found[device]
+        return Here(library.name, library.version, gpu.name, gpu.capability)
+    problem = driver_problem() or f"there is no GPU {device}, found {len(found)}; see nvidia-smi"
+    raise BackendError(f"{library.name}: {problem}")
+
+
+def missing(name: str) -> str | None:
+    """Say what must be installed before the library can be imported, or None."""
+    if importlib.util.find_spec(_MODULES[name]) is None:
+        package = _MODULES[name].replace("_", "-")
+        return f"{package} is not installed; pip install 'lvdm-rt[{EXTRAS[name]}]'"
+    return None
+
+
+def unusable(name: str) -> str | None:
+    """Say in one line why plans of this library cannot run here and what would fix it."""
+    problem = missing(name) or _lacks_cuda(name) or driver_problem()
+    if problem:
+        return problem
+    try:
+        library = load_library(name)
+    except BackendError as err:
+        return str(err).removeprefix(f"{name}: ")
+    found = tuple(int(part) for part in re.findall(r"\d+", library.version)[:2])
+    if found < _OLDEST[name]:
+        oldest = ".".join(map(str, _OLDEST[name]))
+        return (
+            f"got version {library.version}, expected {oldest} or newer; "
+            f"pip install -U 'lvdm-rt[{EXTRAS[name]}]'"
+        )
+    return _unsupported_gpu(library)
+
+
+def _lacks_cuda(name: str) -> str | None:
+    for module, package in (("cuda", "cuda-core"), ("cuda.core", "cuda-core")):
+        if importlib.util.find_spec(module) is None:
+            return f"{package} is not installed; pip install 'lvdm-rt[{EXTRAS[name]}]'"
+    if importlib.util.find_spec("cuda.bindings") is None:
+        return "cuda-bindings is not installed; pip install cuda-bindings"
+    return None
+
+
+def _unsupported_gpu(library: Library) -> str | None:
+    """TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them."""
+    found = gpus()
+    if not library.portable or not found:
+        return None
+    known = {n.removeprefix("SM") for n in library.trt.ComputeCapability.__members__}
+    if any(gpu.capability.replace(".", "") in known for gpu in found):
+        return None
+    return (
+        f"version {library.version} does not list compute capability {found[0].capability} "
+        f"({found[0].name}); use --backend tensorrt"
+    )
+
+
+def _broken(name: str, err: Exception) -> str:
+    line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+    return f"cannot be imported ({line}); pip install --force-reinstall 'lvdm-rt[{EXTRAS[name]}]'"
+
+
+def make_logger(trt: Any, errors: deque[str]) -> Any:
+    """Return a logger that keeps errors for messages and passes the rest to `logging`."""
+    levels = {
+        trt.ILogger.Severity.INTERNAL_ERROR: logging.DEBUG,  # told once, by the exception
+        trt.ILogger.Severity.ERROR: logging.DEBUG,
+        trt.ILogger.Severity.WARNING: logging.INFO,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc] # the library has no types
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            line = " ".join(message.split())
+            if levels.get(severity) == logging.DEBUG:
+                errors.append(line)
+            _log.log(levels.get(severity, logging.DEBUG), "%s", line)
+
+    return Logger()

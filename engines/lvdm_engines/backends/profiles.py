@@ -1,0 +1,105 @@
+"""Which shapes a compiled graph must take: optimisation profiles from a manifest and ranges."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lvdm_engines.contract import graph_tensors
+from lvdm_engines.errors import BundleError
+from lvdm_engines.plan_facts import PlanOptions, Profile, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
+
+BATCH = "b"  # the name of the batch dimension in the contract
+_WIDE = 8  # kernels chosen for one size serve sizes within about this factor
+_PIXELS = ("encoder", "decoder")
+
+
+def profiles_for(
+    manifest: Manifest, names: Iterable[str], options: PlanOptions
+) -> tuple[Profile, ...]:
+    """Return the profiles of one graph file that serves the graphs `names`.
+
+    Every clip length gets profiles of its own, since its size never varies, and so does every
+    part of a wide batch range. A graph without free dimensions gets none.
+    """
+    found: list[Profile] = []
+    for name in names:
+        facts = manifest.graphs[name]
+        sizes = _free_sizes(name, facts, manifest)
+        batches = options.pixel_batch if name in _PIXELS else options.batch
+        fixed = {dim: Range(n, n, n) for dim, n in sizes.items() if n is not None}
+        for batch in split(batches) if None in sizes.values() else [None]:
+            free = {dim: batch for dim, n in sizes.items() if n is None and batch is not None}
+            profile = {**free, **fixed}
+            if profile and profile not in found:
+                found.append(profile)
+    return tuple(found)
+
+
+def split(batch: Range) -> list[Range]:
+    """Cut a wide range in three: below the optimum, around it, and above; a narrow one stays."""
+    if batch.max <= batch.min * _WIDE:
+        return [batch]
+    low, high = max(batch.min, batch.opt // 2), min(batch.max, 2 * batch.opt)
+    parts = []
+    if low > batch.min:
+        parts.append(Range(batch.min, max(batch.min, math.isqrt(batch.min * low)), low))
+        low += 1
+    parts.append(Range(low, batch.opt, high))
+    if high < batch.max:
+        parts.append(Range(high + 1, batch.max, batch.max))
+    return parts
+
+
+def shape_at(spec: TensorSpec, profile: Profile, which: str) -> tuple[int, ...]:
+    """Return the shape of a tensor at the `min`, `opt` or `max` of a profile."""
+    return tuple(n if isinstance(n, int) else getattr(profile[n], which) for n in spec.shape)
+
+
+def fits(profile: Profile, sizes: Mapping[str, int]) -> bool:
+    """Tell whether free dimensions of these sizes may run under a profile."""
+    return all(sizes[dim] in allowed for dim, allowed in profile.items() if dim in sizes)
+
+
+def choose(profiles: tuple[Profile, ...], sizes: Mapping[str, int]) -> int | None:
+    """Return the index of the profile whose optimum is nearest to these sizes, or None."""
+    fitting = [i for i, profile in enumerate(profiles) if fits(profile, sizes)]
+
+    def distance(index: int) -> float:
+        profile = profiles[index]
+        return sum(abs(math.log(sizes[d] / r.opt)) for d, r in profile.items() if d in sizes)
+
+    return min(fitting, key=distance, default=None)
+
+
+def sizes_of(specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the sizes of the free dimensions, by name, of tensors with these shapes."""
+    return {
+        dim: size
+        for spec in specs
+        for dim, size in zip(spec.shape, shapes[spec.name], strict=True)
+        if isinstance(dim, str)
+    }
+
+
+def _free_sizes(name: str, facts: GraphFacts, manifest: Manifest) -> dict[str, int | None]:
+    """Return for each free dimension the size that graph `name` has there; None is the batch."""
+    required, optional, _ = graph_tensors(name, manifest.model)
+    expected = {spec.name: spec.shape for spec in (*required, *optional)}
+    sizes: dict[str, int | None] = {}
+    for spec in facts.inputs:
+        for dim, want in zip(spec.shape, expected[spec.name], strict=True):
+            if isinstance(dim, int):
+                continue
+            size = want if isinstance(want, int) else None
+            if sizes.setdefault(dim, size) != size:
+                raise BundleError(
+                    f"graph {name!r}: the free dimension {dim!r} of {spec.name} would have to be "
+                    "of two sizes; export the bundle again"
+                )
+    return sizes

@@ -1,0 +1,204 @@
+"""Compile one ONNX file into a plan, with TensorRT or TensorRT-RTX, by one path."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from lvdm_engines.backends.profiles import shape_at
+from lvdm_engines.contract import difference
+from lvdm_engines.errors import BackendError, ExportError
+from lvdm_engines.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lvdm_engines.backends.library import Library
+    from lvdm_engines.manifest import GraphFacts
+    from lvdm_engines.plan_facts import PlanOptions, Profile
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a build is: step `done` of `of` in a phase, which may lie inside another."""
+
+    phase: str
+    inside: str | None
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to compile; `name` stands in messages."""
+
+    name: str
+    path: Path
+    facts: GraphFacts
+    profiles: tuple[Profile, ...]
+    options: PlanOptions
+
+
+def compile_plan(job: Job, library: Library, progress: Callable[[Step], None] | None = None) -> Any:
+    """Return a plan as bytes-like; the network is strongly typed: precision lies in the graph.
+
+    Raises ExportError for a graph that the library cannot parse or compile, DeviceMemoryError when
+    memory runs out, and whatever `progress` raises, an interrupt included.
+    """
+    trt = library.trt
+    library.errors.clear()
+    builder = trt.Builder(library.logger)
+    if builder is None:
+        raise library.failure(f"{job.name}: no builder", BackendError)
+    strong = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(strong)
+    parser = _parse(job, library, network)
+    _check_network(job, library, network)
+    config = _config(job, library, builder)
+    monitor = make_monitor(trt, progress)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    del parser  # the network refers to weights that the parser holds
+    if monitor.error is not None:
+        raise monitor.error
+    if plan is None:
+        raise library.failure(
+            f"{job.name}: {library.name} cannot compile {job.path.name}", ExportError
+        )
+    return plan
+
+
+def _parse(job: Job, library: Library, network: Any) -> Any:
+    parser = library.trt.OnnxParser(network, library.logger)
+    if parser.parse_from_file(str(job.path)):
+        return parser
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    told = [
+        f"node {error.node_name()!r} ({error.node_operator()}): {' '.join(error.desc().split())}"
+        for error in errors
+    ]
+    why = told[0] if told else "the parser gives no reason"
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    raise ExportError(
+        f"{job.name}: {library.name} {library.version} cannot read {job.path.name}: {why}{more}; "
+        "export the bundle again, or use --backend cuda"
+    )
+
+
+def _check_network(job: Job, library: Library, network: Any) -> None:
+    """Refuse a network whose tensors are not the declared ones."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    problem = difference("input", specs_of(library, inputs), job.facts.inputs)
+    problem = problem or difference("output", specs_of(library, outputs), job.facts.outputs)
+    if problem:
+        raise ExportError(
+            f"{job.name}: {job.path.name} is not what the manifest declares: {problem}; "
+            "export the bundle again"
+        )
+
+
+def specs_of(library: Library, tensors: list[Any]) -> list[TensorSpec]:
+    """Describe network tensors in the manifest's words; -1 is a free size."""
+    return [
+        TensorSpec(
+            tensor.name,
+            cast("Any", library.dtype(tensor.dtype)),
+            tuple(size if size >= 0 else "?" for size in tensor.shape),
+        )
+        for tensor in tensors
+    ]
+
+
+def _config(job: Job, library: Library, builder: Any) -> Any:
+    trt, options = library.trt, job.options
+    config = builder.create_builder_config()
+    for profile in job.profiles:
+        config.add_optimization_profile(_native_profile(job, library, builder, profile))
+    config.builder_optimization_level = options.level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector
+    config.max_aux_streams = 0  # one stream: simplest to capture, least memory
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if options.refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if library.portable:
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # so that runs can be captured
+        _aim(library, config, options)
+    elif options.targets:
+        raise BackendError(f"{library.name} compiles for the GPU at hand; leave --target out")
+    if options.version_compatible:
+        if library.portable:
+            raise BackendError(
+                f"{library.name} has no version-compatible plans; leave --version-compatible out"
+            )
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        # a plan with the lean runtime inside is host code, which our loader refuses to run
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    return config
+
+
+def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) -> Any:
+    native = builder.create_optimization_profile()
+    for spec in job.facts.inputs:
+        shapes = [shape_at(spec, profile, which) for which in ("min", "opt", "max")]
+        try:
+            native.set_shape(spec.name, *shapes)
+        except ValueError as err:
+            raise library.failure(f"{job.name}: input {spec}: {err}", ExportError) from err
+    return native
+
+
+def _aim(library: Library, config: Any, options: PlanOptions) -> None:
+    """Set the compute capabilities to compile for; the library has its own default."""
+    known = {
+        f"{n[2:-1]}.{n[-1]}": value
+        for n, value in library.trt.ComputeCapability.__members__.items()
+        if n.startswith("SM")
+    }
+    for target in options.targets:
+        if target not in known:
+            raise BackendError(
+                f"got target {target!r}, expected compute capabilities out of "
+                f"{', '.join(known)} for {library.name} {library.version}"
+            )
+    if options.targets:
+        config.num_compute_capabilities = len(options.targets)
+    for index, target in enumerate(options.targets):
+        config.set_compute_capability(known[target], index)
+
+
+def make_monitor(trt: Any, progress: Callable[[Step], None] | None) -> Any:
+    """Return a monitor that hands steps to `progress` and stops the build where that raises."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the library has no types
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.error: BaseException | None = None
+            self._phases: dict[str, tuple[str | None, int]] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = (parent_phase or None, num_steps)
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return self.error is None  # False ends the build
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._phases.pop(phase_name, None)
+
+        def _tell(self, phase: str, done: int) -> None:
+            if progress is None or self.error is not None:
+                return
+            inside, of = self._phases.get(phase, (None, done))
+            try:
+                progress(Step(phase, inside, done, of))
+            except BaseException as err:  # noqa: BLE001 - must not unwind through the library
+                self.error = err
+
+    return Monitor()
