@@ -1,0 +1,202 @@
+"""What the caller asks, and what it means for one model.
+
+`GenerateOptions` is the request: None means the model's own value. `resolve` turns it into
+`Settings`, in which everything is concrete. Knows the manifest; nothing of sessions or files.
+"""
+
+import math
+from typing import Any, Literal
+
+import msgspec
+
+from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import Defaults, Manifest, Preset, Sampler
+from lvdm_rt.noise import MAX_SEED
+
+Mode = Literal["hierarchical", "autoregressive", "short"]
+
+MODES: tuple[Mode, ...] = ("hierarchical", "autoregressive", "short")
+SAMPLERS: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmpp_2m")
+PRESETS = {
+    "paper": Preset(sampler="ddpm"),
+    "balanced": Preset(sampler="ddim", steps=50, eta=1.0),
+    "fast": Preset(sampler="dpmpp_2m", steps=15),
+}
+STEPS = {"ddim": 50, "dpmpp_2m": 15}  # of a sampler that is chosen without a number
+MAX_FRAMES = 10_000_000  # two weeks at 8 frames per second
+MAX_VIDEOS = 1_000_000
+MAX_BATCH = 4096
+NO_LEVEL = -1  # the condition is not perturbed
+
+
+class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request for videos; None means what the model's manifest says.
+
+    `frames` counts new frames of each video; `first_video` numbers the first of `videos`, so that
+    workers can share one job; `batch_size` is the number of clips in one network call (guidance
+    doubles its rows); `overlap` is in latents; `noise_level` -1 leaves the condition unperturbed;
+    `exact` makes results bit-identical however clips are grouped.
+    """
+
+    frames: int = 64
+    seed: int = 0
+    videos: int = 1
+    first_video: int = 0
+    mode: Mode | None = None
+    preset: str | None = None
+    sampler: Sampler | None = None
+    steps: int | None = None
+    eta: float | None = None
+    guidance: float | None = None
+    noise_level: int | None = None
+    batch_size: int | None = None
+    overlap: int | None = None
+    fps: float | None = None
+    exact: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request with every value filled in; see `GenerateOptions`."""
+
+    frames: int
+    seed: int
+    videos: int
+    first_video: int
+    mode: Mode
+    sampler: Sampler
+    steps: int
+    eta: float
+    guidance: float
+    noise_level: int
+    batch_size: int
+    overlap: int
+    fps: float
+    exact: bool
+
+
+def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
+    """Fill in the model's own values and check that the request can be met.
+
+    Raises OptionsError for a value out of range, a contradiction, or something that the model
+    does not have.
+    """
+    model = manifest.model
+    _check_counts(options)
+    mode = options.mode or _default_mode(manifest)
+    _one_of("mode", mode, MODES)
+    preset = _preset(options.preset, manifest)
+    sampler, steps, eta = _sampling(options, preset, manifest)
+    guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
+    if not math.isfinite(guidance) or abs(guidance) > 1000:
+        raise OptionsError(f"got guidance {guidance}, expected a number; 0 turns it off")
+    overlap = _first(options.overlap, min(1, model.decode_window - 1))
+    _in_range("overlap", overlap, 0, model.decode_window // 2)
+    fps = _first(options.fps, manifest.defaults.fps)
+    if not 0 < fps <= 1000:
+        raise OptionsError(f"got fps {fps}, expected more than 0 and at most 1000")
+    return Settings(
+        frames=options.frames,
+        seed=options.seed,
+        videos=options.videos,
+        first_video=options.first_video,
+        mode=mode,
+        sampler=sampler,
+        steps=steps,
+        eta=eta,
+        guidance=0.0 if mode == "short" else guidance,
+        noise_level=_noise_level(options, preset, manifest),
+        batch_size=_first(options.batch_size, 4),
+        overlap=overlap,
+        fps=fps,
+        exact=options.exact,
+    )
+
+
+def _check_counts(options: GenerateOptions) -> None:
+    _in_range("frames", options.frames, 1, MAX_FRAMES)
+    _in_range("seed", options.seed, 0, MAX_SEED)
+    _in_range("videos", options.videos, 1, MAX_VIDEOS)
+    _in_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
+    if options.batch_size is not None:
+        _in_range("batch_size", options.batch_size, 1, MAX_BATCH)
+    if options.mode == "short" and options.guidance:
+        raise OptionsError(
+            f"got guidance {options.guidance} in mode short, which has nothing to be guided by; "
+            "leave it out or choose another mode"
+        )
+
+
+def _default_mode(manifest: Manifest) -> Mode:
+    if "predict" not in manifest.graphs:
+        return "short"
+    return "hierarchical" if "interpolate" in manifest.graphs else "autoregressive"
+
+
+def _preset(name: str | None, manifest: Manifest) -> Preset:
+    presets = PRESETS | manifest.defaults.presets
+    if name is None:
+        return Preset()
+    _one_of("preset", name, tuple(presets))
+    return presets[name]
+
+
+def _sampling(
+    options: GenerateOptions, preset: Preset, manifest: Manifest
+) -> tuple[Sampler, int, float]:
+    """Return sampler, steps and eta; a sampler brings its own numbers unless some are asked."""
+    trained = manifest.model.schedule.steps
+    defaults = manifest.defaults
+    if options.sampler and preset.sampler and options.sampler != preset.sampler:
+        raise OptionsError(
+            f"got sampler {options.sampler!r} with preset {options.preset!r}, which is "
+            f"{preset.sampler}; leave one of them out"
+        )
+    sampler: Sampler = _first(options.sampler, preset.sampler, defaults.sampler)
+    _one_of("sampler", sampler, SAMPLERS)
+    if sampler != defaults.sampler:
+        defaults = Defaults(sampler=sampler, steps=min(STEPS.get(sampler, trained), trained))
+    steps = _first(options.steps, preset.steps, defaults.steps)
+    _in_range("steps", steps, 1, trained)
+    if sampler == "ddpm":
+        if options.steps not in (None, trained):
+            raise OptionsError(
+                f"got steps {options.steps} with sampler ddpm, which takes all {trained} steps of "
+                "the schedule; leave steps out or choose ddim or dpmpp_2m"
+            )
+        steps = trained
+    if options.eta is not None and sampler != "ddim":
+        raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
+    eta = _first(options.eta, preset.eta, defaults.eta) if sampler == "ddim" else 0.0
+    if not 0 <= eta <= 1:
+        raise OptionsError(f"got eta {eta}, expected 0 (deterministic) to 1 (ancestral)")
+    return sampler, steps, eta
+
+
+def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -> int:
+    levels = manifest.model.noise_levels
+    wanted = options.noise_level
+    if levels is None:
+        if wanted not in (None, NO_LEVEL):
+            raise OptionsError(
+                f"got noise_level {wanted}, but {manifest.name} was not trained with perturbed "
+                "conditions; leave it out"
+            )
+        return NO_LEVEL
+    level = _first(wanted, preset.noise_level, manifest.defaults.noise_level, NO_LEVEL)
+    _in_range("noise_level", level, NO_LEVEL, levels - 1)
+    return int(level)
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is not None."""
+    return next(value for value in values if value is not None)
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionsError(f"got {name} {value!r}, expected a whole number from {low} to {high}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionsError(f"got {name} {value!r}, expected one of {', '.join(known)}")
