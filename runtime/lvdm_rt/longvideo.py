@@ -1,0 +1,183 @@
+"""Which clips make a long video, and in which order: pure arithmetic.
+
+Positions count latents: the first new one is 0, latents of a condition video lie before it
+(-1 is the last). Keyframe k lies at position k * stride + offset, where the offset is stride - 1
+if the video continues a condition (whose last latent is keyframe -1) and 0 if not. Gap k is what
+lies between keyframes k - 1 and k. Nothing here grows with the length of the video.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lvdm_engines.errors import PlanError
+from lvdm_engines.manifest import ModelFacts
+from lvdm_rt.noise import Site, Stage
+from lvdm_rt.options import Mode
+
+
+class Clip(NamedTuple):
+    """One window of a network: new keyframes from `first` on, after `given` known ones."""
+
+    first: int
+    new: int
+    given: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The clips of one video.
+
+    `frames` are delivered, `latents` sampled (at least as many, so that decode windows fit);
+    `given` latents of the condition are kept: `given_keys` of them at keyframe distance for the
+    first clip, and `lead` of them for the first decode window.
+    """
+
+    frames: int
+    latents: int
+    stage: Stage
+    clip: int
+    condition: int
+    stride: int
+    given_keys: int
+    lead: int
+
+    @property
+    def given(self) -> int:
+        """Latents of the condition that are needed, counted from its end."""
+        span = (self.given_keys - 1) * self.stride + 1 if self.given_keys else 0
+        return max(span, self.lead)
+
+    @property
+    def keys(self) -> int:
+        """Keyframes to sample; some of the last clip may be left over."""
+        return max(0, -((self._offset - self.latents + 1) // self.stride)) + 1
+
+    @property
+    def clips(self) -> int:
+        """Clips in the chain of keyframes."""
+        rest = self.keys - (self.clip - self.given_keys)
+        return 1 + max(0, -(-rest // (self.clip - self.condition)))
+
+    @property
+    def gaps(self) -> range:
+        """The gaps to infill, each named by the keyframe at its end."""
+        if self.stride == 1:
+            return range(0)
+        return range(0 if self.given_keys else 1, self.keys)
+
+    @property
+    def _offset(self) -> int:
+        return self.stride - 1 if self.given_keys else 0
+
+    def position(self, key: int) -> int:
+        """Return the position of a keyframe."""
+        return key * self.stride + self._offset
+
+    def chain(self, index: int) -> Clip:
+        """Return clip `index` of the chain of keyframes."""
+        start = self.clip - self.given_keys  # new keyframes of the first clip
+        if index == 0:
+            return Clip(0, start, self.given_keys)
+        new = self.clip - self.condition
+        return Clip(start + (index - 1) * new, new, self.condition)
+
+
+class Job(NamedTuple):
+    """Clips of one kind that do not depend on each other: one batch."""
+
+    stage: Stage
+    sites: tuple[Site, ...]
+
+
+def plan(
+    frames: int, model: ModelFacts, mode: Mode = "hierarchical", overlap: int = 0, given: int = 0
+) -> Plan:
+    """Plan a video of `frames` new frames after `given` latents of a condition video.
+
+    The number of latents is rounded up to whole decode windows that share `overlap` latents, so
+    that every window is decoded at the length it was trained for.
+
+    Raises PlanError if the model cannot make such a video.
+    """
+    per_latent, window = model.frames_per_latent, model.decode_window
+    needed = -(-frames // per_latent)
+    lead = min(overlap, given)
+    windows = max(1, -((overlap - lead - needed) // (window - overlap)))
+    latents = windows * (window - overlap) + overlap - lead
+    if mode == "short":
+        return _short(frames, needed, latents, model, given)
+    if model.predict is None:
+        raise PlanError(f"mode {mode} needs a predict graph, which this bundle has not; use short")
+    if mode == "hierarchical" and model.interpolate is None:
+        raise PlanError("mode hierarchical needs an interpolate graph; use mode autoregressive")
+    stride = model.predict.stride if mode == "hierarchical" else 1
+    return Plan(
+        frames=frames,
+        latents=latents,
+        stage=Stage.PREDICT,
+        clip=model.predict.clip,
+        condition=model.predict.condition,
+        stride=stride,
+        given_keys=min(model.predict.condition, -(-given // stride)),
+        lead=lead,
+    )
+
+
+def _short(frames: int, needed: int, latents: int, model: ModelFacts, given: int) -> Plan:
+    if model.short is None:
+        raise PlanError("mode short needs a short graph, which this bundle has not")
+    longest = model.short.clip * model.frames_per_latent
+    if needed > model.short.clip:
+        raise PlanError(
+            f"got {frames} frames in mode short, which makes at most {longest}; "
+            "ask for fewer or use mode hierarchical with a bundle that has it"
+        )
+    if given:
+        raise PlanError("mode short cannot continue a video; use hierarchical or autoregressive")
+    clip = model.short.clip
+    return Plan(
+        frames=frames,
+        latents=min(latents, clip),
+        stage=Stage.SHORT,
+        clip=clip,
+        condition=0,
+        stride=1,
+        given_keys=0,
+        lead=0,
+    )
+
+
+def needed_condition(model: ModelFacts, mode: Mode, overlap: int) -> int:
+    """Return how many latents of a condition video can matter, at least one decode window."""
+    if mode == "short" or model.predict is None:
+        return model.decode_window
+    stride = model.predict.stride if mode == "hierarchical" else 1
+    span = (model.predict.condition - 1) * stride + 1
+    return max(span, overlap, model.decode_window)
+
+
+def jobs(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
+    """Yield the batches of all videos; each needs only what came before it.
+
+    Groups of up to `batch_size` videos advance together. Gaps are infilled as soon as the first
+    keyframes exist, then whenever they fill a batch. The grouping depends on nothing but the
+    arguments, so that a resumed run calls the networks in the same batches.
+    """
+    for start in range(0, len(videos), batch_size):
+        yield from _group(plan, videos[start : start + batch_size], batch_size)
+
+
+def _group(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
+    pending: deque[Site] = deque()
+    for index in range(plan.clips):
+        yield Job(plan.stage, tuple(Site(video, plan.stage, index) for video in videos))
+        clip = plan.chain(index)
+        for gap in range(clip.first, clip.first + clip.new):
+            if gap in plan.gaps:
+                pending.extend(Site(video, Stage.INFILL, gap) for video in videos)
+        at_once = 1 if index in (0, plan.clips - 1) else batch_size
+        while len(pending) >= at_once:
+            size = min(batch_size, len(pending))
+            yield Job(Stage.INFILL, tuple(pending.popleft() for _ in range(size)))
