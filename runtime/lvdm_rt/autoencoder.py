@@ -1,0 +1,123 @@
+"""The encoder and decoder graphs, called one window at a time.
+
+One window per call: the decoder is the largest user of memory, and so no batch can change how
+its kernels round.
+"""
+
+from collections.abc import Generator, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError, PlanError
+from lvdm_engines.manifest import Manifest
+from lvdm_engines.session import Session
+from lvdm_rt.codec import WindowedDecoder, encode_windows
+
+Frames = NDArray[np.uint8]
+Latents = NDArray[np.float32]
+
+
+class Autoencoder:
+    """Frames (f, h, w, 3) to latents (c, t, h', w') and back, at any length."""
+
+    def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
+        self.manifest = manifest
+        self._model = manifest.model
+        self._sessions = dict(sessions)
+
+    @property
+    def overlap(self) -> int:
+        """Latents that neighbouring windows share unless asked otherwise."""
+        return min(1, self._model.decode_window // 2)
+
+    def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
+        """Encode frames uint8 (f, h, w, 3) of any number into latents (c, ceil(f / per), h', w').
+
+        Raises OptionsError for other frames than the model's, PlanError without an encoder,
+        NumericsError if the latents are not finite.
+        """
+        self.check_frames(frames)
+        latents = encode_windows(
+            frames,
+            self._encode_window,
+            self._model.decode_window,
+            self.overlap if overlap is None else overlap,
+            self._model.frames_per_latent,
+        )
+        if not np.isfinite(latents).all():
+            raise NumericsError("the encoder returned NaN or infinity; check the bundle")
+        return latents
+
+    def decode(
+        self, latents: Latents | Iterable[Latents], overlap: int | None = None
+    ) -> Generator[Frames, None, None]:
+        """Yield the frames of latents (c, t, h', w'), given whole or in pieces that follow.
+
+        Raises OptionsError for other latents than the model's, PlanError without a decoder.
+        """
+        decoder = self.decoder(self.overlap if overlap is None else overlap)
+        for piece in [latents] if isinstance(latents, np.ndarray) else latents:
+            self._check_latents(piece)
+            yield from decoder.push(piece)
+        yield from (frames for frames in decoder.finish() if len(frames))
+
+    def decoder(self, overlap: int) -> WindowedDecoder:
+        """Return a decoder for one video."""
+        model = self._model
+        return WindowedDecoder(
+            self._decode_window, model.decode_window, overlap, model.frames_per_latent
+        )
+
+    def check_frames(self, frames: Frames) -> None:
+        """Raise OptionsError unless frames are uint8 (f, h, w, 3) of the model's size, f ≥ 1."""
+        size = (*self._model.frame_size, 3)
+        got = f"{frames.dtype} {frames.shape}"
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size:
+            raise OptionsError(
+                f"got frames {got}, expected uint8 (f, {size[0]}, {size[1]}, 3); "
+                "crop and resize them first"
+            )
+        if len(frames) == 0:
+            raise OptionsError(f"got frames {got}, expected at least one frame")
+
+    def session(self, graph: str) -> Session:
+        """Return the session of a graph. Raises PlanError if there is none."""
+        if graph not in self._sessions:
+            raise PlanError(
+                f"{self.manifest.name} has no {graph} graph; export the bundle again with it"
+            )
+        return self._sessions[graph]
+
+    def _check_latents(self, latents: Latents) -> None:
+        facts = self._model.latent
+        shape = latents.shape
+        if len(shape) != 4 or (shape[0], *shape[2:]) != (facts.channels, *facts.size):
+            raise OptionsError(
+                f"got latents {shape}, expected ({facts.channels}, t, "
+                f"{facts.size[0]}, {facts.size[1]})"
+            )
+
+    def _encode_window(self, frames: Frames) -> Latents:
+        try:
+            out = self.session("encoder").run({"frames": np.ascontiguousarray(frames[None])})
+        except DeviceMemoryError as err:
+            raise _does_not_fit("encoded", err) from err
+        latents: Latents = out["latents"][0]
+        return latents
+
+    def _decode_window(self, latents: Latents) -> Frames:
+        feeds = {"latents": np.ascontiguousarray(latents[None])}
+        try:
+            out = self.session("decoder").run(feeds)
+        except DeviceMemoryError as err:
+            raise _does_not_fit("decoded", err) from err
+        frames: Frames = out["frames"][0]
+        return frames
+
+
+def _does_not_fit(what: str, err: DeviceMemoryError) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f"out of memory while one window was {what} ({err}); close other programs, lower the "
+        "batch size or use another backend"
+    )

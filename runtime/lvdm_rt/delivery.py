@@ -1,0 +1,73 @@
+"""The decoding half of the pipeline: latents of several videos in, their frames out."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_rt.codec import WindowedDecoder
+from lvdm_rt.denoise import LatentChunk
+from lvdm_rt.longvideo import Plan
+
+Frames = NDArray[np.uint8]
+Latents = NDArray[np.float32]
+
+
+class Chunk(NamedTuple):
+    """Consecutive frames (f, h, w, 3) of one video; `start` is the index of the first."""
+
+    video: int
+    start: int
+    frames: Frames
+
+
+@dataclass
+class _Delivery:
+    """One video on its way: `skip` frames of the condition come first, `left` are to be given."""
+
+    decoder: WindowedDecoder
+    skip: int
+    left: int
+
+    def cut(self, pieces: Iterable[Frames]) -> Iterator[Frames]:
+        for frames in pieces:
+            new = frames[self.skip :][: self.left]
+            self.skip -= min(self.skip, len(frames))
+            self.left -= len(new)
+            if len(new):
+                yield new
+
+
+def deliver(
+    plan: Plan,
+    latents: Generator[LatentChunk, None, None],
+    new_decoder: Callable[[], WindowedDecoder],
+    before: Latents | None,
+) -> Generator[Chunk, None, None]:
+    """Decode videos as their latents come and yield exactly `plan.frames` frames of each.
+
+    `before` holds the latents (c, plan.lead, h, w) of the condition that the first window shares
+    with the new ones, so that there is no seam; their own frames are not yielded.
+    """
+    videos: dict[int, _Delivery] = {}
+    with closing(latents):
+        for video, start, z in latents:
+            ended = start + z.shape[1] >= plan.latents
+            if video not in videos:
+                decoder = new_decoder()
+                videos[video] = _Delivery(decoder, plan.lead * decoder.per_latent, plan.frames)
+                if before is not None:
+                    z = np.concatenate([before, z], axis=1)  # noqa: PLW2901 - the same video
+            state = videos[video]
+            yield from _chunks(plan, video, state, state.decoder.push(z))
+            if ended:
+                yield from _chunks(plan, video, state, state.decoder.finish())
+                del videos[video]
+
+
+def _chunks(plan: Plan, video: int, state: _Delivery, pieces: Iterable[Frames]) -> Iterator[Chunk]:
+    for frames in state.cut(pieces):
+        yield Chunk(video, plan.frames - state.left - len(frames), frames)

@@ -1,0 +1,109 @@
+"""Calls of one denoiser: only the inputs it has, batches that fit, results that are numbers."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.errors import DeviceMemoryError, NumericsError
+from lvdm_engines.session import Session
+from lvdm_rt.noise import Site
+
+_log = logging.getLogger(__name__)
+
+Array = NDArray[np.float32]
+Feeds = Mapping[str, NDArray[np.generic]]
+
+EXACT_ROWS = 2  # a clip and its unconditional twin
+
+
+class Network:
+    """A denoiser session that takes any number of rows.
+
+    With `exact` every call has EXACT_ROWS rows, the last ones padding if need be, so that no
+    kernel can round differently because of how clips are grouped. Without it all rows go in one
+    call; if that does not fit into memory, the batch is halved, once, for good.
+    """
+
+    def __init__(self, session: Session, *, exact: bool) -> None:
+        self._session = session
+        self._names = [spec.name for spec in session.inputs]
+        self._exact = exact
+        self._most: int | None = EXACT_ROWS if exact else None  # rows per call
+
+    def __call__(self, feeds: Feeds) -> Array:
+        """Run one batch and return `eps`.
+
+        Raises DeviceMemoryError, SessionError.
+        """
+        feeds = {name: feeds[name] for name in self._names if name in feeds}
+        rows = len(feeds["latents"])
+        try:
+            return self._run(feeds, rows)
+        except DeviceMemoryError as err:
+            most = self._most or rows
+            if self._exact or min(most, rows) == 1:
+                raise _too_small(most, err) from err
+            self._most = min(most, rows) // 2
+            _log.warning("out of memory at %d rows per call; going on with %d", rows, self._most)
+        try:
+            return self._run(feeds, rows)
+        except DeviceMemoryError as err:
+            raise _too_small(self._most, err) from err
+
+    def _run(self, feeds: Feeds, rows: int) -> Array:
+        most = self._most or rows
+        parts = [self._call(feeds, start, most) for start in range(0, rows, most)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _call(self, feeds: Feeds, start: int, most: int) -> Array:
+        part = {name: array[start : start + most] for name, array in feeds.items()}
+        rows = len(part["latents"])
+        if self._exact and rows < most:
+            part = {
+                name: np.concatenate([array, np.repeat(array[-1:], most - rows, axis=0)])
+                for name, array in part.items()
+            }
+        out: Array = self._session.run(part)["eps"]
+        return out[:rows]
+
+
+def checked(
+    eps: Callable[[Array, int], Array], sites: Sequence[Site], steps: int
+) -> Callable[[Array, int], Array]:
+    """Return `eps` which names the clip and the step if its result is not finite.
+
+    The returned function raises NumericsError.
+    """
+    step = 0
+
+    def call(x: Array, t: int) -> Array:
+        nonlocal step
+        step += 1
+        out = eps(x, t)
+        if not np.isfinite(out).all():
+            where = f"step {step} of {steps} (t = {t}), {name_bad(out, sites)}"
+            raise NumericsError(
+                f"{where}: the network returned NaN or infinity; check the bundle with "
+                "lvdm-export verify, or use its fp32 graphs"
+            )
+        return out
+
+    return call
+
+
+def name_bad(rows: Array, sites: Sequence[Site]) -> str:
+    """Name the clip of the first row that is not finite."""
+    bad = ~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    site = sites[int(bad.argmax())]
+    return f"{site.stage} clip {site.clip} of video {site.video}"
+
+
+def _too_small(rows: int, err: DeviceMemoryError) -> DeviceMemoryError:
+    advice = (
+        "lower the batch size"
+        if rows > EXACT_ROWS
+        else "close other programs, or use a smaller model or another backend"
+    )
+    return DeviceMemoryError(f"out of memory with {rows} rows in a network call ({err}); {advice}")

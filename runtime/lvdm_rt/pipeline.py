@@ -1,0 +1,243 @@
+"""From options to frames: sampling and decoding side by side, in bounded memory.
+
+    keyframes → infill → (queue) → decode windows → blend → (queue) → the caller
+
+The two halves run in threads of their own; closing the iterator stops and joins them.
+"""
+
+import weakref
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import Manifest
+from lvdm_engines.session import Session, open_sessions
+from lvdm_rt.ahead import run_ahead
+from lvdm_rt.autoencoder import Autoencoder
+from lvdm_rt.delivery import Chunk, deliver
+from lvdm_rt.denoise import LatentChunk, Run, sample
+from lvdm_rt.network import Network
+from lvdm_rt.noise import philox
+from lvdm_rt.options import GenerateOptions, Settings, resolve
+from lvdm_rt.progress import Counter, Progress, ProgressCallback
+from lvdm_rt.request import DENOISER, Request, needed_frames, prepare
+from lvdm_rt.workdir import WorkDir
+
+__all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
+
+Frames = NDArray[np.uint8]
+Latents = NDArray[np.float32]
+
+T = TypeVar("T")
+
+LATENTS_AHEAD = 4  # chunks of latents that may wait for the decoder
+FRAMES_AHEAD = 2  # decoded windows that may wait for the caller
+
+
+class Pipeline:
+    """A model that is ready to generate; a context manager.
+
+    `Pipeline.open` opens a bundle and closes its sessions in the end; sessions that are passed in
+    stay the caller's. Several iterators may run at once if the sessions allow it.
+    """
+
+    def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
+        self._manifest = manifest
+        self._autoencoder = Autoencoder(manifest, sessions)
+        self._owned = ExitStack()
+        self._streams: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+    @classmethod
+    def open(cls, bundle: str | Path = "sky-tiny", backend: str = "auto") -> Self:
+        """Open a bundle, a directory or the name of a built-in one, on a backend.
+
+        Raises BundleError, BackendError.
+        """
+        found = load_bundle(bundle)
+        graphs = [name for name in found.manifest.graphs if name != "text_encoder"]
+        sessions = open_sessions(found, graphs, backend)
+        pipeline = cls(found.manifest, sessions)
+        for session in sessions.values():
+            pipeline._owned.callback(session.close)
+        return pipeline
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model says about itself."""
+        return self._manifest
+
+    def close(self) -> None:
+        """Stop iterators that still run and close the sessions that `open` opened."""
+        for stream in list(self._streams):
+            stream.close()
+        self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def settings(self, options: GenerateOptions) -> Settings:
+        """Return the options with the model's own values filled in. Raises OptionsError."""
+        return resolve(options, self._manifest)
+
+    def condition_frames(self, options: GenerateOptions) -> int:
+        """Return how many of the last frames of a condition video can matter."""
+        return needed_frames(self._manifest.model, self.settings(options))
+
+    def stream(
+        self,
+        options: GenerateOptions,
+        *,
+        condition: Frames | None = None,
+        work: Path | None = None,
+        resume: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Generator[Frames, None, None]:
+        """Yield the frames of one video, uint8 (f, h, w, 3), in order, while it is sampled.
+
+        Closing the iterator cancels the run. For several videos, the arguments and what is raised
+        see `stream_videos`.
+        """
+        if options.videos != 1:
+            raise OptionsError(f"got videos {options.videos}, expected 1; use stream_videos")
+        chunks = self.stream_videos(
+            options, condition=condition, work=work, resume=resume, progress=progress
+        )
+        return self._watched(_frames_only(chunks))
+
+    def stream_videos(
+        self,
+        options: GenerateOptions,
+        *,
+        condition: Frames | None = None,
+        work: Path | None = None,
+        resume: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Generator[Chunk, None, None]:
+        """Yield chunks of several videos; up to `batch_size` of them take turns.
+
+        `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
+        yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
+        left there is not sampled again, and frames start from the first one all the same.
+        `progress` is called from the threads that work, one call at a time.
+
+        Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
+        SessionError and whatever `progress` raises.
+        """
+        request = prepare(self._autoencoder, options, condition, work, resume=resume)
+        return self._watched(self._stream(request, progress))
+
+    def sample_latents(
+        self,
+        options: GenerateOptions,
+        *,
+        condition: Frames | None = None,
+        work: Path | None = None,
+        resume: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Generator[LatentChunk, None, None]:
+        """Yield latents instead of frames, in the calling thread; see `stream_videos`.
+
+        A video ends with the latents of a whole decode window, which can be more than `frames`.
+        """
+        request = prepare(self._autoencoder, options, condition, work, resume=resume)
+        return self._watched(self._latents(request, progress))
+
+    def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
+        """Encode frames uint8 (f, h, w, 3) into latents float32 (c, ceil(f / per latent), h', w').
+
+        Long videos are encoded in windows that share `overlap` latents, blended.
+
+        Raises OptionsError for frames of another size, PlanError without an encoder.
+        """
+        return self._autoencoder.encode(frames, overlap)
+
+    def decode(
+        self, latents: Latents | Iterable[Latents], overlap: int | None = None
+    ) -> Generator[Frames, None, None]:
+        """Yield the frames of latents (c, t, h', w'), or of an iterable of consecutive pieces.
+
+        Raises OptionsError for latents of another shape, PlanError without a decoder.
+        """
+        return self._autoencoder.decode(latents, overlap)
+
+    def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> Run:
+        settings = request.settings
+        given: Latents | None = None
+        if request.condition is not None:
+            latents = self.encode(request.condition, settings.overlap)
+            given = latents[:, latents.shape[1] - request.plan.given :]
+        networks = {
+            stage: Network(self._autoencoder.session(DENOISER[stage]), exact=settings.exact)
+            for stage in request.stages
+        }
+        return Run(
+            model=self._manifest.model,
+            settings=settings,
+            plan=request.plan,
+            networks=networks,
+            noise=philox(settings.seed),
+            condition=given,
+            work=work,
+            step=counter.step,
+        )
+
+    def _latents(
+        self, request: Request, progress: ProgressCallback | None
+    ) -> Generator[LatentChunk, None, None]:
+        counter = request.counter(progress)
+        with ExitStack() as stack:
+            yield from sample(self._run(request, counter, self._work(request, stack)))
+
+    def _stream(
+        self, request: Request, progress: ProgressCallback | None
+    ) -> Generator[Chunk, None, None]:
+        counter = request.counter(progress)
+        with ExitStack() as stack:
+            run = self._run(request, counter, self._work(request, stack))
+            latents = run_ahead(sample(run), LATENTS_AHEAD, counter.stop)
+            chunks = deliver(
+                request.plan,
+                latents,
+                lambda: self._autoencoder.decoder(request.settings.overlap),
+                run.lead,
+            )
+            yield from run_ahead(_counted(chunks, counter), FRAMES_AHEAD, counter.stop)
+
+    def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
+        if request.work is None:
+            return None
+        return stack.enter_context(WorkDir(request.work, request.identity, resume=request.resume))
+
+    def _watched(self, stream: Generator[T, None, None]) -> Generator[T, None, None]:
+        self._streams.add(stream)
+        return stream
+
+
+def _frames_only(chunks: Generator[Chunk, None, None]) -> Generator[Frames, None, None]:
+    with closing(chunks):
+        for chunk in chunks:
+            yield chunk.frames
+
+
+def _counted(
+    chunks: Generator[Chunk, None, None], counter: Counter
+) -> Generator[Chunk, None, None]:
+    with closing(chunks):
+        for chunk in chunks:
+            counter.decoded(len(chunk.frames))
+            yield chunk

@@ -1,0 +1,48 @@
+"""How far a run is, and the place where it notices that it should stop."""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lvdm_rt.ahead import Cancelled
+
+
+class Progress(NamedTuple):
+    """How far a run is, over all its videos: sampler steps of clips, and decoded frames."""
+
+    steps: int
+    total_steps: int
+    frames: int
+    total_frames: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+class Counter:
+    """Counts what several threads do and reports it, one report at a time."""
+
+    def __init__(
+        self, total_steps: int, total_frames: int, report: ProgressCallback | None
+    ) -> None:
+        self.stop = threading.Event()
+        self._now = Progress(0, total_steps, 0, total_frames)
+        self._report = report
+        self._lock = threading.Lock()
+
+    def step(self, clips: int) -> None:
+        """Count one sampler step of `clips` clips. Raises Cancelled if the run should stop."""
+        self._count(steps=clips, frames=0)
+
+    def decoded(self, frames: int) -> None:
+        """Count decoded frames. Raises Cancelled if the run should stop."""
+        self._count(steps=0, frames=frames)
+
+    def _count(self, steps: int, frames: int) -> None:
+        if self.stop.is_set():
+            raise Cancelled
+        with self._lock:
+            now = self._now
+            self._now = now._replace(steps=now.steps + steps, frames=now.frames + frames)
+            if self._report is not None:
+                self._report(self._now)

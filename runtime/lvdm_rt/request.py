@@ -1,0 +1,126 @@
+"""A request that was checked against the model: everything that can fail before the first call."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.errors import PlanError
+from lvdm_engines.manifest import Manifest, ModelFacts
+from lvdm_rt.autoencoder import Autoencoder
+from lvdm_rt.denoise import sampler_calls
+from lvdm_rt.longvideo import Plan, needed_condition, plan
+from lvdm_rt.noise import Stage
+from lvdm_rt.options import GenerateOptions, Settings, resolve
+from lvdm_rt.progress import Counter, ProgressCallback
+
+_log = logging.getLogger(__name__)
+
+Frames = NDArray[np.uint8]
+
+DENOISER = {Stage.PREDICT: "predict", Stage.INFILL: "interpolate", Stage.SHORT: "short"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One checked request; `stages` are the kinds of clips that it takes.
+
+    `condition` holds the frames that matter, whole latents of them if there are enough.
+    """
+
+    manifest: Manifest
+    settings: Settings
+    plan: Plan
+    stages: tuple[Stage, ...]
+    condition: Frames | None
+    work: Path | None
+    resume: bool
+
+    def counter(self, progress: ProgressCallback | None) -> Counter:
+        """Return a counter of all steps and frames."""
+        clips = self.plan.clips + len(self.plan.gaps)
+        steps = clips * sampler_calls(self.settings, self.manifest.model)
+        videos = self.settings.videos
+        return Counter(videos * steps, videos * self.plan.frames, progress)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that latents depend on, as JSON values."""
+        settings = msgspec.to_builtins(self.settings)
+        del settings["fps"]
+        files = {name: graph.files for name, graph in self.manifest.graphs.items()}
+        model = msgspec.json.encode([self.manifest.model, files])
+        frames = b"" if self.condition is None else self.condition.tobytes()
+        return {
+            **settings,
+            "model": hashlib.sha256(model).hexdigest(),
+            "condition": hashlib.sha256(frames).hexdigest() if frames else None,
+            "version": version("lvdm-rt"),
+        }
+
+
+def needed_frames(model: ModelFacts, settings: Settings) -> int:
+    """Return how many of the last frames of a condition video can matter."""
+    return needed_condition(model, settings.mode, settings.overlap) * model.frames_per_latent
+
+
+def prepare(
+    autoencoder: Autoencoder,
+    options: GenerateOptions,
+    condition: Frames | None,
+    work: Path | None,
+    *,
+    resume: bool,
+) -> Request:
+    """Check a request and plan it.
+
+    Raises OptionsError for bad options or frames, PlanError if the bundle cannot do it.
+    """
+    manifest = autoencoder.manifest
+    settings, model = resolve(options, manifest), manifest.model
+    autoencoder.session("decoder")
+    given = 0
+    if condition is not None:
+        autoencoder.check_frames(condition)
+        autoencoder.session("encoder")
+        condition = _last_whole(condition, needed_frames(model, settings), model.frames_per_latent)
+        given = max(1, len(condition) // model.frames_per_latent)
+    planned = plan(settings.frames, model, settings.mode, settings.overlap, given)
+    stages = (planned.stage, Stage.INFILL) if planned.gaps else (planned.stage,)
+    for stage in stages:
+        _refuse_text(autoencoder, DENOISER[stage])
+    if settings.mode == "autoregressive" and model.predict and model.predict.stride > 1:
+        _log.warning(
+            "the predictor was trained on every %dth latent: in mode autoregressive things move "
+            "that much faster",
+            model.predict.stride,
+        )
+    return Request(
+        manifest=manifest,
+        settings=settings,
+        plan=planned,
+        stages=stages,
+        condition=condition,
+        work=work,
+        resume=resume,
+    )
+
+
+def _refuse_text(autoencoder: Autoencoder, graph: str) -> None:
+    if any(spec.name == "context" for spec in autoencoder.session(graph).inputs):
+        raise PlanError(
+            f"{autoencoder.manifest.name}: graph {graph} needs a text prompt, which this version "
+            "cannot encode; use a bundle without text"
+        )
+
+
+def _last_whole(frames: Frames, most: int, per_latent: int) -> Frames:
+    """Return the last frames, at most `most`, as whole latents where there are enough."""
+    frames = frames[-most:]
+    return frames[len(frames) % per_latent :] if len(frames) >= per_latent else frames

@@ -1,0 +1,139 @@
+"""A model of arrays: smooth, deterministic, and quick enough to sample hundreds of clips."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lvdm_engines.contract import graph_tensors
+from lvdm_engines.manifest import (
+    Defaults,
+    GraphFacts,
+    InterpolateFacts,
+    LatentFacts,
+    Manifest,
+    ModelFacts,
+    PredictFacts,
+    Provenance,
+    ScheduleFacts,
+    ShortFacts,
+)
+from lvdm_engines.session import check_feeds
+
+MODEL = ModelFacts(
+    frame_size=(16, 16),
+    frames_per_latent=4,
+    latent=LatentFacts(channels=2, size=(4, 4), scale=0.5, shift=0.1),
+    schedule=ScheduleFacts("sqrt-linear", 20, 0.0015, 0.0155),
+    decode_window=4,
+    predict=PredictFacts(clip=4, condition=1, stride=4),
+    interpolate=InterpolateFacts(clip=5),
+    short=ShortFacts(clip=5),
+    noise_levels=10,
+)
+DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=5, fps=8.0)
+
+
+def make_manifest(model: ModelFacts = MODEL, defaults: Defaults = DEFAULTS) -> Manifest:
+    graphs = {}
+    for name in ("encoder", "decoder", "short", "predict", "interpolate"):
+        if hasattr(model, name) and getattr(model, name) is None:
+            continue
+        inputs, optional, outputs = graph_tensors(name, model)
+        inputs = [*inputs, *(spec for spec in optional if name != "short")]
+        graphs[name] = GraphFacts(f"{name}.onnx", "0" * 64, "fp32", tuple(inputs), tuple(outputs))
+    provenance = Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0")
+    return Manifest(
+        name="fake", model=model, graphs=graphs, provenance=provenance, defaults=defaults
+    )
+
+
+class FakeSession:
+    """A graph as a function of its feeds; counts its calls and keeps their batch sizes.
+
+    `hook(call number)` runs before each call. With `jitter` results change in their last bits
+    with the number of rows, as those of real kernels do.
+    """
+
+    def __init__(self, manifest: Manifest, graph: str, compute: Callable[..., np.ndarray]) -> None:
+        self.graph = graph
+        facts = manifest.graphs[graph]
+        self.inputs, self.outputs = facts.inputs, facts.outputs
+        self.compute = compute
+        self.hook: Callable[[int], None] = lambda call: None
+        self.jitter = False
+        self.rows: list[int] = []
+        self.closed = False
+        self.seconds = 0.0
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        check_feeds(self.inputs, feeds, self.graph)
+        assert not self.closed
+        rows = len(next(iter(feeds.values())))
+        self.rows.append(rows)
+        self.hook(len(self.rows))
+        time.sleep(self.seconds)
+        out = self.compute(**feeds)
+        if self.jitter and out.dtype == np.float32:
+            out = out * np.float32(1 + rows * 2e-7)
+        return {self.outputs[0].name: out}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def denoise(latents, timestep, mask=None, noise_level=None):
+    """A smooth function that mixes neighbouring latents, pixels and all other inputs."""
+    turned = np.roll(latents, 1, axis=2) + np.roll(latents, 1, axis=3)
+    t = timestep[:, None, None, None, None].astype(np.float32)
+    out = np.sin(latents + np.float32(0.3) * turned) + np.float32(0.01) * t
+    if mask is not None:
+        out = out + np.float32(0.2) * mask[:, None, :, None, None]
+    if noise_level is not None:
+        out = out + np.float32(0.01) * noise_level[:, None, None, None, None].astype(np.float32)
+    return out.astype(np.float32)
+
+
+def decode(latents):
+    """Every latent becomes four frames of blocks; the edges of a window differ a little."""
+    value = np.float32(128) + np.float32(20) * latents.mean(axis=1)  # (b, t, h, w)
+    value = value + np.float32(0.2) * np.roll(value - 128, 1, axis=1)
+    pixels = np.clip(np.rint(value), 0, 255).astype(np.uint8)
+    pixels = pixels.repeat(4, axis=1).repeat(4, axis=2).repeat(4, axis=3)
+    return np.repeat(pixels[..., None], 3, axis=-1)
+
+
+def encode(frames):
+    b, f, h, w, _ = frames.shape
+    blocks = frames.astype(np.float32).mean(-1).reshape(b, f // 4, 4, h // 4, 4, w // 4, 4)
+    value = (blocks.mean(axis=(2, 4, 6)) - np.float32(128)) / np.float32(24)
+    return np.stack([value, value], axis=1).astype(np.float32)
+
+
+COMPUTE = {"encoder": encode, "decoder": decode}
+
+
+def make_sessions(manifest: Manifest) -> dict[str, Any]:
+    return {
+        name: FakeSession(manifest, name, COMPUTE.get(name, denoise)) for name in manifest.graphs
+    }
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return make_manifest()
+
+
+@pytest.fixture
+def sessions(manifest: Manifest) -> dict[str, Any]:
+    return make_sessions(manifest)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
