@@ -1,0 +1,215 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.errors import ConfigError
+from lvdm_engines.manifest import (
+    GraphFacts,
+    InterpolateFacts,
+    LatentFacts,
+    Manifest,
+    ModelFacts,
+    PredictFacts,
+    Provenance,
+    ScheduleFacts,
+)
+from lvdm_rt.options import GenerateOptions, Settings, resolve
+from lvdm_rt.pipeline import Chunk, Pipeline
+from lvdm_tools import scorecard
+from lvdm_tools.data import HELD_OUT
+from lvdm_tools.eval_command import command
+from lvdm_tools.evaluate import Protocol, evaluate
+from lvdm_tools.synth import sky_clip
+
+GRAPHS = ("encoder", "decoder", "predict", "interpolate")
+
+
+def manifest(graphs: tuple[str, ...] = GRAPHS) -> Manifest:
+    return Manifest(
+        name="fake",
+        model=ModelFacts(
+            frame_size=(16, 16),
+            frames_per_latent=4,
+            latent=LatentFacts(channels=2, size=(2, 2), scale=1.0, shift=0.0),
+            schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
+            decode_window=4,
+            predict=PredictFacts(clip=4, condition=1, stride=4),
+            interpolate=InterpolateFacts(clip=5),
+        ),
+        graphs={g: GraphFacts(f"{g}.onnx", "0" * 64, "fp32", (), ()) for g in graphs},
+        provenance=Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0"),
+    )
+
+
+class PerfectPipeline:
+    """A model that has learnt the data: its videos are skies that no other part draws."""
+
+    def __init__(self, graphs: tuple[str, ...] = GRAPHS) -> None:
+        self.manifest = manifest(graphs)
+
+    def __enter__(self) -> "PerfectPipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def settings(self, options: GenerateOptions) -> Settings:
+        return resolve(options, self.manifest)
+
+    def condition_frames(self, options: GenerateOptions) -> int:
+        return 6
+
+    def stream_videos(self, options: GenerateOptions) -> Iterator[Chunk]:
+        for start in range(0, options.frames, 4):
+            for video in range(options.videos):
+                yield Chunk(video, start, self.frames(video, start, 4))
+
+    def frames(self, video: int, start: int, count: int) -> np.ndarray:
+        return sky_clip(0, count, 16, index=HELD_OUT + 5000 + video, start=start)
+
+    def stream(self, options: GenerateOptions, *, condition: np.ndarray) -> Iterator[np.ndarray]:
+        assert condition.shape == (8, 16, 16, 3)  # six frames are asked, latents hold four
+        yield condition[-1:]
+        yield condition
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        return frames
+
+    def decode(self, latents: np.ndarray) -> Iterator[np.ndarray]:
+        yield latents[:3]
+        yield latents[3:]
+
+
+class GreyPipeline(PerfectPipeline):
+    """A model that gives grey frames whatever it is asked."""
+
+    def frames(self, video: int, start: int, count: int) -> np.ndarray:
+        return np.full((count, 16, 16, 3), 90, np.uint8)
+
+    def stream(self, options: GenerateOptions, *, condition: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.frames(0, 0, 4)
+
+    def decode(self, latents: np.ndarray) -> Iterator[np.ndarray]:
+        yield np.full_like(latents, 90)
+
+
+def test_a_perfect_model_reaches_every_target() -> None:
+    report = evaluate(PerfectPipeline(), Protocol(clips=64, frames=8, conditions=2))
+    assert report.reconstruction is not None
+    assert report.reconstruction.psnr == np.inf
+    assert report.reconstruction.ssim == pytest.approx(1, abs=1e-5)
+    assert report.generation.frechet is not None
+    assert report.generation.frechet.ratio < 2
+    assert report.continuation is not None
+    assert report.continuation.ratio == 0
+    assert 0.5 < report.continuation.real < 2
+    assert report.reached
+
+
+def test_a_grey_model_misses_every_target() -> None:
+    report = evaluate(GreyPipeline(), Protocol(clips=48, frames=8, conditions=2))
+    made = report.generation
+    assert report.reconstruction is not None
+    assert not report.reconstruction.reached
+    assert made.contrast.difference == 1
+    assert made.frame_change.difference == 1
+    assert not made.spectrum_slope.reached
+    assert not made.mean_colour.reached
+    assert made.frechet is not None
+    assert made.frechet.ratio > 10
+    assert report.continuation is not None
+    assert report.continuation.ratio == 0  # grey follows grey
+    assert report.continuation.from_pixels > 1.5
+    assert not report.reached
+
+
+def test_few_clips_give_no_distance_and_so_do_not_pass() -> None:
+    report = evaluate(PerfectPipeline(), Protocol(clips=4, frames=8, conditions=1))
+    assert report.generation.frechet is None
+    assert not report.reached
+    assert "| Fréchet distance / floor | ≤ 3 | – |" in scorecard.markdown(report)
+
+
+def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes() -> None:
+    report = evaluate(PerfectPipeline(("decoder", "predict")), Protocol(clips=4, frames=8))
+    assert report.reconstruction is None
+    assert report.continuation is None
+    assert report.generation.clips == 4
+
+
+def test_the_parts_are_announced() -> None:
+    said: list[str] = []
+    evaluate(PerfectPipeline(), Protocol(clips=2, frames=8, conditions=1), said.append)
+    assert [line.split()[0] for line in said] == ["reading", "encoding", "generating", "continuing"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "named"),
+    [
+        (Protocol(clips=1), "got 1 clips"),
+        (Protocol(frames=10), "a multiple of the 4 frames of a latent"),
+        (Protocol(frames=4), "8 or more"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(protocol: Protocol, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        evaluate(PerfectPipeline(), protocol)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A directory that is a bundle as far as its manifest goes."""
+    empty = manifest(graphs=())
+    model = msgspec.structs.replace(empty.model, predict=None, interpolate=None)
+    with BundleWriter(tmp_path / "bundle") as writer:
+        writer.finish(msgspec.structs.replace(empty, model=model))
+    return tmp_path / "bundle"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Result:
+    def fake_open(name: str, backend: str) -> PerfectPipeline:
+        return GreyPipeline() if "grey" in name else PerfectPipeline()
+
+    monkeypatch.setattr(Pipeline, "open", fake_open)
+    texts = [str(a) for a in arguments]
+    return CliRunner().invoke(command, texts, catch_exceptions=False)
+
+
+def test_the_command_writes_numbers_and_table_and_records_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
+) -> None:
+    numbers, table = tmp_path / "q.json", tmp_path / "q.md"
+    small = ["--clips", 48, "--frames", 8, "--conditions", 1, "--steps", 7]
+    places = ["--json", numbers, "--markdown", table, "--record", "--beside", "untrained=grey"]
+    result = run(monkeypatch, bundle, *small, *places)
+    assert result.exit_code == 0, result.output
+    written = json.loads(numbers.read_text())
+    assert written["settings"]["steps"] == 7
+    assert written["reconstruction"]["psnr"] is None  # infinite: JSON has no such number
+    assert written["beside"]["untrained"]["frechet"]["ratio"] > 10
+    assert "| measure | target | fake | untrained |" in table.read_text()
+    assert table.read_text() in result.output
+    recorded = load_bundle(bundle).manifest.quality
+    assert recorded == msgspec.json.decode(numbers.read_bytes())
+
+
+def test_the_command_refuses_a_comparison_without_label(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    with pytest.raises(ConfigError, match="expected LABEL=BUNDLE"):
+        run(monkeypatch, bundle, "--beside", "grey")
+
+
+def test_numbers_that_cannot_be_written_say_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
+) -> None:
+    small = ["--clips", 2, "--frames", 8, "--conditions", 1]
+    with pytest.raises(ConfigError, match=r"cannot write .*nowhere"):
+        run(monkeypatch, bundle, *small, "--json", tmp_path / "nowhere" / "q.json")

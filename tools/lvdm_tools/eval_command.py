@@ -1,0 +1,87 @@
+"""`lvdm-tools eval`: measure a bundle on unseen clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from lvdm_engines.errors import ConfigError
+from lvdm_tools import scorecard
+from lvdm_tools.evaluate import Protocol, Report, evaluate
+
+_COUNT = click.IntRange(min=1)
+_SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_level", "batch_size")
+
+
+@click.command("eval")
+@click.argument("bundle")
+@click.option(
+    "--clips",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Clips to reconstruct, and to generate; 48 or more for a Fréchet distance.",
+)
+@click.option("--frames", type=_COUNT, default=16, show_default=True, help="Frames per clip.")
+@click.option(
+    "--conditions", type=_COUNT, default=16, show_default=True, help="Unseen clips to continue."
+)
+@click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
+@click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--backend", default="auto", show_default=True)
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="LABEL=BUNDLE",
+    help="Measure another bundle too, for comparison.",
+)
+@click.option("--json", "json_out", type=click.Path(path_type=Path), help="Write all numbers.")
+@click.option("--markdown", "table_out", type=click.Path(path_type=Path), help="Write the table.")
+@click.option("--record", is_flag=True, help="Put the numbers into the bundle's manifest.")
+@click.option("--mode", help="Instead of the model's own way of sampling, as in lvdm-rt generate:")
+@click.option("--preset")
+@click.option("--sampler")
+@click.option("--steps", type=int)
+@click.option("--eta", type=float)
+@click.option("--guidance", type=float)
+@click.option("--noise-level", type=int)
+@click.option("--batch-size", type=int)
+def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) -> None:
+    """Measure BUNDLE on unseen clips and print a table."""
+    others = scorecard.labelled(beside)
+    protocol = _protocol(options)
+    report = _measure(bundle, backend, protocol)
+    compared = {label: _measure(other, backend, protocol) for label, other in others.items()}
+    numbers = scorecard.as_dict(report, compared)
+    table = scorecard.markdown(report, compared)
+    if options["json_out"]:
+        _write(options["json_out"], msgspec.json.format(msgspec.json.encode(numbers)))
+    if options["table_out"]:
+        _write(options["table_out"], table.encode())
+    if options["record"]:
+        click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
+    click.echo(table, nl=False)
+
+
+def _protocol(options: dict[str, Any]) -> Protocol:
+    names = ("clips", "frames", "conditions", "data", "stride", "seed")
+    sampling = {name: options[name] for name in _SAMPLING if options[name] is not None}
+    return Protocol(**{name: options[name] for name in names}, sampling=sampling)
+
+
+def _measure(bundle: str, backend: str, protocol: Protocol) -> Report:
+    from lvdm_rt.pipeline import Pipeline
+
+    with Pipeline.open(bundle, backend) as pipeline:
+        return evaluate(pipeline, protocol, lambda text: click.echo(f"{bundle}: {text}", err=True))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as err:
+        raise ConfigError(f"cannot write {path}: {err.strerror}; choose another place") from err

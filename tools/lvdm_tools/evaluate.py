@@ -1,0 +1,178 @@
+"""Measure a bundle on unseen clips: what its autoencoder keeps, and how real its videos look.
+
+Everything runs through the runtime's pipeline, as users run it. This module writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from lvdm_engines.errors import ConfigError
+from lvdm_tools import quality
+from lvdm_tools.data import ClipSpec, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from lvdm_engines.manifest import ModelFacts
+    from lvdm_rt.options import GenerateOptions
+    from lvdm_rt.pipeline import Pipeline
+    from lvdm_tools.data import ClipSource
+
+    Clips = NDArray[np.uint8]
+
+REAL_SETS = 3  # sets of unseen clips: the floor is the mean distance of their pairs
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How to measure: numbers of clips, their length, where they come from, how to sample.
+
+    `sampling` holds fields of GenerateOptions; what is missing is the model's own choice.
+    """
+
+    clips: int = 128
+    frames: int = 16
+    conditions: int = 16
+    data: str | Path = "synth"
+    stride: int = 1
+    seed: int = 0
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All numbers of one bundle, and how they were taken."""
+
+    bundle: str
+    data: str
+    seed: int
+    settings: dict[str, Any]
+    reconstruction: quality.Reconstruction | None
+    generation: quality.Generation
+    continuation: quality.Continuation | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether every number that was measured meets its target."""
+        parts = (self.reconstruction, self.generation, self.continuation)
+        return all(part is None or part.reached for part in parts)
+
+
+def evaluate(
+    pipeline: Pipeline, protocol: Protocol, say: Callable[[str], None] = lambda _: None
+) -> Report:
+    """Measure an open pipeline; `say` is told which part begins.
+
+    Reconstruction and continuation need an encoder in the bundle, continuation also a predict
+    model; what cannot be measured is None.
+
+    Raises:
+        ConfigError: numbers that cannot be measured.
+        TrainingError: the data folder has no usable clip.
+
+    """
+    _check(protocol, pipeline.manifest.model)
+    source = _source(protocol, pipeline.manifest.model)
+    say(f"reading {REAL_SETS} × {protocol.clips} unseen clips")
+    real = [_clips(source, protocol.clips, i * protocol.clips) for i in range(REAL_SETS)]
+    graphs = pipeline.manifest.graphs
+    decoded = None
+    if "encoder" in graphs:
+        say(f"encoding and decoding {protocol.clips} clips")
+        decoded = np.stack([_reconstruct(pipeline, clip) for clip in real[0]])
+    say(f"generating {protocol.clips} clips")
+    generated = generate(pipeline, protocol)
+    continuation = None
+    if decoded is not None and "predict" in graphs:
+        say(f"continuing {protocol.conditions} clips")
+        continuation = _continuation(pipeline, protocol, (real[0], decoded))
+    return Report(
+        bundle=pipeline.manifest.name,
+        data=str(protocol.data),
+        seed=protocol.seed,
+        settings=msgspec.to_builtins(pipeline.settings(_options(protocol, videos=protocol.clips))),
+        reconstruction=None if decoded is None else quality.reconstruction(decoded, real[0]),
+        generation=quality.generation(generated, real),
+        continuation=continuation,
+    )
+
+
+def generate(pipeline: Pipeline, protocol: Protocol) -> Clips:
+    """Generate the protocol's clips from nothing: uint8 (n, f, h, w, 3)."""
+    size = pipeline.manifest.model.frame_size
+    out = np.empty((protocol.clips, protocol.frames, *size, 3), np.uint8)
+    for chunk in pipeline.stream_videos(_options(protocol, videos=protocol.clips)):
+        out[chunk.video, chunk.start : chunk.start + len(chunk.frames)] = chunk.frames
+    return out
+
+
+def _continuation(
+    pipeline: Pipeline, protocol: Protocol, real: tuple[Clips, Clips]
+) -> quality.Continuation:
+    """Continue unseen clips that no other part of the report has used."""
+    pixels, decoded = real
+    per_latent = pipeline.manifest.model.frames_per_latent
+    options = _options(protocol, videos=1)
+    wanted = -(-pipeline.condition_frames(options) // per_latent) * per_latent
+    longer = _source(protocol, pipeline.manifest.model, frames=wanted)
+    seams: list[tuple[Clips, Clips, Clips]] = []
+    for number in range(protocol.conditions):
+        given = longer.clip(REAL_SETS * protocol.clips + number)
+        mine = _options(protocol, videos=1, first_video=protocol.clips + number)
+        new = _all(pipeline.stream(mine, condition=given))
+        seams.append((given[-1], _reconstruct(pipeline, given)[-1], new[0]))
+    given, through, first_new = map(np.stack, zip(*seams, strict=True))
+    borders = np.arange(per_latent, pixels.shape[1], per_latent)
+    before, after = (decoded[:, borders + i].reshape(-1, *decoded.shape[2:]) for i in (-1, 0))
+    return quality.continuation(quality.Seams(given, through, first_new, before, after), pixels)
+
+
+def _reconstruct(pipeline: Pipeline, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return _all(pipeline.decode(pipeline.encode(clip)))
+
+
+def _all(chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate(list(chunks))
+
+
+def _options(protocol: Protocol, *, videos: int, first_video: int = 0) -> GenerateOptions:
+    from lvdm_rt.options import GenerateOptions
+
+    return GenerateOptions(
+        frames=protocol.frames,
+        videos=videos,
+        first_video=first_video,
+        seed=protocol.seed,
+        **protocol.sampling,
+    )
+
+
+def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) -> ClipSource:
+    length = protocol.frames if frames is None else frames
+    spec = ClipSpec(frames=length, size=model.frame_size, stride=protocol.stride)
+    return open_source(protocol.data, spec, seed=protocol.seed, held_out=True)
+
+
+def _clips(source: ClipSource, count: int, first: int) -> Clips:
+    return np.stack([source.clip(first + i) for i in range(count)])
+
+
+def _check(protocol: Protocol, model: ModelFacts) -> None:
+    if protocol.clips < 2 or protocol.conditions < 1:
+        raise ConfigError(
+            f"evaluation: got {protocol.clips} clips and {protocol.conditions} conditions; "
+            "expected 2 or more and 1 or more"
+        )
+    per_latent = model.frames_per_latent
+    if protocol.frames % per_latent or protocol.frames < 2 * per_latent:
+        raise ConfigError(
+            f"evaluation: clips of {protocol.frames} frames were asked; expected a multiple of the "
+            f"{per_latent} frames of a latent, {2 * per_latent} or more"
+        )

@@ -1,0 +1,194 @@
+"""What a model's quality report says, measured on arrays of clips, and the targets it is held to.
+
+Clips are uint8 (n, f, h, w, 3). This module knows nothing of bundles, pipelines or files, so that
+training can call it on what it has just sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from lvdm_engines.errors import ConfigError
+from lvdm_tools import metrics
+from lvdm_tools.frechet import LEAST_CLIPS, features, frechet_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Clips = NDArray[np.uint8]
+
+LEAST_PSNR, LEAST_SSIM = 30.0, 0.88
+MOST_DIFFERENCE = 0.20  # of a statistic of generated clips from that of real ones
+MOST_FRECHET_RATIO = 3.0
+MOST_CONTINUITY = 1.5
+
+
+class Reconstruction(msgspec.Struct, frozen=True):
+    """How well the autoencoder returns unseen clips: PSNR in dB, SSIM."""
+
+    psnr: float
+    ssim: float
+    clips: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether both targets are met."""
+        return self.psnr >= LEAST_PSNR and self.ssim >= LEAST_SSIM
+
+
+class Statistic(msgspec.Struct, frozen=True):
+    """A number of generated clips beside that of real ones; the difference is relative."""
+
+    generated: tuple[float, ...]
+    real: tuple[float, ...]
+    difference: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the difference is small enough."""
+        return self.difference <= MOST_DIFFERENCE
+
+
+class Distance(msgspec.Struct, frozen=True):
+    """Fréchet distance to real clips, and the one between sets of real clips of the same size."""
+
+    distance: float
+    floor: float
+    ratio: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the distance is near enough to the floor."""
+        return self.ratio <= MOST_FRECHET_RATIO
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """How generated clips compare with real ones; `frechet` is None for too few clips."""
+
+    mean_colour: Statistic
+    contrast: Statistic
+    spectrum_slope: Statistic
+    frame_change: Statistic
+    frechet: Distance | None
+    clips: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether every statistic meets its target; a missing distance does not."""
+        statistics = (self.mean_colour, self.contrast, self.spectrum_slope, self.frame_change)
+        return all(s.reached for s in statistics) and bool(self.frechet and self.frechet.reached)
+
+
+class Continuation(msgspec.Struct, frozen=True):
+    """Jump from the last given to the first new frame, in changes between real neighbours.
+
+    `ratio` takes the given frame as the model has it, encoded and decoded; `from_pixels` takes the
+    original pixels, so that the loss of the autoencoder counts as part of the jump. `real` is
+    `ratio` where one latent ends and the next begins in real clips that were encoded and decoded:
+    what a perfect denoiser would reach.
+    """
+
+    ratio: float
+    from_pixels: float
+    real: float
+    clips: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether the jump is small enough."""
+        return self.ratio <= MOST_CONTINUITY
+
+
+@dataclass(frozen=True)
+class Seams:
+    """Frames (n, h, w, 3) on either side of where new frames begin.
+
+    `given` is the last frame of each condition, `decoded` the same after the autoencoder;
+    `before` and `after` are neighbours across the border of two latents of reconstructed clips.
+    """
+
+    given: NDArray[np.uint8]
+    decoded: NDArray[np.uint8]
+    first_new: NDArray[np.uint8]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+
+
+def reconstruction(decoded: Clips, real: Clips) -> Reconstruction:
+    """Compare clips with what the autoencoder made of them.
+
+    Raises:
+        ConfigError: shapes differ, or frames are too small for SSIM.
+
+    """
+    return Reconstruction(
+        psnr=metrics.psnr(decoded, real), ssim=metrics.ssim(decoded, real), clips=len(real)
+    )
+
+
+def generation(generated: Clips, real: Sequence[Clips]) -> Generation:
+    """Compare generated clips with two or more sets of unseen real clips of the same shape.
+
+    Every set counts: statistics are over all of them, the distance is the mean of the distances to
+    each, and the floor the mean over their pairs.
+
+    Raises:
+        ConfigError: fewer than two real sets, or shapes that do not fit.
+
+    """
+    if len(real) < 2 or any(r.shape[1:] != generated.shape[1:] for r in real):
+        raise ConfigError(
+            f"generated clips {generated.shape} need two or more real sets of that shape, got "
+            f"{[r.shape for r in real]}"
+        )
+    everything = np.concatenate(list(real))
+    return Generation(
+        mean_colour=_statistic(metrics.mean_colour(generated), metrics.mean_colour(everything)),
+        contrast=_statistic(metrics.contrast(generated), metrics.contrast(everything)),
+        spectrum_slope=_statistic(
+            metrics.spectrum_slope(generated), metrics.spectrum_slope(everything)
+        ),
+        frame_change=_statistic(metrics.frame_change(generated), metrics.frame_change(everything)),
+        frechet=_distance(generated, real),
+        clips=len(generated),
+    )
+
+
+def continuation(seams: Seams, real: Clips) -> Continuation:
+    """Measure how smoothly new frames follow given ones, against unseen clips (n, f, h, w, 3).
+
+    Raises:
+        ConfigError: shapes that do not fit.
+
+    """
+    return Continuation(
+        ratio=metrics.continuity(seams.decoded, seams.first_new, real),
+        from_pixels=metrics.continuity(seams.given, seams.first_new, real),
+        real=metrics.continuity(seams.before, seams.after, real),
+        clips=len(seams.given),
+    )
+
+
+def _statistic(generated: float | tuple[float, ...], real: float | tuple[float, ...]) -> Statistic:
+    """Put two numbers, or two of each channel, side by side; the worst channel counts."""
+    ours = generated if isinstance(generated, tuple) else (generated,)
+    theirs = real if isinstance(real, tuple) else (real,)
+    worst = max(map(metrics.relative_difference, ours, theirs))
+    return Statistic(ours, theirs, worst)
+
+
+def _distance(generated: Clips, real: Sequence[Clips]) -> Distance | None:
+    if min(map(len, [generated, *real])) < LEAST_CLIPS:
+        return None
+    ours, theirs = features(generated), [features(r) for r in real]
+    distance = float(np.mean([frechet_distance(ours, x) for x in theirs]))
+    floor = float(np.mean([frechet_distance(a, b) for a, b in combinations(theirs, 2)]))
+    return Distance(distance, floor, distance / floor if floor else math.inf)

@@ -1,0 +1,120 @@
+"""Quality reports as text and as part of a bundle: a Markdown table, JSON, the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lvdm_engines.bundle import MANIFEST, load_bundle
+from lvdm_engines.errors import BundleError, ConfigError
+from lvdm_engines.manifest_json import format_manifest
+from lvdm_tools import quality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lvdm_tools.evaluate import Report
+
+_MISSING = "–"
+
+
+def as_dict(report: Report, beside: Mapping[str, Report] | None = None) -> dict[str, Any]:
+    """Give a report as JSON holds it; of reports beside it only how their clips look is kept."""
+    plain: dict[str, Any] = msgspec.to_builtins(report)
+    plain["reached"] = report.reached
+    if beside:
+        plain["beside"] = {k: msgspec.to_builtins(r.generation) for k, r in beside.items()}
+    return plain
+
+
+def markdown(report: Report, beside: Mapping[str, Report] | None = None) -> str:
+    """Write the table of a report, with a column for each report beside it."""
+    columns = {report.bundle: report, **(beside or {})}
+    lines = [
+        f"| measure | target | {' | '.join(columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    rows = [_rows(r) for r in columns.values()]
+    for measure, (target, _) in rows[0].items():
+        lines.append(f"| {measure} | {target} | {' | '.join(r[measure][1] for r in rows)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(report: Report) -> dict[str, tuple[str, str]]:
+    """Target and value by measure; every report has the same measures."""
+    made, kept, joined = report.generation, report.reconstruction, report.continuation
+    near = f"within {quality.MOST_DIFFERENCE:.0%} of real"
+    return {
+        "reconstruction PSNR, dB": (
+            f"≥ {quality.LEAST_PSNR:g}",
+            _MISSING if kept is None else f"{kept.psnr:.2f}",
+        ),
+        "reconstruction SSIM": (
+            f"≥ {quality.LEAST_SSIM:g}",
+            _MISSING if kept is None else f"{kept.ssim:.3f}",
+        ),
+        "mean colour": (near, _beside(made.mean_colour, ".0f")),
+        "contrast": (near, _beside(made.contrast, ".1f")),
+        "spectrum slope": (near, _beside(made.spectrum_slope, ".2f")),
+        "frame-to-frame change": (near, _beside(made.frame_change, ".3f")),
+        "Fréchet distance / floor": (
+            f"≤ {quality.MOST_FRECHET_RATIO:g}",
+            _MISSING if made.frechet is None else _distance(made.frechet),
+        ),
+        "condition continuity": (
+            f"≤ {quality.MOST_CONTINUITY:g}",
+            _MISSING
+            if joined is None
+            else f"{joined.ratio:.2f} (reconstructed real clips {joined.real:.2f})",
+        ),
+    }
+
+
+def _beside(statistic: quality.Statistic, digits: str) -> str:
+    ours, theirs = (
+        " ".join(format(v, digits) for v in values)
+        for values in (statistic.generated, statistic.real)
+    )
+    return f"{ours} against {theirs}: {statistic.difference:.0%}"
+
+
+def _distance(distance: quality.Distance) -> str:
+    return f"{distance.ratio:.2f} ({distance.distance:.3g} / {distance.floor:.3g})"
+
+
+def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
+    """Put the numbers into a bundle's manifest, in one step; the path of the manifest.
+
+    Raises:
+        BundleError: not a bundle, or its manifest cannot be written.
+
+    """
+    found = load_bundle(bundle)
+    path = found.path / MANIFEST
+    manifest = msgspec.structs.replace(found.manifest, quality=numbers)
+    part = path.with_name(f".{MANIFEST}.part")
+    try:
+        part.write_bytes(format_manifest(manifest))
+        part.replace(path)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise BundleError(f"{path} cannot be written: {err.strerror}") from err
+    return path
+
+
+def labelled(pairs: Sequence[str]) -> dict[str, str]:
+    """Split `LABEL=BUNDLE` arguments.
+
+    Raises:
+        ConfigError: one without a label or a bundle, or a label given twice.
+
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        label, _, bundle = pair.partition("=")
+        if not label or not bundle or label in found:
+            raise ConfigError(f"got {pair!r}, expected LABEL=BUNDLE with a label of its own")
+        found[label] = bundle
+    return found
