@@ -222,6 +222,7 @@ def _generate(job: Job, *, show: bool) -> Result:
         return generate(job)
     from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # its watchdog thread is for bars that are rarely updated
     with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
         return generate(job, _drawing_on(bar))
 

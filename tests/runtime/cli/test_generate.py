@@ -81,9 +81,10 @@ def test_quiet_means_quiet(command, toy):
 
 def test_progress_is_drawn_on_a_terminal_only(command, toy, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    _, out, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    flags = ("--bundle", toy, "--frames", "200", "--steps", "100")  # longer than a redraw
+    _, out, err = command("generate", "-o", "sky.npz", *flags)
     assert out == ""
-    assert "20 frames" in err
+    assert "/200 frames" in err
     assert "step" in err
 
 
