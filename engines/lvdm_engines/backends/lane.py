@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from lvdm_engines.backends.context import Context, Opened, Shapes
 from lvdm_engines.backends.profiles import shape_at
-from lvdm_engines.errors import LvdmError
+from lvdm_engines.errors import LvdmError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,9 @@ class Lane:
             context.forget()
 
     def close(self) -> None:
-        """Free buffers and contexts."""
+        """Free buffers and contexts once nothing uses them."""
+        with suppress(SessionError):  # after a fault there is nothing left to wait for
+            self._o.stream.sync()
         for context in self._contexts.values():
             context.close()
         self._contexts.clear()

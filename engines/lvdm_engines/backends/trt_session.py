@@ -9,7 +9,7 @@ import numpy as np
 
 from lvdm_engines.backends.lane import Lane
 from lvdm_engines.backends.profiles import BATCH, choose, sizes_of
-from lvdm_engines.errors import LvdmError, SessionError
+from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
 from lvdm_engines.session import check_feeds
 
 if TYPE_CHECKING:
@@ -94,14 +94,23 @@ class TrtSession:
                 f"{self.name}: got {got}, expected one of the plan's profiles ({allowed}); "
                 f"build again with another --batch: {self._rebuild}"
             )
-        lane = self._lanes.get(index)
-        if lane is None:
-            lane = self._lanes[index] = Lane(opened, index)
         try:
+            lane = self._lanes.get(index)
+            if lane is None:
+                lane = self._lanes[index] = Lane(opened, index)
             return lane.run(feeds)
-        except LvdmError:
-            lane.forget()
+        except DeviceMemoryError:
+            self._free()  # whatever the caller tries next will need room
             raise
+        except LvdmError:
+            if index in self._lanes:
+                self._lanes[index].forget()
+            raise
+
+    def _free(self) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
 
     def close(self) -> None:
         """See `Session.close`; a run in another thread ends first."""
@@ -111,9 +120,7 @@ class TrtSession:
             self._opened.device.activate()
             if self._before_close is not None:
                 self._before_close()
-            for lane in self._lanes.values():
-                lane.close()
-            self._lanes.clear()
+            self._free()
             self._opened.stream.close()
             self._opened = None
 

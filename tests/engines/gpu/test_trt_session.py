@@ -1,0 +1,254 @@
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from lvdm_engines.backends.arena import Arena
+from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.errors import DeviceMemoryError, SessionError
+
+
+@pytest.mark.parametrize(("rows", "clip"), [(1, 4), (3, 4), (7, 4), (16, 4), (4, 5)])
+def test_any_shape_of_a_profile_runs(session, feeds_of, expected, rows, clip):
+    feeds = feeds_of(rows, clip)
+    for _ in range(3):  # plain, recorded, launched
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_the_profile_with_the_nearest_optimum_is_chosen(session, engine, feeds_of):
+    for rows, clip in ((4, 4), (6, 4), (2, 5)):
+        session.run(feeds_of(rows, clip))
+    assert {context.profile for context in engine.contexts} == {0, 1, 2}
+
+
+def test_buffers_are_allocated_once_per_profile(session, gpu, feeds_of):
+    session.run(feeds_of(1))
+    allocated = gpu.count("allocate")
+    for rows in (2, 3, 4, 1):
+        session.run(feeds_of(rows))
+    assert gpu.count("allocate") == allocated
+    assert ("allocate", 4 * 2 * 4 * 2 * 2 * 4) in gpu.log  # latents at the profile's maximum
+
+
+def test_the_second_run_of_a_shape_is_recorded_and_later_ones_only_launched(
+    session, gpu, feeds_of, expected
+):
+    kinds = []
+    for seed in range(4):
+        gpu.log.clear()
+        feeds = feeds_of(2, seed=seed)
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+        kinds.append([k for k, _ in gpu.log if k in ("execute", "record", "launch")])
+    assert kinds == [["execute"], ["record", "launch"], ["launch"], ["launch"]]
+
+
+def test_shapes_that_alternate_keep_their_recordings(session, gpu, feeds_of, expected):
+    for seed in range(6):
+        feeds = feeds_of(1 + seed % 2, seed=seed)
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert gpu.count("record") == 2
+    assert gpu.count("execute") == 2
+
+
+def test_only_the_most_recent_shapes_keep_a_context(opened, feeds_of, engine, gpu):
+    with TrtSession(opened(), "") as session:
+        for rows in (*range(5, 17), 5):
+            session.run(feeds_of(rows))
+        assert len(engine.contexts) == 14  # one more to size the buffers; 5 rows were forgotten
+
+
+def test_a_device_that_cannot_record_runs_plainly_and_says_so(
+    session, gpu, feeds_of, expected, caplog
+):
+    gpu.refuse_recording = True
+    feeds = feeds_of(2)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert caplog.text.count("predict runs without CUDA graphs: cannot capture") == 1
+    assert gpu.count("execute") == 4
+
+
+def test_a_library_that_records_on_its_own_gets_one_context_per_profile(
+    opened, engine, gpu, feeds_of, expected
+):
+    with TrtSession(opened(record=False), "") as session:
+        for rows in (1, 2, 1, 3, 3, 3):
+            feeds = feeds_of(rows)
+            np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert len(engine.contexts) == 1
+    assert gpu.count("record") == 0
+
+
+def test_small_feeds_that_did_not_change_stay_on_the_device(session, gpu, feeds_of, expected):
+    feeds = feeds_of(2)
+    session.run(feeds)
+    gpu.log.clear()
+    feeds = {**feeds, "latents": feeds["latents"] + 1, "timestep": feeds["timestep"] - 1}
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert gpu.count("upload") == 2  # the mask stayed
+
+
+def test_a_feed_changed_in_place_is_uploaded_again(session, feeds_of, expected):
+    feeds = feeds_of(2)
+    session.run(feeds)
+    feeds["mask"][:] = 1 - feeds["mask"]
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_outputs_belong_to_the_caller(session, feeds_of):
+    first = session.run(feeds_of(2))["eps"]
+    kept = first.copy()
+    second = session.run(feeds_of(2, seed=1))["eps"]
+    np.testing.assert_array_equal(first, kept)
+    assert first.flags.owndata
+    assert not np.shares_memory(first, second)
+
+
+def test_feeds_need_not_be_contiguous(session, feeds_of, expected):
+    feeds = feeds_of(2)
+    feeds["latents"] = np.asfortranarray(feeds["latents"])
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_a_batch_above_every_profile_runs_in_parts(session, gpu, feeds_of, expected):
+    feeds = feeds_of(37)
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    sizes = [nbytes // 4 for kind, nbytes in gpu.log if kind == "download"]
+    assert [size // (2 * 4 * 2 * 2) for size in sizes] == [12, 12, 13]  # rows
+
+
+def test_a_shape_outside_every_profile_names_them_and_the_rebuild_command(session, feeds_of):
+    with pytest.raises(SessionError) as caught:
+        session.run(feeds_of(2, clip=6))
+    assert "got b = 2, t = 6, expected one of the plan's profiles (b = 1:2:4, t = 4:4:4;" in str(
+        caught.value
+    )
+    assert str(caught.value).endswith("lvdm-export build-engines --bundle B --backend tensorrt")
+
+
+def test_wrong_feeds_are_refused_before_the_device_is_touched(session, gpu, feeds_of):
+    with pytest.raises(SessionError, match="input mask: got float64"):
+        session.run({**feeds_of(2), "mask": np.ones((2, 4))})
+    assert gpu.log == []
+
+
+def test_running_out_of_memory_frees_what_was_taken_and_a_smaller_batch_still_runs(
+    opened, gpu, feeds_of, expected
+):
+    gpu.budget = 6000
+    with TrtSession(opened(), "") as session:
+        with pytest.raises(DeviceMemoryError):
+            session.run(feeds_of(16))
+        assert sum(block.nbytes for block in gpu.blocks.values()) < 3000
+        feeds = feeds_of(3)
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_memory_that_the_library_lacks_is_a_device_memory_error(session, engine, feeds_of):
+    engine.error = "[executionContext.cpp::enqueue::12] Error Code 2: OutOfMemory (Requested 9 GiB)"
+    with pytest.raises(DeviceMemoryError, match=r"^predict: cannot run: out of memory .*lower the"):
+        session.run(feeds_of(2))
+
+
+def test_a_failed_run_carries_the_librarys_own_words_and_the_session_goes_on(
+    session, engine, feeds_of, expected
+):
+    engine.error = "Error Code 1: Myelin (No result)"
+    with pytest.raises(SessionError, match=r"^predict: cannot run: Error Code 1: Myelin"):
+        session.run(feeds_of(2))
+    engine.error = None
+    feeds = feeds_of(2)
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_a_fault_while_running_is_reported_and_nothing_stale_is_used_afterwards(
+    session, gpu, feeds_of, expected
+):
+    feeds = feeds_of(2)
+    session.run(feeds)
+    gpu.fault = SessionError("cannot run: CUDA_ERROR_LAUNCH_TIMEOUT")
+    with pytest.raises(SessionError, match="LAUNCH_TIMEOUT"):
+        session.run(feeds)
+    gpu.log.clear()
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert gpu.count("upload") == 3
+
+
+def test_closing_frees_everything_and_a_closed_session_says_so(opened, gpu, feeds_of):
+    arena = Arena(gpu)
+    session = TrtSession(opened(arena), "")
+    session.run(feeds_of(2))
+    session.close()
+    session.close()
+    arena.close()
+    assert gpu.blocks == {}
+    assert not any(memory.open for memory in gpu.pinned)
+    with pytest.raises(SessionError, match="the session is closed"):
+        session.run(feeds_of(2))
+
+
+def test_sessions_share_one_block_of_activations_of_the_largest_need(
+    opened, gpu, feeds_of, expected
+):
+    arena = Arena(gpu)
+    small, large = TrtSession(opened(arena), ""), TrtSession(opened(arena), "")
+    for seed in range(4):  # the block grows after the first run and moves
+        for session, rows in ((small, 2), (large, 9)):
+            feeds = feeds_of(rows, seed=seed)
+            np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    sizes = [nbytes for kind, nbytes in gpu.log if kind == "allocate"]
+    assert sizes.count(1000) == 1
+    assert sizes.count(4000) == 1
+    held = [block.nbytes for block in gpu.blocks.values()]
+    assert 1000 not in held
+    assert held.count(4000) == 1
+    small.close()
+    large.close()
+
+
+def test_work_recorded_before_the_block_moved_is_not_launched_again(
+    opened, gpu, feeds_of, expected
+):
+    arena = Arena(gpu)
+    with TrtSession(opened(arena), "") as first, TrtSession(opened(arena), "") as second:
+        for seed in range(3):
+            first.run(feeds_of(2, seed=seed))
+        second.run(feeds_of(9))
+        gpu.log.clear()
+        feeds = feeds_of(2, seed=9)
+        np.testing.assert_array_equal(first.run(feeds)["eps"], expected(feeds))
+        assert gpu.count("execute") == 1
+        assert gpu.count("launch") == 0
+
+
+def test_turns_are_ordered_between_streams_without_waiting_in_the_host(gpu):
+    arena = Arena(gpu)
+    one, two = gpu.stream(), gpu.stream()
+    order = []
+    with arena.turn(one, 100):
+        one.put(lambda: order.append("one"))
+    with arena.turn(two, 100):
+        two.put(lambda: order.append("two"))
+    assert order == []
+    two.sync()
+    assert order == ["one", "two"]
+
+
+def test_runs_from_several_threads_take_turns(session, feeds_of, expected):
+    cases = [feeds_of(1 + k % 4, seed=k) for k in range(12)]
+    results = [None] * len(cases)
+
+    def work(start):
+        for k in range(start, len(cases), 3):
+            results[k] = session.run(cases[k])["eps"]
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for feeds, result in zip(cases, results, strict=True):
+        np.testing.assert_array_equal(result, expected(feeds))
