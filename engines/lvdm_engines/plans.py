@@ -20,6 +20,7 @@ from lvdm_engines.backends.plan_store import (
 )
 from lvdm_engines.backends.profiles import profiles_for
 from lvdm_engines.backends.trt_build import Job, Step, compile_plan
+from lvdm_engines.backends.trt_inspect import summary_of
 from lvdm_engines.errors import BackendError
 from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions
 
@@ -144,6 +145,7 @@ def _build(
         fingerprint=fingerprint,
         seconds=round(time.perf_counter() - started, 1),
         built_at=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+        summary=summary_of(library, plan) if gpus() else {},
     )
     return save_plan(source, facts, data)
 

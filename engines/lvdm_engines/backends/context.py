@@ -51,8 +51,8 @@ class Context:
 
     def __init__(self, opened: Opened, profile: int, addresses: Mapping[str, int]) -> None:
         self._o = opened
-        self._native = opened.new_context()
-        if self._native is None:
+        self._context = opened.new_context()
+        if self._context is None:
             raise opened.failure("create an execution context")
         self._activations = int(opened.engine.get_device_memory_size_for_profile_v2(profile))
         self._address: int | None = None
@@ -60,7 +60,7 @@ class Context:
         self._ran: Shapes | None = None
         self._recording: Recording | None = None
         self._may_record = opened.record
-        if not self._native.set_optimization_profile_async(profile, opened.stream.handle):
+        if not self._context.set_optimization_profile_async(profile, opened.stream.handle):
             raise opened.failure(f"choose profile {profile}")
         opened.stream.sync()
         for name, address in addresses.items():
@@ -68,7 +68,7 @@ class Context:
 
     def bind(self, name: str, address: int) -> None:
         """Say where a tensor lies."""
-        if not self._native.set_tensor_address(name, address):
+        if not self._context.set_tensor_address(name, address):
             raise self._o.failure(f"bind {name}")
 
     def take(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -76,13 +76,13 @@ class Context:
         if shapes != self._shapes:
             self._shapes = None
             for spec, shape in zip(self._o.inputs, shapes, strict=True):
-                if not self._native.set_input_shape(spec.name, shape):
+                if not self._context.set_input_shape(spec.name, shape):
                     raise self._o.failure(f"take {spec.name} of shape {shape}")
-            missing = self._native.infer_shapes()
+            missing = self._context.infer_shapes()
             if missing:
                 raise self._o.failure(f"infer shapes without {', '.join(missing)}")
             self._shapes = shapes
-        return {s.name: tuple(self._native.get_tensor_shape(s.name)) for s in self._o.outputs}
+        return {s.name: tuple(self._context.get_tensor_shape(s.name)) for s in self._o.outputs}
 
     def enqueue(self) -> None:
         """Put one run on the stream: plainly at first, recorded when the shapes come again.
@@ -92,7 +92,7 @@ class Context:
         with self._o.arena.turn(self._o.stream, self._activations) as address:
             if address != self._address:  # recorded work would use the old place
                 self.forget()
-                self._native.set_device_memory(address, self._activations)
+                self._context.set_device_memory(address, self._activations)
                 self._address = address
             if self._ran != self._shapes:
                 self.forget()
@@ -114,7 +114,7 @@ class Context:
     def close(self) -> None:
         """Free the context."""
         self.forget()
-        self._native = None
+        self._context = None
 
     def _record(self) -> None:
         try:
@@ -126,5 +126,5 @@ class Context:
             self._may_record = False
 
     def _execute(self, handle: int) -> None:
-        if not self._native.execute_async_v3(handle):
+        if not self._context.execute_async_v3(handle):
             raise self._o.failure("run")

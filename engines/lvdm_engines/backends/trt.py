@@ -126,15 +126,16 @@ def load_engine(library: Library, runtime: Any, plan: Plan, rebuild: str) -> Any
 
 def _check_engine(source: GraphSource, library: Library, engine: Any, rebuild: str) -> None:
     """Refuse an engine whose tensors are not the declared ones."""
-    modes = library.trt.TensorIOMode
-    found: dict[Any, list[TensorSpec]] = {modes.INPUT: [], modes.OUTPUT: []}
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype: Any = library.dtype(engine.get_tensor_dtype(name))
         shape = tuple(size if size >= 0 else "?" for size in engine.get_tensor_shape(name))
-        found[engine.get_tensor_mode(name)].append(TensorSpec(name, dtype, shape))
-    problem = difference("input", found[modes.INPUT], source.facts.inputs)
-    problem = problem or difference("output", found[modes.OUTPUT], source.facts.outputs)
+        is_input = engine.get_tensor_mode(name) == library.trt.TensorIOMode.INPUT
+        (inputs if is_input else outputs).append(TensorSpec(name, dtype, shape))
+    problem = difference("input", inputs, source.facts.inputs)
+    problem = problem or difference("output", outputs, source.facts.outputs)
     if problem:
         raise BundleError(
             f"graph {source.name!r}: the plan is not what the manifest declares: {problem}; "
@@ -146,26 +147,28 @@ def _contexts(
     library: Library, engine: Any, plan: Plan
 ) -> tuple[Callable[[], Any], Callable[[], None] | None]:
     """Return what makes contexts without activation memory, and what to do before closing."""
-    managed = library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    trt = library.trt
+    managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if not library.portable:
         return lambda: engine.create_execution_context(managed), None
-    config = engine.create_runtime_config()
-    config.set_execution_context_allocation_strategy(managed)
-    config.cuda_graph_strategy = library.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    kinds = library.trt.DynamicShapesKernelSpecializationStrategy
-    config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER  # a loop repeats its shapes
-    cache = config.create_runtime_cache()
+    settings = engine.create_runtime_config()
+    settings.set_execution_context_allocation_strategy(managed)
+    settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    # a sampling loop repeats its shapes: kernels made for them at once are worth the wait
+    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    settings.dynamic_shapes_kernel_specialization_strategy = eager
+    kernels = settings.create_runtime_cache()
     file = plan.path.with_suffix(".kernels")
     known = _read_cache(file)
-    if known is not None and not cache.deserialize(known):
+    if known is not None and not kernels.deserialize(known):
         _log.info("%s: made for another driver or GPU; kernels are compiled again", file)
-    config.set_runtime_cache(cache)
+    settings.set_runtime_cache(kernels)
 
     def keep() -> None:
-        _write_cache(file, bytes(memoryview(cache.serialize())))
+        _write_cache(file, bytes(memoryview(kernels.serialize())))
 
-    # the configuration must outlive the contexts, which the closure sees to
-    return lambda: engine.create_execution_context(runtime_config=config), keep
+    # the settings must outlive the contexts, which the closure sees to
+    return lambda: engine.create_execution_context(runtime_config=settings), keep
 
 
 def _read_cache(file: Path) -> bytes | None:

@@ -76,10 +76,10 @@ def _parse(job: Job, library: Library, network: Any) -> Any:
     parser = library.trt.OnnxParser(network, library.logger)
     if parser.parse_from_file(str(job.path)):
         return parser
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    faults = [parser.get_error(i) for i in range(parser.num_errors)]
     told = [
-        f"node {error.node_name()!r} ({error.node_operator()}): {' '.join(error.desc().split())}"
-        for error in errors
+        f"node {fault.node_name()!r} ({fault.node_operator()}): {' '.join(fault.desc().split())}"
+        for fault in faults
     ]
     why = told[0] if told else "the parser gives no reason"
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
@@ -143,14 +143,14 @@ def _config(job: Job, library: Library, builder: Any) -> Any:
 
 
 def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) -> Any:
-    native = builder.create_optimization_profile()
+    optimization = builder.create_optimization_profile()
     for spec in job.facts.inputs:
         shapes = [shape_at(spec, profile, which) for which in ("min", "opt", "max")]
         try:
-            native.set_shape(spec.name, *shapes)
+            optimization.set_shape(spec.name, *shapes)
         except ValueError as err:
             raise library.failure(f"{job.name}: input {spec}: {err}", ExportError) from err
-    return native
+    return optimization
 
 
 def _aim(library: Library, config: Any, options: PlanOptions) -> None:
