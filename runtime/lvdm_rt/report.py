@@ -32,6 +32,8 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     for name, facts in manifest.graphs.items():
         size = sum((bundle.path / file).stat().st_size for file in facts.files) / 1e6
         yield f"  {name:<12}{facts.file}, {facts.precision}, {size:.1f} MB{_parity(bundle, name)}"
+    for name, value in manifest.quality.items():
+        yield f"  quality     {name}: {value}"
     made = manifest.provenance
     yield f"  made by     lvdm-rt {made.lvdm_rt}{', EMA weights' if made.ema else ''}"
 

@@ -211,7 +211,8 @@ def _explained(out: str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.FFmpegError) as err:
-        raise VideoError(f"cannot write {out}: {_reason(err)}") from err
+        place = "to standard output" if out == "-" else out
+        raise VideoError(f"cannot write {place}: {_reason(err)}") from err
 
 
 def _reason(err: OSError | av.FFmpegError) -> str:

@@ -61,7 +61,8 @@ def test_y4m_goes_to_standard_output(start, toy, tmp_path):
     assert data.count(b"FRAME\n") == 5
     assert process.wait() == 1
     assert (
-        process.stderr.read() == "lvdm-rt: cannot write -: the program that reads it has stopped\n"
+        process.stderr.read()
+        == "lvdm-rt: cannot write to standard output: the program that reads it has stopped\n"
     )
     assert list(tmp_path.iterdir()) == []
 
