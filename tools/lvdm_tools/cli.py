@@ -1,47 +1,126 @@
-"""The command line of `lvdm-tools`: the only module here that prints and exits."""
+"""The `lvdm-tools` command: the only module here that prints and exits.
+
+Exit codes: 0 done · 1 an error that one line explains · 2 usage · 130 interrupted.
+Heavy modules are imported by the command that needs them: `--help` answers at once.
+"""
 
 from __future__ import annotations
 
+import logging
+import shlex
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.errors import LvdmError
+from lvdm_engines.errors import LvdmError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lvdm_tools.train.config import Run
+
+_EXTRA = {"torch", "lightning_fabric", "lightning_utilities", "matplotlib", "yaml", "safetensors"}
+_FORWARD: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def main() -> None:
+    """Run the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = lvdm_tools.main(list(arguments), prog_name="lvdm-tools", standalone_mode=False)
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; what is finished is kept")
+        return 130
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        _say(_missing(err))
+        return 1
+    except LvdmError as err:
+        _say(err)
+        return 1
+    except MemoryError:
+        _say("out of memory; lower batch in the config")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: object) -> None:
+    click.echo(f"lvdm-tools: {message}", err=True)
+
+
+def _missing(err: ModuleNotFoundError) -> MissingExtraError:
+    return MissingExtraError(
+        f"{err.name} is not installed; run: python -m pip install 'lvdm-rt[tools]'"
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lvdm-rt")
 def lvdm_tools() -> None:
-    """Train, evaluate and feed latent video diffusion models."""
+    """Train and measure latent video diffusion models, and make data for them."""
+    logging.basicConfig(format="lvdm-tools: %(message)s", stream=sys.stderr)
+    logging.getLogger("lvdm_tools").setLevel(logging.INFO)
+
+
+@lvdm_tools.command(context_settings=_FORWARD, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def synth(arguments: tuple[str, ...]) -> Any:
+    """Write a procedural sky time-lapse as videos."""
+    from lvdm_tools.synth_command import command
+
+    return _forward(command, arguments)
+
+
+@lvdm_tools.command("eval", context_settings=_FORWARD, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def evaluate(arguments: tuple[str, ...]) -> Any:
+    """Measure a bundle on unseen clips."""
+    from lvdm_tools.eval_command import command
+
+    return _forward(command, arguments)
+
+
+def _forward(command: click.Command, arguments: tuple[str, ...]) -> Any:
+    name = click.get_current_context().command_path
+    settings: Any = {"help_option_names": ["-h", "--help"]}
+    return command.main(list(arguments), prog_name=name, standalone_mode=False, **settings)
 
 
 @lvdm_tools.group()
 def train() -> None:
-    """Train an autoencoder or a denoiser."""
+    """Train an autoencoder, then a denoiser on its latents."""
 
 
+# fmt: off
 _TRAIN_OPTIONS = (
-    click.option(
-        "--config",
-        "config",
-        type=click.Path(path_type=Path),
-        required=True,
-        help="YAML file, or the name of a ready config.",
-    ),
-    click.option("--data", required=True, help="'synth' or a folder of videos."),
-    click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder."),
-    click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out."),
-    click.option("--steps", type=int, help="Train for this many steps instead of the config's."),
+    click.option("--config", required=True, metavar="C.yaml",
+                 help="A YAML file, or the name of a ready config."),
+    click.option("--data", required=True, metavar="DIR|synth",
+                 help="A folder of videos, or the built-in synthetic sky."),
+    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN",
+                 help="The run's folder."),
+    click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN."),
+    click.option("--steps", type=click.IntRange(min=1),
+                 help="Length of the whole run, instead of the config's."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
+# fmt: on
 
 
-def _train_options(command: Any) -> Any:
+def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_TRAIN_OPTIONS):
         command = option(command)
     return command
@@ -49,68 +128,77 @@ def _train_options(command: Any) -> Any:
 
 @train.command()
 @_train_options
-def autoencoder(**options: Any) -> None:
+def autoencoder(**options: Any) -> int:
     """Train a 3D video autoencoder."""
-    _train("autoencoder", **options)
+    return _train("autoencoder", options)
 
 
 @train.command()
 @_train_options
-@click.option("--autoencoder", type=click.Path(path_type=Path),
-              help="The trained autoencoder's folder, instead of the config's.")  # fmt: skip
-def diffusion(autoencoder: Path | None, **options: Any) -> None:
+@click.option(
+    "--autoencoder",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The trained autoencoder, instead of the config's.",
+)
+def diffusion(**options: Any) -> int:
     """Train a denoiser on the latents of a trained autoencoder."""
-    _train("diffusion", autoencoder=autoencoder, **options)
+    return _train("diffusion", options)
 
 
-def _train(
-    kind: str,
-    *,
-    config: Path,
-    data: str,
-    out: Path,
-    resume: bool,
-    steps: int | None,
-    autoencoder: Path | None = None,
-) -> None:
-    from lvdm_tools.train import config as configs
-    from lvdm_tools.train import start
+def _train(kind: str, options: Mapping[str, Any]) -> int:
+    from lvdm_tools.train import config, start
 
-    run = start.with_overrides(
-        configs.load(_find_config(config), kind), steps=steps, autoencoder=autoencoder
+    run = config.load(config.find(options["config"]), kind)
+    run = start.with_overrides(run, steps=options["steps"], autoencoder=options.get("autoencoder"))
+    stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
+    _stop_on_signals(stop)
+    reached = start.start(
+        start.Request(run, options["data"], options["out"], report, options["resume"], stop)
     )
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    reached = start.start(start.Request(run, data, out, _Progress(), resume, stop))
+    return _conclude(run, reached, options)
+
+
+def _conclude(run: Run, reached: int, options: Mapping[str, Any]) -> int:
     if reached < run.steps:
-        click.echo(f"stopped at step {reached} of {run.steps}; go on with --resume", err=True)
-        sys.exit(130)
-    click.echo(f"{out / 'model'}: {run.name}, {reached} steps")
+        resume = [] if options["resume"] else ["--resume"]
+        command = shlex.join(["lvdm-tools", *sys.argv[1:], *resume])
+        _say(f"interrupted after step {reached} of {run.steps}; go on with: {command}")
+        return 130
+    click.echo(f"{options['out'] / 'model'}: {run.name}, {reached} steps")
+    return 0
 
 
-def _find_config(config: Path) -> Path:
-    ready = Path(__file__).parent / "configs" / f"{config.name}.yaml"
-    return ready if not config.suffix and not config.exists() and ready.exists() else config
+def _stop_on_signals(stop: threading.Event) -> None:
+    """Let the first signal end the run after its step, and a second one at once."""
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        _say(f"{signal.Signals(number).name}: finishing the step and saving")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handle)
+        signal.signal(signal.SIGTERM, handle)
+
+
+def _silent(_: Mapping[str, Any]) -> None:
+    """Report nothing."""
 
 
 class _Progress:
-    """One line per log interval on stderr."""
+    """One line per log interval, with the time that is left."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, tuple[float, int]] = {}
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        head = f"{record.get('phase', 'step')} {record['step']}/{record['of']}"
-        numbers = [
-            f"{name} {value:.4g}"
-            for name, value in record.items()
-            if name not in {"phase", "step", "of"}
-        ]
-        click.echo("  ".join([head, *numbers]), err=True)
-
-
-def main() -> None:
-    """Run the command line; errors are one line on stderr and exit code 1."""
-    try:
-        lvdm_tools(standalone_mode=True)
-    except LvdmError as err:
-        click.echo(f"error: {err}", err=True)
-        sys.exit(1)
+        phase, step, of = record.get("phase", "step"), record["step"], record["of"]
+        parts = [f"{phase} {step}/{of}"]
+        parts += [f"{k} {v:.4g}" for k, v in record.items() if k not in {"phase", "step", "of"}]
+        began, first = self._started.setdefault(phase, (time.monotonic(), step))
+        if first < step < of:
+            left = (time.monotonic() - began) / (step - first) * (of - step)
+            parts.append(f"{left / 60:.0f} min left")
+        click.echo("  ".join(parts), err=True)

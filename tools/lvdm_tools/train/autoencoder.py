@@ -1,9 +1,11 @@
-"""Training of the 3D KL autoencoder: reconstruction, KL, and optional perceptual and hinge losses."""
+"""Training of the 3D KL autoencoder: reconstruction, KL, perceptual and hinge losses."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ from lvdm_tools.train.networks import network_config
 from lvdm_tools.train.pixels import to_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
+
+_logger = logging.getLogger(__name__)
 
 
 class _Reconstruct(nn.Module):
@@ -69,16 +74,17 @@ class AutoencoderTask:
         main = Learner(
             fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
         )
-        self.learners = {"autoencoder": main}
+        self.learners: Mapping[str, Learner] = {"autoencoder": main}
         self.perceptual = None
-        if run.loss.perceptual is not None:
+        if run.loss.perceptual is None:
+            _logger.info("loss.perceptual names no LPIPS weights: training on pixel errors only")
+        else:
             self.perceptual = Lpips.load(run.loss.perceptual).to(fabric.device)
         if run.loss.adversarial is not None:
-            self.learners["discriminator"] = self._discriminator(run.loss.adversarial)
+            critic = self._discriminator(run.loss.adversarial)
+            self.learners = {"autoencoder": main, "discriminator": critic}
 
     def _discriminator(self, settings: Adversarial) -> Learner:
-        import msgspec
-
         rate = settings.learning_rate
         optimizer = self.run.optimizer
         if rate is not None:
@@ -111,18 +117,20 @@ class AutoencoderTask:
         kl = losses.kl_per_pixel(mean, logvar, frames[0].numel())
         loss, report = pixel + weights.kl * kl, {"pixel": pixel.item(), "kl": kl.item()}
         adversarial = weights.adversarial
-        started = adversarial is not None and step >= adversarial.start
-        if started:
-            term, weight = self._fool(pixel, decoded, cast("Adversarial", adversarial))
+        if adversarial is None:
+            report["gradient"] = learner.update(loss, step)
+        elif step < adversarial.start:
+            report |= {"adversarial_weight": 0.0, "discriminator": 0.0}
+            report["gradient"] = learner.update(loss, step)
+        else:
+            term, report["adversarial_weight"] = self._fool(pixel, decoded, adversarial)
             loss = loss + term
-            report["adversarial_weight"] = weight
-        report["gradient"] = learner.update(loss, step)
-        if started:
+            report["gradient"] = learner.update(loss, step)
             report["discriminator"] = self._judge(frames, decoded.detach(), step)
         return {"loss": loss.item()} | report
 
     def _fool(self, pixel: Tensor, decoded: Tensor, settings: Adversarial) -> tuple[Tensor, float]:
-        """Generator's side of the hinge loss, weighted against the pixel loss."""
+        """Return the generator's side of the hinge loss, weighted against the pixel loss."""
         # the bare network, frozen: its gradients are neither wanted nor exchanged here
         critic = self.learners["discriminator"].network.requires_grad_(requires_grad=False)
         term = -critic(decoded).mean()

@@ -61,7 +61,8 @@ class ClipMaker:
         sequence = self.sequences[rng.integers(len(self.sequences))]
         span = (kind.latents - 1) * kind.stride + 1
         start = int(rng.integers(sequence.shape[1] - span + 1))
-        return sequence[:, start : start + span : kind.stride]
+        clip: Array = sequence[:, start : start + span : kind.stride]
+        return clip
 
     def noised(self, z_0: Array, mask: Array, rng: np.random.Generator) -> Example:
         """Noise a clip to a random timestep; given frames enter perturbed to a random level s.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - msgspec reads the annotations at run time
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -11,11 +11,7 @@ import yaml
 from lvdm_engines.errors import ConfigError, TrainingError
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A frozen settings group."""
-
-
-class Device(Struct):
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the run computes; changing it never counts as another config.
 
     fp16 is not offered: it needs a loss scaler, whose skipped steps hide a NaN.
@@ -27,7 +23,7 @@ class Device(Struct):
     threads: int | None = None
 
 
-class Every(Struct):
+class Every(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps between log lines, checkpoints and sample sheets."""
 
     log: int = 50
@@ -35,7 +31,7 @@ class Every(Struct):
     sample: int = 1000
 
 
-class Optimizer(Struct):
+class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Adam with a warm-up and a decay to zero over the whole run."""
 
     learning_rate: float
@@ -46,7 +42,7 @@ class Optimizer(Struct):
     clip: float = 1.0
 
 
-class ClipData(Struct):
+class ClipData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Clips cut from the data: height and width in pixels, frames per clip, frame stride."""
 
     size: tuple[int, int]
@@ -54,7 +50,7 @@ class ClipData(Struct):
     stride: int = 1
 
 
-class Perceptual(Struct):
+class Perceptual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files that hold the VGG-16 features and the linear heads of LPIPS."""
 
     vgg: Path
@@ -62,7 +58,7 @@ class Perceptual(Struct):
     weight: float = 1.0
 
 
-class Adversarial(Struct):
+class Adversarial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A 3D patch discriminator, silent before `start`."""
 
     start: int
@@ -72,7 +68,7 @@ class Adversarial(Struct):
     learning_rate: float | None = None
 
 
-class AutoencoderLoss(Struct):
+class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights of the autoencoder's losses; `kl` is per pixel, as in the paper's family."""
 
     mse: float = 0.0
@@ -82,7 +78,7 @@ class AutoencoderLoss(Struct):
     adversarial: Adversarial | None = None
 
 
-class Schedule(Struct):
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The noise schedule, in the manifest's words."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
@@ -91,7 +87,7 @@ class Schedule(Struct):
     beta_end: float = 0.0155
 
 
-class ClipKind(Struct):
+class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way of cutting a training clip from a sequence of latents.
 
     `condition` is how many leading frames are given for predict; interpolate gives both ends.
@@ -104,7 +100,7 @@ class ClipKind(Struct):
     condition: int = 1
 
 
-class EncodedData(Struct):
+class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that are encoded once, in windows of `window` frames, before training."""
 
     size: tuple[int, int]
@@ -114,7 +110,9 @@ class EncodedData(Struct):
     window: int = 16
 
 
-class AutoencoderRun(Struct, tag_field="kind", tag="autoencoder"):
+class AutoencoderRun(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="autoencoder"
+):
     """A whole autoencoder run.
 
     `initial_logvar` is where the posterior's log variance starts: 0 (the official start) drowns
@@ -136,7 +134,9 @@ class AutoencoderRun(Struct, tag_field="kind", tag="autoencoder"):
     every: Every = Every()
 
 
-class DiffusionRun(Struct, tag_field="kind", tag="diffusion"):
+class DiffusionRun(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="diffusion"
+):
     """A whole denoiser run on the latents of a trained autoencoder."""
 
     name: str
@@ -160,6 +160,25 @@ Run = AutoencoderRun | DiffusionRun
 
 # plumbing, length, and what is recorded by content; the rest makes another model
 FREE_TO_CHANGE = ("steps", "device", "every", "decode_window", "autoencoder")
+
+
+_READY = Path(__file__).parent.parent / "configs"
+
+
+def find(name: str) -> Path:
+    """Return the file of a config: a path, or the name of a ready config.
+
+    Raises:
+        ConfigError: neither a file nor a ready config.
+
+    """
+    path, ready = Path(name), _READY / f"{name}.yaml"
+    if path.exists():
+        return path
+    if path.name == name and ready.exists():
+        return ready
+    known = ", ".join(sorted(file.stem for file in _READY.glob("*.yaml")))
+    raise ConfigError(f"there is no config file {name}; the ready configs are {known}")
 
 
 def load(path: Path, kind: str) -> Run:

@@ -19,15 +19,20 @@ from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import network_config
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning_fabric import Fabric
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
     from lvdm_tools.train.config import ClipKind, DiffusionRun
     from lvdm_tools.train.latents import Latents
     from lvdm_tools.train.prefetch import Batch
+
+    Array = NDArray[np.float32]
+    Clips = NDArray[np.uint8]
 
 _PREVIEW_ROWS = 3
 
@@ -67,7 +72,7 @@ class DiffusionTask:
         )
         torch.manual_seed(run.seed)
         network = UNet3d(self.config)
-        self.learners = {
+        self.learners: Mapping[str, Learner] = {
             "denoiser": Learner(fabric, network, run.optimizer, steps=run.steps, ema=run.ema)
         }
 
@@ -106,11 +111,11 @@ class DiffusionTask:
                 sheets.write(folder / f"step-{step:07d}-{number}-{kind.kind}", clips)
         return {}
 
-    def _sample(self, network: nn.Module, kind: ClipKind) -> preview.Clips:
+    def _sample(self, network: nn.Module, kind: ClipKind) -> Clips:
         rng = generator(self.run.seed, Stream.PREVIEW)
         z_0 = np.stack([self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)])
 
-        def eps(x: preview.Array, t: int, mask: preview.Array, level: int) -> preview.Array:
+        def eps(x: Array, t: int, mask: Array, level: int) -> Array:
             batch = {
                 "x": torch.from_numpy(x),
                 "timestep": torch.full((len(x),), t),
@@ -123,7 +128,7 @@ class DiffusionTask:
         sampled = preview.sample(eps, z_0, given(kind), level, self.clips.schedule, rng)
         return self._decode(sampled, kind)
 
-    def _decode(self, sampled: preview.Array, kind: ClipKind) -> preview.Clips:
+    def _decode(self, sampled: Array, kind: ClipKind) -> Clips:
         means = torch.from_numpy(sampled) / self.latents.scale - self.latents.shift
         means = means.to(self.fabric.device)
         return preview.decode(self.decoder.autoencoder, means, apart=kind.stride > 1)

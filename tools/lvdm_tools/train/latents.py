@@ -19,6 +19,7 @@ from lvdm_tools.train.pixels import to_tensor
 from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from pathlib import Path
 
@@ -57,6 +58,7 @@ class Encoding:
     folder: Path
     fingerprint: str
     report: Report
+    stop: threading.Event
 
 
 def encode(encoding: Encoding) -> None:
@@ -65,6 +67,7 @@ def encode(encoding: Encoding) -> None:
     Raises:
         TrainingError: the disk is full, the folder cannot be written, or data cannot be read.
         NumericsError: the autoencoder gives NaN or infinity.
+        KeyboardInterrupt: the run was asked to stop; finished parts are kept.
 
     """
     count = encoding.data.sequences
@@ -76,6 +79,8 @@ def encode(encoding: Encoding) -> None:
         path, last = _part(encoding.folder, first), min(first + _PART, count)
         if _is_current(path, encoding.fingerprint):
             continue
+        if encoding.stop.is_set():
+            raise KeyboardInterrupt
         state.save(path, {"means": _encode_part(encoding, first, last)}, _header(encoding))
         encoding.report({"phase": "encode", "step": last, "of": count})
 

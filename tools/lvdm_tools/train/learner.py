@@ -75,14 +75,17 @@ class Learner:
         self.fabric.backward(loss)
         limit = self.settings.clip
         norm = float(
-            self.fabric.clip_gradients(
-                self.module, self._stepper, max_norm=limit, error_if_nonfinite=False
+            cast(
+                "Tensor",
+                self.fabric.clip_gradients(
+                    self.module, self._stepper, max_norm=limit, error_if_nonfinite=False
+                ),
             )
         )
         # after the backward pass every process sees the same norm, so all of them stop together
         if not math.isfinite(norm) or not math.isfinite(loss.item()):
             raise NumericsError(
-                f"at step {step + 1} the loss is {loss.item():.4g} and its gradient's norm {norm:.4g}"
+                f"at step {step + 1} the loss is {loss.item():.4g}, its gradient's norm {norm:.4g}"
             )
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.settings, step, self.steps)
@@ -163,4 +166,4 @@ def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:
             f"the checkpoint holds {shape} for {name}, expected {tuple(target.shape)}: "
             "it belongs to another network; train into a new folder"
         )
-    target.copy_(cast("Tensor", found))
+    target.copy_(found)

@@ -47,4 +47,5 @@ def adaptive_weight(pixel_loss: Tensor, adversarial_loss: Tensor, last: Tensor) 
     """‖∇ pixel‖ / ‖∇ adversarial‖ at the decoder's last weight (VQGAN, eq. 7), at most 1e4."""
     (pixel,) = torch.autograd.grad(pixel_loss, last, retain_graph=True)
     (adversarial,) = torch.autograd.grad(adversarial_loss, last, retain_graph=True)
-    return (pixel.norm() / (adversarial.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    weight: Tensor = (pixel.norm() / (adversarial.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    return weight

@@ -60,9 +60,11 @@ def denoiser(
         shift=latents.shift,
         decode_window=decoder.window,
         schedule=ScheduleFacts(table.kind, table.steps, table.beta_start, table.beta_end),
-        predict=predict and PredictFacts(predict.latents, predict.condition, predict.stride),
-        interpolate=infill and InterpolateFacts(infill.latents),
-        short=short and ShortFacts(short.latents),
+        predict=PredictFacts(predict.latents, predict.condition, predict.stride)
+        if predict
+        else None,
+        interpolate=InterpolateFacts(infill.latents) if infill else None,
+        short=ShortFacts(short.latents) if short else None,
         noise_levels=run.noise_levels if network.num_classes is not None else None,
         ema=run.ema is not None,
         provenance=_provenance(run, step) | {"autoencoder_sha256": decoder.sha256},

@@ -45,14 +45,13 @@ def sample(
         noise=lambda _: rng.standard_normal(z_0.shape, np.float32),
         given=place,
     )
-    for x_t in ddim(process, x_t, min(_STEPS, schedule.steps), eta=1.0):  # noqa: B007 - the last one is kept
-        pass
-    return place(x_t)
+    *_, x_0 = ddim(process, x_t, min(_STEPS, schedule.steps), eta=1.0)
+    return place(x_0)
 
 
 def decode(autoencoder: Autoencoder3d, means: Tensor, *, apart: bool) -> Clips:
     """Decode (b, c, t, h, w) to frames; latents that are `apart` in time one by one."""
-    steps = means.split(1, dim=2) if apart else (means,)
+    steps = [means[:, :, t : t + 1] for t in range(means.shape[2])] if apart else [means]
     with torch.no_grad():
         decoded = [
             to_frames(torch.cat([autoencoder.decode(row[None]) for row in part])) for part in steps

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.train.state import write_whole
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def sheet(clips: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
 
 
 def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
-    """Write clips (n, f, h, w, 3) as `stem`.png (all frames) and `stem`.mp4 (clips side by side)."""
+    """Write clips (n, f, h, w, 3): `stem`.png (all frames) and `stem`.mp4 (clips in a column)."""
     from matplotlib.image import imsave
 
     scale = max(1, 128 // clips.shape[2])
@@ -37,21 +38,9 @@ def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
     moving = [
         sheet(clips[:, frame : frame + 1].swapaxes(0, 1), scale) for frame in range(clips.shape[1])
     ]
-    write_whole(stem.with_suffix(".mp4"), lambda draft: _write_mp4(draft, moving, fps))
-
-
-def _write_mp4(path: Path, frames: Sequence[NDArray[np.uint8]], fps: int) -> None:
-    import av
-
-    height, width = (side - side % 2 for side in frames[0].shape[:2])  # yuv420p has no odd sides
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.thread_count = 1
-        for frame in frames:
-            picture = np.ascontiguousarray(frame[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    spec = VideoSpec(frames=len(moving), size=moving[0].shape[:2], fps=Fraction(fps))
+    with open_writer(str(stem.with_suffix(".mp4")), spec) as writer:
+        writer.write(np.stack(moving))
 
 
 def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:

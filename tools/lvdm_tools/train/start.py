@@ -6,14 +6,13 @@ import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 from lightning_fabric import Fabric
 
-from lvdm_engines.errors import OptionsError, TrainingError
+from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import ClipSpec, check_divisible, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import latents, loop
@@ -23,6 +22,8 @@ from lvdm_tools.train.modelfile import read_autoencoder
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lvdm_tools.train.config import AutoencoderRun, Device, DiffusionRun, Run
     from lvdm_tools.train.loop import Report
 
@@ -61,12 +62,12 @@ def with_overrides(run: Run, *, steps: int | None, autoencoder: Path | None) -> 
     """Replace the length of a run, or the autoencoder of a denoiser's.
 
     Raises:
-        OptionsError: no step at all.
+        ConfigError: no step at all.
 
     """
     if steps is not None:
         if steps < 1:
-            raise OptionsError(f"--steps is {steps}, expected at least 1")
+            raise ConfigError(f"steps is {steps}, expected at least 1")
         run = msgspec.structs.replace(run, steps=steps)
     if autoencoder is not None and isinstance(run, configs.DiffusionRun):
         run = msgspec.structs.replace(run, autoencoder=autoencoder)
@@ -124,6 +125,7 @@ def _diffusion(
         workspace.root / "latents",
         hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         request.report,
+        request.stop,
     )
     if fabric.is_global_zero:
         latents.encode(encoding)
