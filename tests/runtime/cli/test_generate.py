@@ -176,3 +176,45 @@ def test_a_changed_graph_is_refused(command, make_bundle, tmp_path):
     assert code == 1
     assert "the file is damaged or was replaced" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def swap_graphs(bundle: Path) -> None:
+    """Give predict the file of interpolate, which has another length, and the manifest its hash."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    graphs = manifest["graphs"]
+    (bundle / "predict.onnx").write_bytes((bundle / "interpolate.onnx").read_bytes())
+    graphs["predict"]["sha256"] = graphs["interpolate"]["sha256"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def cut_manifest(bundle: Path) -> None:
+    text = (bundle / "manifest.json").read_text()
+    (bundle / "manifest.json").write_text(text[: len(text) // 2])
+
+
+def add_field(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "colour": "blue"}))
+
+
+def lose_graph(bundle: Path) -> None:
+    (bundle / "decoder.onnx").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swap_graphs, "latents"),
+        (cut_manifest, "manifest.json"),
+        (add_field, "colour"),
+        (lose_graph, "decoder.onnx: file is missing"),
+    ],
+)
+def test_a_damaged_bundle_is_one_line(command, make_bundle, tmp_path, damage, message):
+    bundle = make_bundle()
+    damage(bundle)
+    code, out, err = command("generate", "-o", "sky.mp4", "--bundle", bundle)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
