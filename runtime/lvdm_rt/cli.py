@@ -129,7 +129,8 @@ def generate(**flags: Any) -> int:
         job = _job(flags)
         result = _generate(job, show=not quiet and sys.stderr.isatty())
     except KeyboardInterrupt:
-        _say(f"interrupted; {_how_to_resume(flags['out']) or 'nothing was finished yet'}")
+        nothing = "what was piped is cut off" if flags["out"] == "-" else "nothing was finished yet"
+        _say(f"interrupted; {_how_to_resume(flags['out']) or nothing}")
         return 130
     except LvdmError as err:
         hint = _how_to_resume(flags["out"]) if _may_pass(err, flags["resume"]) else None
