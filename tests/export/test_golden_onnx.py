@@ -1,0 +1,125 @@
+"""Exported graphs in ONNX Runtime against recorded outputs of the authors' code.
+
+Tolerances are relative to the output's largest magnitude: 1e-4 in single precision (order of
+summation), 1e-2 in half precision (weights and activations of 11 bits).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from lvdm_engines.manifest import TensorSpec
+from lvdm_export.config_networks import read_autoencoder2d, read_unet
+from lvdm_export.graphs import DenoiserGraph, Graph
+from lvdm_export.nets.autoencoder2d import Autoencoder2d
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.layers import bake, to_half
+from lvdm_export.nets.unet3d import UNet3d
+from lvdm_export.onnx_file import write_onnx
+from lvdm_export.section import Section
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
+QUICK = [("unet_pred", "fp32")]  # exports take 10 to 20 s each on two cores
+UNETS = [
+    pytest.param(name, precision, marks=[] if (name, precision) in QUICK else [pytest.mark.slow])
+    for name in ("unet_short", "unet_pred", "unet_interp", "unet_t2v")
+    for precision in TOLERANCE
+]
+AUTOENCODERS = [
+    pytest.param(
+        name,
+        precision,
+        marks=[] if (name, precision) == ("ae3d_244", "fp16") else [pytest.mark.slow],
+    )
+    for name in ("ae3d_488", "ae3d_244", "ae2d")
+    for precision in TOLERANCE
+]
+
+
+class Method(nn.Module):
+    """One method of a network as a module."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network, self.name = network, name
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return getattr(self.network, self.name)(x)
+
+
+def loaded(network: nn.Module, case: Any, precision: str) -> nn.Module:
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in case.weights.items()})
+    return bake(to_half(network) if precision == "fp16" else network).eval()
+
+
+def export(module: nn.Module, feeds: dict[str, np.ndarray], path: Path) -> ort.InferenceSession:
+    inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())
+    write_onnx(Graph(module, inputs, (TensorSpec("out", "float32", ("b",)),)), path)
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def error(session: ort.InferenceSession, feeds: dict[str, Any], expected: np.ndarray) -> float:
+    """Return the relative error of the whole batch, and check that batches of 1 and 3 run too."""
+    actual = session.run(None, feeds)[0]
+    for rows in ([0], [0, 0, 0]):
+        alone = session.run(None, {k: v[rows] for k, v in feeds.items()})[0]
+        assert np.abs(alone - actual[rows]).max() <= 1e-3 * np.abs(actual).max()
+        assert all(np.array_equal(row, alone[0]) for row in alone)
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("name", "precision"), UNETS)
+def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
+    golden: Any, name: str, precision: str, tmp_path: Path
+) -> None:
+    case = golden(name)
+    params = {key: value for key, value in case.config.items() if key != "kind"}
+    params.setdefault("use_temporal_transformer", False)
+    unet = UNet3d(read_unet(Section({"params": params}, name)))
+    arrays = case.arrays
+    masked = "mask" in arrays
+    feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}
+    if masked:
+        feeds |= {"mask": arrays["mask"], "noise_level": np.array([-1, -1])}
+    if "context" in arrays:
+        feeds["context"] = arrays["context"]
+    graph = DenoiserGraph(loaded(unet, case, precision))
+    session = export(graph, feeds, tmp_path / "eps.onnx")
+    assert error(session, feeds, arrays["eps"]) < TOLERANCE[precision]
+    if masked:
+        feeds["noise_level"] = arrays["s"]
+        assert error(session, feeds, arrays["eps_s"]) < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize(("name", "precision"), AUTOENCODERS)
+def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
+    golden: Any, name: str, precision: str, tmp_path: Path
+) -> None:
+    case = golden(name)
+    network = loaded(_autoencoder(case.config, name), case, precision)
+    arrays = case.arrays
+    encode = {"x": arrays["x"]}
+    session = export(Method(network, "encode"), encode, tmp_path / "encode.onnx")
+    assert error(session, encode, arrays["moments"]) < TOLERANCE[precision]
+    decode = {"x": arrays.get("z", arrays["moments"][:, :4])}
+    session = export(Method(network, "decode"), decode, tmp_path / "decode.onnx")
+    assert error(session, decode, arrays["decoded"]) < TOLERANCE[precision]
+
+
+def _autoencoder(config: dict[str, Any], name: str) -> nn.Module:
+    if config["kind"] == "ae2d":
+        raw = {k: v for k, v in config.items() if k not in {"kind", "embed_dim", "double_z"}}
+        return Autoencoder2d(read_autoencoder2d(Section(raw, name), config["embed_dim"]))
+    return Autoencoder3d(
+        Autoencoder3dConfig(
+            n_hiddens=config["n_hiddens"],
+            downsample=tuple(config["downsample"]),
+            z_channels=config["z_channels"],
+            embed_dim=config["embed_dim"],
+        )
+    )
