@@ -30,7 +30,9 @@ def run_ahead(
     before: if it ends early, `stop` is set, which the source should look at where it works long.
     """
     items: queue.Queue[T | _End] = queue.Queue(ahead)
-    thread = threading.Thread(target=_fill, args=(source, items, stop), daemon=True)
+    thread = threading.Thread(
+        target=_fill, args=(source, items, stop), name="lvdm-rt ahead", daemon=True
+    )
     thread.start()
     ended = _End(Cancelled())
     try:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -132,8 +133,18 @@ def sessions(manifest: Manifest) -> dict[str, Any]:
     return make_sessions(manifest)
 
 
+@pytest.fixture
+def make_fake() -> Callable[..., tuple[Manifest, dict[str, Any]]]:
+    """Make manifest and sessions of a model that differs in some facts."""
+
+    def make(**facts: Any) -> tuple[Manifest, dict[str, Any]]:
+        manifest = make_manifest(msgspec.structs.replace(MODEL, **facts))
+        return manifest, make_sessions(manifest)
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    assert [t.name for t in threading.enumerate() if t.name.startswith("lvdm-rt")] == []

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from lvdm_engines.errors import DeviceMemoryError
+from lvdm_rt.network import EXACT_ROWS, Network
+
+
+def feeds(rows):
+    rng = np.random.default_rng(rows)
+    return {
+        "latents": rng.standard_normal((rows, 2, 4, 4, 4), dtype=np.float32),
+        "timestep": np.full(rows, 3),
+        "mask": np.zeros((rows, 4), np.float32),
+        "noise_level": np.full(rows, -1),
+        "something": np.zeros(1),
+    }
+
+
+class Small:
+    """A session hook: a device on which only so many rows fit."""
+
+    def __init__(self, session, most):
+        self.session, self.most = session, most
+
+    def __call__(self, call):
+        if self.session.rows[-1] > self.most:
+            raise DeviceMemoryError("no room")
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions):
+    session = sessions["predict"]
+    whole = Network(session, exact=False)(feeds(6))
+    session.rows.clear()
+    session.hook = Small(session, 3)
+    network = Network(session, exact=False)
+    np.testing.assert_array_equal(network(feeds(6)), whole)
+    np.testing.assert_array_equal(network(feeds(6)), whole)
+    assert session.rows == [6, 3, 3, 3, 3]
+
+
+def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(sessions):
+    session = sessions["predict"]
+    session.hook = Small(session, 2)
+    with pytest.raises(DeviceMemoryError, match=r"with 4 rows .*no room.*lower the batch size"):
+        Network(session, exact=False)(feeds(8))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_one_clip_that_does_not_fit_is_not_blamed_on_the_batch_size(sessions, exact):
+    session = sessions["predict"]
+    session.hook = Small(session, 0)
+    with pytest.raises(DeviceMemoryError, match="close other programs, or use a smaller model"):
+        Network(session, exact=exact)(feeds(1))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_exact_calls_have_the_same_rows_whatever_the_batch(sessions, rows):
+    session = sessions["predict"]
+    session.jitter = True
+    together = Network(session, exact=True)(feeds(rows))
+    assert set(session.rows) == {EXACT_ROWS}
+    for row in range(rows):
+        one = {name: array[row : row + 1] for name, array in feeds(rows).items()}
+        np.testing.assert_array_equal(Network(session, exact=True)(one)[0], together[row])

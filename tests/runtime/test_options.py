@@ -1,0 +1,102 @@
+import math
+
+import msgspec
+import pytest
+
+from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import Preset
+from lvdm_rt.options import GenerateOptions, resolve
+
+
+def ask(manifest, **options):
+    return resolve(GenerateOptions(**options), manifest)
+
+
+def test_what_is_not_asked_is_the_models_own_value(manifest):
+    settings = ask(manifest)
+    assert (settings.sampler, settings.steps, settings.eta) == ("ddim", 4, 1.0)
+    assert (settings.guidance, settings.noise_level, settings.fps) == (0.2, 5, 8.0)
+    assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 1)
+
+
+def test_zero_is_a_value_and_not_a_default(manifest):
+    settings = ask(manifest, eta=0.0, guidance=0.0, noise_level=0, overlap=0)
+    assert (settings.eta, settings.guidance) == (0, 0)
+    assert (settings.noise_level, settings.overlap) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("paper", ("ddpm", 1000, 0.0)),
+        ("balanced", ("ddim", 50, 1.0)),
+        ("fast", ("dpmpp_2m", 15, 0.0)),
+    ],
+)
+def test_presets_choose_sampler_steps_and_eta(manifest, preset, expected):
+    schedule = msgspec.structs.replace(manifest.model.schedule, steps=1000)
+    model = msgspec.structs.replace(manifest.model, schedule=schedule)
+    settings = ask(msgspec.structs.replace(manifest, model=model), preset=preset)
+    assert (settings.sampler, settings.steps, settings.eta) == expected
+
+
+def test_a_bundle_brings_presets_of_its_own(manifest):
+    presets = {"fast": Preset(sampler="ddim", steps=3), "soft": Preset(guidance=1.5)}
+    defaults = msgspec.structs.replace(manifest.defaults, presets=presets)
+    manifest = msgspec.structs.replace(manifest, defaults=defaults)
+    assert ask(manifest, preset="fast").steps == 3
+    assert ask(manifest, preset="soft").guidance == 1.5
+
+
+def test_a_flag_wins_over_the_preset(manifest):
+    assert ask(manifest, preset="fast", steps=7).steps == 7
+    assert ask(manifest, preset="fast", guidance=2.0).guidance == 2.0
+
+
+def test_another_sampler_than_the_models_brings_its_own_steps(manifest):
+    assert ask(manifest, sampler="dpmpp_2m").steps == 15
+    assert ask(manifest, sampler="ddpm").steps == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 0}, "got frames 0, expected a whole number from 1"),
+        ({"frames": -3}, "got frames -3"),
+        ({"frames": 10**12}, "got frames 1000000000000, expected a whole number from 1 to"),
+        ({"frames": 2.5}, "got frames 2.5"),
+        ({"seed": -1}, "got seed -1"),
+        ({"seed": 2**64}, "got seed"),
+        ({"videos": 0}, "got videos 0"),
+        ({"first_video": -1}, "got first_video -1"),
+        ({"batch_size": 0}, "got batch_size 0"),
+        ({"steps": 0}, "got steps 0"),
+        ({"steps": 21}, "got steps 21, expected a whole number from 1 to 20"),
+        ({"eta": 2.0}, "got eta 2.0"),
+        ({"eta": math.nan}, "got eta nan"),
+        ({"guidance": math.inf}, "got guidance inf"),
+        ({"noise_level": 10}, "got noise_level 10, expected a whole number from -1 to 9"),
+        ({"overlap": 3}, "got overlap 3, expected a whole number from 0 to 2"),
+        ({"fps": 0.0}, "got fps 0.0"),
+        ({"mode": "cubist"}, "got mode 'cubist', expected one of hierarchical"),
+        ({"preset": "best"}, "got preset 'best', expected one of paper, balanced, fast"),
+        ({"sampler": "euler"}, "got sampler 'euler'"),
+        ({"sampler": "ddpm", "steps": 10}, "got steps 10 with sampler ddpm"),
+        ({"sampler": "dpmpp_2m", "eta": 0.5}, "got eta with sampler dpmpp_2m"),
+        ({"preset": "paper", "eta": 0.5}, "got eta with sampler ddpm"),
+        ({"preset": "fast", "sampler": "ddim"}, "with preset 'fast', which is dpmpp_2m"),
+        ({"mode": "short", "guidance": 1.0}, "got guidance 1.0 in mode short"),
+    ],
+)
+def test_a_bad_request_is_refused_with_what_is_possible(manifest, options, message):
+    with pytest.raises(OptionsError, match=message):
+        ask(manifest, **options)
+
+
+def test_a_model_without_noise_levels_refuses_one(manifest):
+    model = msgspec.structs.replace(manifest.model, noise_levels=None)
+    defaults = msgspec.structs.replace(manifest.defaults, noise_level=None)
+    manifest = msgspec.structs.replace(manifest, model=model, defaults=defaults)
+    assert ask(manifest).noise_level == -1
+    with pytest.raises(OptionsError, match="was not trained with perturbed conditions"):
+        ask(manifest, noise_level=3)
