@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_engines.manifest import (
     GraphFacts,
     InterpolateFacts,
@@ -25,7 +25,7 @@ from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_tools import scorecard
 from lvdm_tools.data import HELD_OUT
 from lvdm_tools.eval_command import command
-from lvdm_tools.evaluate import Protocol, evaluate
+from lvdm_tools.evaluate import Protocol, evaluate, generate
 from lvdm_tools.synth import sky_clip
 
 GRAPHS = ("encoder", "decoder", "predict", "interpolate")
@@ -69,7 +69,8 @@ class PerfectPipeline:
     def stream_videos(self, options: GenerateOptions) -> Iterator[Chunk]:
         for start in range(0, options.frames, 4):
             for video in range(options.videos):
-                yield Chunk(video, start, self.frames(video, start, 4))
+                count = min(4, options.frames - start)
+                yield Chunk(video, start, self.frames(video, start, count))
 
     def frames(self, video: int, start: int, count: int) -> np.ndarray:
         return sky_clip(0, count, 16, index=HELD_OUT + 5000 + video, start=start)
@@ -137,6 +138,19 @@ def test_few_clips_give_no_distance_and_so_do_not_pass() -> None:
     assert "| Fréchet distance / floor | ≤ 3 | – |" in scorecard.markdown(report)
 
 
+def test_clips_can_be_cut_from_later_in_the_videos() -> None:
+    pipeline = PerfectPipeline()
+    cut = generate(pipeline, Protocol(clips=3, frames=8, skip=6))
+    np.testing.assert_array_equal(cut[2], pipeline.frames(2, 6, 8))
+
+
+def test_sampling_that_the_model_refuses_is_refused_before_anything_is_measured() -> None:
+    said: list[str] = []
+    with pytest.raises(OptionsError, match="funny"):
+        evaluate(PerfectPipeline(), Protocol(sampling={"mode": "funny"}), said.append)
+    assert not said
+
+
 def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes() -> None:
     report = evaluate(PerfectPipeline(("decoder", "predict")), Protocol(clips=4, frames=8))
     assert report.reconstruction is None
@@ -154,6 +168,7 @@ def test_the_parts_are_announced() -> None:
     ("protocol", "named"),
     [
         (Protocol(clips=1), "got 1 clips"),
+        (Protocol(skip=-1), "skip -1"),
         (Protocol(frames=10), "a multiple of the 4 frames of a latent"),
         (Protocol(frames=4), "8 or more"),
     ],
@@ -197,7 +212,10 @@ def test_the_command_writes_numbers_and_table_and_records_them(
     assert "| measure | target | fake | untrained |" in table.read_text()
     assert table.read_text() in result.output
     recorded = load_bundle(bundle).manifest.quality
-    assert recorded == msgspec.json.decode(numbers.read_bytes())
+    assert recorded["continuity"] == 0
+    assert "48 clips of 8 frames, synth, seed 0, mode=hierarchical" in recorded["measured_on"]
+    assert recorded["frechet_over_floor_untrained"] > 10
+    assert "psnr_db" not in recorded  # infinite
 
 
 def test_the_command_refuses_a_comparison_without_label(

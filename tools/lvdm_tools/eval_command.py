@@ -27,6 +27,13 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
 )
 @click.option("--frames", type=_COUNT, default=16, show_default=True, help="Frames per clip.")
 @click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Frames of each video before its clip: how well long videos keep.",
+)
+@click.option(
     "--conditions", type=_COUNT, default=16, show_default=True, help="Unseen clips to continue."
 )
 @click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
@@ -63,12 +70,14 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     if options["table_out"]:
         _write(options["table_out"], table.encode())
     if options["record"]:
-        click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
+        click.echo(
+            f"recorded in {scorecard.record(bundle, scorecard.summary(report, compared))}", err=True
+        )
     click.echo(table, nl=False)
 
 
 def _protocol(options: dict[str, Any]) -> Protocol:
-    names = ("clips", "frames", "conditions", "data", "stride", "seed")
+    names = ("clips", "frames", "skip", "conditions", "data", "stride", "seed")
     sampling = {name: options[name] for name in _SAMPLING if options[name] is not None}
     return Protocol(**{name: options[name] for name in names}, sampling=sampling)
 

@@ -35,11 +35,13 @@ REAL_SETS = 3  # sets of unseen clips: the floor is the mean distance of their p
 class Protocol:
     """How to measure: numbers of clips, their length, where they come from, how to sample.
 
-    `sampling` holds fields of GenerateOptions; what is missing is the model's own choice.
+    Generated clips are cut after the first `skip` frames of a video, to see how it ages. `sampling`
+    holds fields of GenerateOptions; what is missing is the model's own choice.
     """
 
     clips: int = 128
     frames: int = 16
+    skip: int = 0
     conditions: int = 16
     data: str | Path = "synth"
     stride: int = 1
@@ -53,6 +55,8 @@ class Report(msgspec.Struct, frozen=True):
     bundle: str
     data: str
     seed: int
+    frames: int
+    skip: int
     settings: dict[str, Any]
     reconstruction: quality.Reconstruction | None
     generation: quality.Generation
@@ -79,6 +83,7 @@ def evaluate(
 
     """
     _check(protocol, pipeline.manifest.model)
+    settings = msgspec.to_builtins(pipeline.settings(_clip_options(protocol)))
     source = _source(protocol, pipeline.manifest.model)
     say(f"reading {REAL_SETS} × {protocol.clips} unseen clips")
     real = [_clips(source, protocol.clips, i * protocol.clips) for i in range(REAL_SETS)]
@@ -97,7 +102,9 @@ def evaluate(
         bundle=pipeline.manifest.name,
         data=str(protocol.data),
         seed=protocol.seed,
-        settings=msgspec.to_builtins(pipeline.settings(_options(protocol, videos=protocol.clips))),
+        frames=protocol.frames,
+        skip=protocol.skip,
+        settings=settings,
         reconstruction=None if decoded is None else quality.reconstruction(decoded, real[0]),
         generation=quality.generation(generated, real),
         continuation=continuation,
@@ -108,8 +115,11 @@ def generate(pipeline: Pipeline, protocol: Protocol) -> Clips:
     """Generate the protocol's clips from nothing: uint8 (n, f, h, w, 3)."""
     size = pipeline.manifest.model.frame_size
     out = np.empty((protocol.clips, protocol.frames, *size, 3), np.uint8)
-    for chunk in pipeline.stream_videos(_options(protocol, videos=protocol.clips)):
-        out[chunk.video, chunk.start : chunk.start + len(chunk.frames)] = chunk.frames
+    for chunk in pipeline.stream_videos(_clip_options(protocol)):
+        start = chunk.start - protocol.skip
+        new = chunk.frames[max(0, -start) :]
+        first = max(0, start)
+        out[chunk.video, first : first + len(new)] = new
     return out
 
 
@@ -119,13 +129,13 @@ def _continuation(
     """Continue unseen clips that no other part of the report has used."""
     pixels, decoded = real
     per_latent = pipeline.manifest.model.frames_per_latent
-    options = _options(protocol, videos=1)
-    wanted = -(-pipeline.condition_frames(options) // per_latent) * per_latent
+    wanted = pipeline.condition_frames(_options(protocol, frames=per_latent))
+    wanted += -wanted % per_latent
     longer = _source(protocol, pipeline.manifest.model, frames=wanted)
     seams: list[tuple[Clips, Clips, Clips]] = []
     for number in range(protocol.conditions):
         given = longer.clip(REAL_SETS * protocol.clips + number)
-        mine = _options(protocol, videos=1, first_video=protocol.clips + number)
+        mine = _options(protocol, frames=per_latent, first_video=protocol.clips + number)
         new = _all(pipeline.stream(mine, condition=given))
         seams.append((given[-1], _reconstruct(pipeline, given)[-1], new[0]))
     given, through, first_new = map(np.stack, zip(*seams, strict=True))
@@ -142,16 +152,14 @@ def _all(chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(list(chunks))
 
 
-def _options(protocol: Protocol, *, videos: int, first_video: int = 0) -> GenerateOptions:
+def _clip_options(protocol: Protocol) -> GenerateOptions:
+    return _options(protocol, frames=protocol.skip + protocol.frames, videos=protocol.clips)
+
+
+def _options(protocol: Protocol, **request: Any) -> GenerateOptions:
     from lvdm_rt.options import GenerateOptions
 
-    return GenerateOptions(
-        frames=protocol.frames,
-        videos=videos,
-        first_video=first_video,
-        seed=protocol.seed,
-        **protocol.sampling,
-    )
+    return GenerateOptions(seed=protocol.seed, **request, **protocol.sampling)
 
 
 def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) -> ClipSource:
@@ -165,10 +173,10 @@ def _clips(source: ClipSource, count: int, first: int) -> Clips:
 
 
 def _check(protocol: Protocol, model: ModelFacts) -> None:
-    if protocol.clips < 2 or protocol.conditions < 1:
+    if protocol.clips < 2 or protocol.conditions < 1 or protocol.skip < 0:
         raise ConfigError(
-            f"evaluation: got {protocol.clips} clips and {protocol.conditions} conditions; "
-            "expected 2 or more and 1 or more"
+            f"evaluation: got {protocol.clips} clips, {protocol.conditions} conditions and skip "
+            f"{protocol.skip}; expected at least 2, 1 and 0"
         )
     per_latent = model.frames_per_latent
     if protocol.frames % per_latent or protocol.frames < 2 * per_latent:

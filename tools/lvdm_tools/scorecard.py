@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +30,36 @@ def as_dict(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
     return plain
 
 
+def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[str, Any]:
+    """Give the numbers that a manifest carries: one short value per line, four digits."""
+    made, kept, joined = report.generation, report.reconstruction, report.continuation
+    numbers: dict[str, float | None] = {
+        "psnr_db": kept.psnr if kept else None,
+        "ssim": kept.ssim if kept else None,
+        "mean_colour_difference": made.mean_colour.difference,
+        "contrast_difference": made.contrast.difference,
+        "spectrum_slope_difference": made.spectrum_slope.difference,
+        "frame_change_difference": made.frame_change.difference,
+        "frechet_over_floor": made.frechet.ratio if made.frechet else None,
+        "continuity": joined.ratio if joined else None,
+    }
+    for label, other in (beside or {}).items():
+        frechet = other.generation.frechet
+        numbers[f"frechet_over_floor_{label}"] = frechet.ratio if frechet else None
+    short = {k: float(f"{v:.4g}") for k, v in numbers.items() if v is not None and isfinite(v)}
+    return {"measured_on": _protocol(report), **short}
+
+
+def _protocol(report: Report) -> str:
+    kept = ("mode", "sampler", "steps", "eta", "guidance", "noise_level")
+    sampling = " ".join(f"{k}={report.settings[k]}" for k in kept)
+    after = f" after {report.skip}" if report.skip else ""
+    return (
+        f"{report.generation.clips} clips of {report.frames} frames{after}, {report.data}, "
+        f"seed {report.seed}, {sampling}"
+    )
+
+
 def markdown(report: Report, beside: Mapping[str, Report] | None = None) -> str:
     """Write the table of a report, with a column for each report beside it."""
     columns = {report.bundle: report, **(beside or {})}
@@ -39,7 +70,7 @@ def markdown(report: Report, beside: Mapping[str, Report] | None = None) -> str:
     rows = [_rows(r) for r in columns.values()]
     for measure, (target, _) in rows[0].items():
         lines.append(f"| {measure} | {target} | {' | '.join(r[measure][1] for r in rows)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", f"{_protocol(report)}."]) + "\n"
 
 
 def _rows(report: Report) -> dict[str, tuple[str, str]]:
