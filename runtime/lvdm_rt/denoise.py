@@ -190,9 +190,10 @@ def _sample_job(run: Run, job: Job, window: _Window, known: Array) -> Array:
         given=(lambda x: overwrite(x, z, mask)) if window.given else nothing_given,
     )
     x = draw_rows(run.noise, sites, START, shape)
-    for new_x in _steps(process, x, settings):
-        x = new_x
-        run.step(len(sites))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its clip
+        for new_x in _steps(process, x, settings):
+            x = new_x
+            run.step(len(sites))
     return x
 
 
