@@ -28,7 +28,8 @@ class EncoderGraph(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode frames."""
-        x = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (b, 3, f, h, w)
+        # cast first: TensorRT does nothing else with bytes
+        x = frames.float().permute(0, 4, 1, 2, 3) / 127.5 - 1  # (b, 3, f, h, w)
         if isinstance(self.network, Autoencoder3d):
             moments = self.network.encode(x)
         else:
