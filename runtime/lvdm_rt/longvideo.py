@@ -161,9 +161,10 @@ def needed_condition(model: ModelFacts, mode: Mode, overlap: int) -> int:
 def jobs(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
     """Yield the batches of all videos; each needs only what came before it.
 
-    Groups of up to `batch_size` videos advance together. Gaps are infilled as soon as the first
-    keyframes exist, then whenever they fill a batch. The grouping depends on nothing but the
-    arguments, so that a resumed run calls the networks in the same batches.
+    Groups of up to `batch_size` videos advance together. The first gaps are infilled as soon as
+    their keyframes exist, the very first one of each video alone, later gaps when they fill a
+    batch. The grouping depends on nothing but the arguments, so that a resumed run calls the
+    networks in the same batches.
     """
     for start in range(0, len(videos), batch_size):
         yield from _group(plan, videos[start : start + batch_size], batch_size)
@@ -177,7 +178,12 @@ def _group(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
         for gap in range(clip.first, clip.first + clip.new):
             if gap in plan.gaps:
                 pending.extend(Site(video, Stage.INFILL, gap) for video in videos)
-        at_once = 1 if index in (0, plan.clips - 1) else batch_size
-        while len(pending) >= at_once:
-            size = min(batch_size, len(pending))
-            yield Job(Stage.INFILL, tuple(pending.popleft() for _ in range(size)))
+        size = len(videos) if index == 0 else batch_size  # one gap each: early first frames
+        least = 1 if index in (0, plan.clips - 1) else batch_size
+        while len(pending) >= least:
+            yield Job(Stage.INFILL, _take(pending, size))
+            size = batch_size
+
+
+def _take(pending: deque[Site], most: int) -> tuple[Site, ...]:
+    return tuple(pending.popleft() for _ in range(min(most, len(pending))))

@@ -154,8 +154,9 @@ def _sampling(
     sampler: Sampler = _first(options.sampler, preset.sampler, defaults.sampler)
     _one_of("sampler", sampler, SAMPLERS)
     if sampler != defaults.sampler:
-        defaults = Defaults(sampler=sampler, steps=min(STEPS.get(sampler, trained), trained))
-    steps = _first(options.steps, preset.steps, defaults.steps)
+        defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
+    # A preset made for long schedules takes all of a short one.
+    steps = _first(options.steps, min(_first(preset.steps, defaults.steps), trained))
     _in_range("steps", steps, 1, trained)
     if sampler == "ddpm":
         if options.steps not in (None, trained):

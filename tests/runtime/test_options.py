@@ -40,6 +40,10 @@ def test_presets_choose_sampler_steps_and_eta(manifest, preset, expected):
     assert (settings.sampler, settings.steps, settings.eta) == expected
 
 
+def test_a_preset_takes_all_steps_of_a_schedule_that_has_fewer(manifest):
+    assert ask(manifest, preset="balanced").steps == 20
+
+
 def test_a_bundle_brings_presets_of_its_own(manifest):
     presets = {"fast": Preset(sampler="ddim", steps=3), "soft": Preset(guidance=1.5)}
     defaults = msgspec.structs.replace(manifest.defaults, presets=presets)

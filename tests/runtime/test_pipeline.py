@@ -105,7 +105,7 @@ def test_a_device_that_is_too_small_says_what_to_lower(pipeline, sessions, graph
     sessions[graph].hook = Small(sessions[graph], 0)
     condition = np.zeros((16, 16, 16, 3), np.uint8) if graph == "encoder" else None
     with pytest.raises(DeviceMemoryError, match=message):
-        consume(pipeline, condition=condition)
+        consume(pipeline, videos=3, condition=condition)
 
 
 @pytest.mark.parametrize("graph", ["predict", "interpolate", "decoder"])
