@@ -24,7 +24,10 @@ from lvdm_export.onnx_file import write_onnx
 from lvdm_export.section import Section
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-QUICK = [("unet_pred", "fp32")]  # exports take 10 to 20 s each on two cores
+QUICK = [  # exports take 10 to 20 s each on two cores
+    ("unet_pred", "fp32"),
+    ("ae3d_244", "fp16"),
+]
 UNETS = [
     pytest.param(name, precision, marks=[] if (name, precision) in QUICK else [pytest.mark.slow])
     for name in ("unet_short", "unet_pred", "unet_interp", "unet_t2v")
@@ -34,7 +37,7 @@ AUTOENCODERS = [
     pytest.param(
         name,
         precision,
-        marks=[] if (name, precision) == ("ae3d_244", "fp16") else [pytest.mark.slow],
+        marks=[] if (name, precision) in QUICK else [pytest.mark.slow],
     )
     for name in ("ae3d_488", "ae3d_244", "ae2d")
     for precision in TOLERANCE
