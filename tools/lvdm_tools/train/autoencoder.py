@@ -95,9 +95,10 @@ class AutoencoderTask:
     def batch(self, step: int) -> Batch:
         """Clips and posterior noise of this process's share of a step."""
         mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
-        data, (t, h, w) = self.run.data, self.config.downsample
-        shape = (self.config.embed_dim, data.frames // t, data.size[0] // h, data.size[1] // w)
-        frames = [self.source.clip(step * self.run.batch + item) for item in mine]
+        size = self.run.data.size if self.run.crop is None else self.run.crop
+        t, h, w = self.config.downsample
+        shape = (self.config.embed_dim, self.run.data.frames // t, size[0] // h, size[1] // w)
+        frames = [self._crop(self.source.clip(step * self.run.batch + i), step, i) for i in mine]
         noise = [
             generator(self.run.seed, Stream.NOISE, step, item).standard_normal(shape, np.float32)
             for item in mine
@@ -106,6 +107,15 @@ class AutoencoderTask:
             "frames": to_tensor(np.stack(frames)),
             "noise": torch.from_numpy(np.stack(noise)),
         }
+
+    def _crop(self, clip: NDArray[np.uint8], step: int, item: int) -> NDArray[np.uint8]:
+        """Cut this item's random window out of a clip (f, h, w, 3), if the run trains on crops."""
+        if self.run.crop is None:
+            return clip
+        (height, width), random = self.run.crop, generator(self.run.seed, Stream.CROP, step, item)
+        y = int(random.integers(clip.shape[1] - height + 1))
+        x = int(random.integers(clip.shape[2] - width + 1))
+        return clip[:, y : y + height, x : x + width]
 
     def update(self, batch: Batch, step: int) -> dict[str, float]:
         """Train the autoencoder, and once it has started the discriminator."""
@@ -116,6 +126,9 @@ class AutoencoderTask:
             pixel = pixel + weights.perceptual.weight * self.perceptual(frames, decoded)
         kl = losses.kl_per_pixel(mean, logvar, frames[0].numel())
         loss, report = pixel + weights.kl * kl, {"pixel": pixel.item(), "kl": kl.item()}
+        if weights.motion:
+            change = losses.motion(frames, decoded)
+            loss, report["motion"] = loss + weights.motion * change, change.item()
         adversarial = weights.adversarial
         if adversarial is None:
             report["gradient"] = learner.update(loss, step)

@@ -171,12 +171,17 @@ def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
 
 
 def check_lengths(run: DiffusionRun, per_latent: int) -> None:
-    """Refuse clips longer than the encoded sequences.
+    """Refuse clips longer than the encoded sequences, and windows that cut a latent.
 
     Raises:
-        ConfigError: naming the kind of clip and the frames it needs.
+        ConfigError: naming the field and what it needs.
 
     """
+    if run.data.window % per_latent:
+        raise ConfigError(
+            f"data.window is {run.data.window}, expected a multiple of {per_latent}, "
+            "the frames of one latent"
+        )
     available = run.data.frames // per_latent
     for index, kind in enumerate(run.clips):
         span = (kind.latents - 1) * kind.stride + 1

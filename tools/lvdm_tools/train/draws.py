@@ -21,6 +21,7 @@ class Stream(IntEnum):
     VALIDATION = 4
     SEQUENCE = 5
     PREVIEW = 6
+    CROP = 7
 
 
 def generator(seed: int, stream: Stream, step: int = 0, item: int = 0) -> np.random.Generator:
