@@ -1,0 +1,172 @@
+"""Checkpoints are untrusted: read tensors, build nothing else, run nothing."""
+
+import contextlib
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lvdm_engines.errors import CheckpointError
+from lvdm_export.checkpoint import open_checkpoint
+from lvdm_export.unpickle import Inert, unpickle
+
+
+class TouchesAFile:
+    """Creates a file when it is unpickled by something that calls what a pickle names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+STATE = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5).half()}
+
+
+@pytest.fixture(params=["zip", "stream"])
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    def save(content: object) -> Path:
+        path = tmp_path / "model.ckpt"
+        torch.save(content, path, _use_new_zipfile_serialization=request.param == "zip")
+        return path
+
+    return save
+
+
+def test_tensors_of_both_formats_are_read_as_they_were_saved(saved: Any) -> None:
+    checkpoint = open_checkpoint(saved({"state_dict": STATE, "epoch": 3}))
+    assert checkpoint.shapes == {"a.weight": (3, 4), "b": (5,)}
+    for name, tensor in STATE.items():
+        assert torch.equal(checkpoint.read(name), tensor)
+
+
+def test_views_keep_their_offset_and_stride(saved: Any) -> None:
+    whole = torch.arange(24.0).reshape(4, 6)
+    views = {"t": whole.t(), "part": whole[1:3, 2:4]}
+    checkpoint = open_checkpoint(saved({"state_dict": views}))
+    for name, view in views.items():
+        assert torch.equal(checkpoint.read(name), view)
+
+
+def test_a_plain_state_dict_without_a_trainer_around_it_is_read(saved: Any) -> None:
+    assert set(open_checkpoint(saved(STATE)).shapes) == set(STATE)
+
+
+def test_nothing_that_a_checkpoint_names_is_executed(saved: Any, tmp_path: Path) -> None:
+    target = tmp_path / "created"
+    path = saved({"state_dict": STATE, "evil": TouchesAFile(target)})
+    assert set(open_checkpoint(path).shapes) == set(STATE)
+    assert not target.exists()
+
+
+def test_code_hidden_in_callback_state_is_not_executed(saved: Any, tmp_path: Path) -> None:
+    target = tmp_path / "created"
+    hidden = {"ModelCheckpoint": {"best": [TouchesAFile(target)], "score": STATE["b"]}}
+    checkpoint = open_checkpoint(saved({"callbacks": hidden, "state_dict": STATE}))
+    assert torch.equal(checkpoint.read("a.weight"), STATE["a.weight"])
+    assert not target.exists()
+
+
+def test_code_in_place_of_the_state_dict_is_refused_not_executed(
+    saved: Any, tmp_path: Path
+) -> None:
+    target = tmp_path / "created"
+    with pytest.raises(CheckpointError, match="no state_dict of tensors"):
+        open_checkpoint(saved({"state_dict": TouchesAFile(target)}))
+    assert not target.exists()
+
+
+def test_modules_that_a_pickle_names_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_by_pickle.py").write_text("class Thing: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = unpickle(b"cimported_by_pickle\nThing\n)R.", "x.ckpt")
+    assert isinstance(found, Inert)
+    assert "imported_by_pickle" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"}(X\x08\x00\x00\x00__call__K\x01u", b"(N}(X\x06\x00\x00\x00_buildK\x01ut"],
+)
+@pytest.mark.parametrize("name", [b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"])
+def test_a_pickle_cannot_change_what_names_stand_for(name: bytes, state: bytes) -> None:
+    with contextlib.suppress(CheckpointError):
+        unpickle(name + state + b"b.", "x.ckpt")
+    intact = unpickle(b"ccollections\nOrderedDict\n)R.", "x.ckpt")
+    assert intact == {}
+    assert isinstance(unpickle(b"cos\nsystem\n(X\x01\x00\x00\x00xtR.", "x.ckpt"), Inert)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95, 0.999])
+def test_a_truncated_checkpoint_is_refused_in_one_line(saved: Any, share: float) -> None:
+    path = saved({"state_dict": {"w": torch.randn(2000)}})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path).read("w")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    for content, reason in ((b"", "empty"), (b"hello\nworld", "not a PyTorch checkpoint")):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=reason):
+            open_checkpoint(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match="not a PyTorch checkpoint"):
+        open_checkpoint(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no tensors here")
+    with pytest.raises(CheckpointError, match=r"holds no data\.pkl"):
+        open_checkpoint(path)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        open_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="is a directory"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        open_checkpoint(path)
+
+
+def test_a_tensor_that_reaches_past_its_storage_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    torch.save({"w": torch.zeros(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            # shape (4,) becomes (200,): the pickle writes small numbers as K and one byte
+            archive.writestr(name, data.replace(b"K\x00K\x04\x85", b"K\x00K\xc8\x85"))
+    with pytest.raises(CheckpointError, match="reaches past its storage"):
+        open_checkpoint(path)
+
+
+def test_tensors_are_views_of_the_file_until_they_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "big.ckpt"
+    torch.save({"state_dict": {"w": torch.zeros(1 << 24), "v": torch.ones(3)}}, path)
+    before = _resident()
+    checkpoint = open_checkpoint(path)
+    tensor = checkpoint.read("w")
+    assert tensor.numel() == 1 << 24
+    assert _resident() - before < 16 << 20  # of 64 MiB
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
