@@ -1,0 +1,56 @@
+"""The promises of `test_properties`, once more with the real kernels of the built-in model."""
+
+import numpy as np
+import pytest
+
+from lvdm_engines.bundle import builtin_bundles
+from lvdm_rt import GenerateOptions, Pipeline
+
+pytestmark = pytest.mark.skipif(
+    "sky-tiny" not in builtin_bundles(), reason="this checkout has no built-in model"
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    with Pipeline.open("sky-tiny", "cpu") as pipeline:
+        yield pipeline
+
+
+def video_of(pipeline, **options):
+    settings = {"frames": 24, "sampler": "dpmpp_2m", "steps": 3, "seed": 7} | options
+    chunks = pipeline.stream_videos(GenerateOptions(**settings))
+    return np.concatenate([chunk.frames for chunk in chunks if chunk.video == 0])
+
+
+def test_one_seed_gives_one_video_within_one_level_for_any_grouping(pipeline):
+    one = video_of(pipeline, batch_size=1).astype(int)
+    many = video_of(pipeline, batch_size=4, videos=2).astype(int)
+    assert np.abs(one - many).max() <= 1
+
+
+def test_exact_videos_are_bit_identical_for_any_grouping(pipeline):
+    one = video_of(pipeline, batch_size=1, exact=True)
+    many = video_of(pipeline, batch_size=4, videos=2, exact=True)
+    np.testing.assert_array_equal(one, many)
+
+
+def test_no_seam_shows_between_decode_windows(pipeline):
+    frames = video_of(pipeline, frames=112, steps=5).astype(np.float32)
+    change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))  # of frame i to i + 1
+    model, settings = pipeline.manifest.model, pipeline.settings(GenerateOptions())
+    per_latent = model.frames_per_latent
+    period = (model.decode_window - settings.overlap) * per_latent
+    into = (np.arange(len(change)) + 1) % period  # where in its window frame i + 1 lies
+    first = np.arange(len(change)) + 1 < period  # no window lies before the first one
+    at_seam = (into <= settings.overlap * per_latent) & ~first
+    assert change[at_seam].mean() <= 1.15 * change[~at_seam].mean()
+
+
+def test_a_continued_video_has_no_seam_to_its_condition(pipeline):
+    given = video_of(pipeline, frames=40)
+    options = GenerateOptions(frames=24, sampler="dpmpp_2m", steps=5)
+    new = np.concatenate(list(pipeline.stream(options, condition=given))).astype(np.float32)
+    step = np.abs(new[0] - given[-1]).mean()
+    inside = np.abs(np.diff(new, axis=0)).mean(axis=(1, 2, 3))
+    assert step <= 3 * inside.max() + 3  # decoding what was encoded moves pixels a little
