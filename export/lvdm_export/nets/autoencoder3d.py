@@ -8,7 +8,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from lvdm_export.nets.layers import GroupNorm, PaddedConv3d, PaddedConvTranspose3d
+from lvdm_export.nets.layers import (
+    GroupNorm,
+    PaddedConv3d,
+    PaddedConvTranspose3d,
+    unit_gain,
+    zero,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +47,14 @@ class Autoencoder3dConfig:
 
 
 class ResBlock(nn.Module):
-    """Two 3×3×3 convolutions with group norm, same width in and out."""
+    """Two 3×3×3 convolutions with group norm, same width in and out; starts as the identity."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups, channels, eps=1e-6)
         self.conv1 = PaddedConv3d(channels, channels, 3)
         self.norm2 = GroupNorm(groups, channels, eps=1e-6)
-        self.conv2 = PaddedConv3d(channels, channels, 3)
+        self.conv2 = zero(PaddedConv3d(channels, channels, 3))
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +68,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, channels: int, stride: tuple[int, int, int], groups: int) -> None:
         super().__init__()
-        self.down = PaddedConv3d(channels, 2 * channels, 4, stride)
+        self.down = unit_gain(PaddedConv3d(channels, 2 * channels, 4, stride))
         self.res = ResBlock(2 * channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ class UpBlock(nn.Module):
         self, in_channels: int, out_channels: int, stride: tuple[int, int, int], groups: int
     ) -> None:
         super().__init__()
-        self.up = PaddedConvTranspose3d(in_channels, out_channels, stride)
+        self.up = unit_gain(PaddedConvTranspose3d(in_channels, out_channels, stride))
         self.res1 = ResBlock(out_channels, groups)
         self.res2 = ResBlock(out_channels, groups)
 
@@ -95,13 +101,17 @@ class Encoder(nn.Module):
             DownBlock(config.n_hiddens * 2**i, stride, config.norm_groups)
             for i, stride in enumerate(config.strides())
         )
-        self.conv_first = PaddedConv3d(config.image_channels, config.n_hiddens, 3)
+        self.conv_first = unit_gain(PaddedConv3d(config.image_channels, config.n_hiddens, 3))
         width = config.n_hiddens * 2 ** len(self.conv_blocks)
         self.final_block = nn.Sequential(
             GroupNorm(config.norm_groups, width, eps=1e-6),
             nn.SiLU(),
-            PaddedConv3d(width, 2 * config.z_channels, 3),
+            unit_gain(PaddedConv3d(width, 2 * config.z_channels, 3)),
         )
+        # The last norm would hide the absolute brightness and colour of a clip; constant offsets
+        # between its channels carry them through from the first step on.
+        last = cast("DownBlock", self.conv_blocks[-1])
+        nn.init.normal_(cast("Tensor", last.down.conv.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, f, h, w) → (b, 2·z_channels, t, h', w')."""
@@ -125,7 +135,7 @@ class Decoder(nn.Module):
             out = config.n_hiddens * 2 ** (len(strides) - i)
             self.conv_blocks.append(UpBlock(width, out, stride, config.norm_groups))
             width = out
-        self.conv_out = PaddedConv3d(width, config.image_channels, 3)
+        self.conv_out = unit_gain(PaddedConv3d(width, config.image_channels, 3))
 
     def forward(self, z: Tensor) -> Tensor:
         """(b, z_channels, t, h', w') → (b, 3, f, h, w)."""
@@ -143,8 +153,8 @@ class Autoencoder3d(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quant_conv = PaddedConv3d(2 * config.z_channels, 2 * config.embed_dim, 1)
-        self.post_quant_conv = PaddedConv3d(config.embed_dim, config.z_channels, 1)
+        self.quant_conv = unit_gain(PaddedConv3d(2 * config.z_channels, 2 * config.embed_dim, 1))
+        self.post_quant_conv = unit_gain(PaddedConv3d(config.embed_dim, config.z_channels, 1))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (b, 3, f, h, w) in −1..1 to mean and log variance.

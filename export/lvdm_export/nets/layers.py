@@ -6,6 +6,7 @@ convolutions run as one ordinary convolution per output phase. Knows nothing of 
 files or ONNX.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import TypeVar, cast
@@ -218,6 +219,25 @@ def bake(module: nn.Module) -> nn.Module:
         if isinstance(layer, FoldedConv | TokenConv | PaddedConvTranspose3d):
             layer.bake()
     return module
+
+
+def unit_gain(layer: LayerT) -> LayerT:
+    """Draw the weights of a padded convolution so that outputs keep the inputs' variance.
+
+    PyTorch's default shrinks a transposed convolution's output twentyfold, which buries a trunk
+    without norms, such as the autoencoder's, under its residual branches.
+    """
+    if isinstance(layer, PaddedConvTranspose3d):
+        weight, bias = layer.convt.weight, layer.convt.bias
+        inputs = weight.shape[0] * math.prod(layer.kernel // s for s in layer.stride)
+    elif isinstance(layer, PaddedConv3d):
+        weight, bias = layer.conv.weight, layer.conv.bias
+        inputs = weight[0].numel()
+    else:
+        raise TypeError(f"expected a padded convolution, got {type(layer).__name__}")
+    nn.init.normal_(weight, std=inputs**-0.5)
+    nn.init.zeros_(cast("Tensor", bias))
+    return layer
 
 
 def zero(layer: LayerT) -> LayerT:

@@ -17,6 +17,7 @@ from lvdm_export.nets.layers import (
     TokenConv,
     bake,
     to_half,
+    unit_gain,
 )
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig, timestep_embedding
 
@@ -200,3 +201,18 @@ def test_a_text_model_without_context_says_what_it_needs():
     )
     with pytest.raises(ValueError, match="needs a context"):
         network(torch.randn(1, 4, 4, 8, 8), torch.tensor([1]))
+
+
+def test_a_new_autoencoder_keeps_the_brightness_of_its_input_distinguishable():
+    network = Autoencoder3d(Autoencoder3dConfig(n_hiddens=8, norm_groups=2)).eval()
+    levels = torch.linspace(-1, 1, 5)[:, None, None, None, None].expand(5, 3, 4, 16, 16)
+    with torch.inference_mode():
+        means = network.encode(levels)[:, :4].mean((2, 3, 4))  # (levels, channels)
+    neighbours = (means[1:] - means[:-1]).norm(dim=1)
+    assert neighbours.min() > 0.05 * means.norm(dim=1).max()
+
+
+def test_unit_gain_keeps_the_variance_of_its_input():
+    x = torch.randn(4, 16, 4, 8, 8)
+    for layer in (PaddedConvTranspose3d(16, 8, (2, 2, 2)), PaddedConv3d(16, 8, 3)):
+        assert unit_gain(layer)(x).std().item() == pytest.approx(1.0, rel=0.25)

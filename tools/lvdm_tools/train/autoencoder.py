@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools import metrics
-from lvdm_tools.data import check_divisible, to_frames
+from lvdm_tools.data import ClipSpec, check_divisible, to_frames
 from lvdm_tools.train import losses, modelfile, sheets
 from lvdm_tools.train.discriminator import PatchDiscriminator3d
 from lvdm_tools.train.draws import Stream, generator
@@ -65,6 +65,8 @@ class AutoencoderTask:
         self.fabric = fabric
         self.config = network_config(Autoencoder3dConfig, run.network)
         check_divisible(source.spec, self.config.downsample)
+        if run.crop is not None:
+            check_divisible(ClipSpec(run.data.frames, run.crop), self.config.downsample)
         torch.manual_seed(run.seed)
         # channels last: 6 % less time per step on a CPU
         self.autoencoder = Autoencoder3d(self.config).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
