@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lvdm_engines.backends.driver import driver_problem
 from lvdm_engines.backends.registry import Backend, SessionOptions
 from lvdm_engines.contract import difference
-from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 from lvdm_engines.session import check_feeds
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lvdm_engines.bundle import GraphSource
+    from lvdm_engines.session import Session
 
 _DTYPES: dict[str, Dtype] = {
     "tensor(float)": "float32",
@@ -51,8 +52,8 @@ class OrtSession:
         names = [spec.name for spec in self.outputs]
         try:
             arrays = native.run(names, dict(feeds))
-        except _errors() as err:
-            raise _explained(self.name, "run", err) from err
+        except native_errors() as err:
+            raise explained(self.name, "run", err) from err
         return dict(zip(names, arrays, strict=True))
 
     def close(self) -> None:
@@ -71,28 +72,26 @@ class OrtSession:
         self.close()
 
 
-def _open(provider: str, source: GraphSource, options: SessionOptions) -> OrtSession:
+def _open_cpu(source: GraphSource, options: SessionOptions) -> OrtSession:
     path = source.verified()
     ort = importlib.import_module("onnxruntime")
-    settings: dict[str, Any] = {}
-    if provider == "CUDAExecutionProvider":
-        settings["device_id"] = options.device
     try:
         native = ort.InferenceSession(
-            str(path), _session_options(ort, options), [(provider, settings)]
+            str(path), session_options(ort, options), ["CPUExecutionProvider"]
         )
-    except _errors() as err:
-        raise _explained(source.name, "open", err) from err
-    if native.get_providers()[0] != provider:  # it falls back to the CPU with a mere warning
-        raise BackendError(
-            f"{source.name}: onnxruntime could not start its {provider}; check that its CUDA and "
-            "cuDNN libraries are installed, or use --backend cpu"
-        )
-    _check_graph(source, native)
+    except native_errors() as err:
+        raise explained(source.name, "open", err) from err
+    check_graph(source, native)
     return OrtSession(source, native)
 
 
-def _session_options(ort: Any, options: SessionOptions) -> Any:
+def _open_cuda(source: GraphSource, options: SessionOptions) -> Session:
+    from lvdm_engines.backends.ort_cuda import open_cuda
+
+    return open_cuda(source, importlib.import_module("onnxruntime"), options)
+
+
+def session_options(ort: Any, options: SessionOptions) -> Any:
     """Settle what was measured: patterns cost memory where shapes vary, spinning costs CPU time."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads or 0
@@ -105,7 +104,7 @@ def _session_options(ort: Any, options: SessionOptions) -> Any:
     return settings
 
 
-def _check_graph(source: GraphSource, native: Any) -> None:
+def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
     problem = difference("input", _specs(native.get_inputs()), source.facts.inputs)
     problem = problem or difference("output", _specs(native.get_outputs()), source.facts.outputs)
@@ -128,14 +127,14 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 @cache
-def _errors() -> tuple[type[Exception], ...]:
+def native_errors() -> tuple[type[Exception], ...]:
     """Return what ONNX Runtime raises; its exception types have no parent of their own."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     return (MemoryError, *(kind for kind in kinds if issubclass(kind, Exception)))
 
 
-def _explained(graph: str, doing: str, err: Exception) -> SessionError:
+def explained(graph: str, doing: str, err: Exception) -> SessionError:
     """Turn an engine's error into one line."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(err)) or type(err).__name__
     line = text.strip().splitlines()[0].strip()
@@ -169,14 +168,6 @@ def _lacks_nothing(source: GraphSource) -> str | None:
     """ONNX Runtime needs nothing beside the graph itself."""
     del source
     return None
-
-
-def _open_cpu(source: GraphSource, options: SessionOptions) -> OrtSession:
-    return _open("CPUExecutionProvider", source, options)
-
-
-def _open_cuda(source: GraphSource, options: SessionOptions) -> OrtSession:
-    return _open("CUDAExecutionProvider", source, options)
 
 
 CPU = Backend(_unusable_cpu, _lacks_nothing, _open_cpu)

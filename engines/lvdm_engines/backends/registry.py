@@ -22,12 +22,15 @@ class SessionOptions:
     """How to open a session; what does not concern a backend is ignored by it.
 
     `threads` for one run on the CPU (None: all cores) · `spinning`: threads that wait for work
-    keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU.
+    keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU ·
+    `cuda_graphs`: let ONNX Runtime record its work on a GPU, for callers whose shapes rarely change
+    (recorded anyway where a graph's shapes are fixed).
     """
 
     threads: int | None = None
     spinning: bool = False
     device: int = 0
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lvdm_engines.backends.driver import gpus
 from lvdm_engines.backends.profiles import shape_at
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BackendError, ExportError
@@ -125,6 +126,8 @@ def _config(job: Job, library: Library, builder: Any) -> Any:
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.refit:
+        if library.portable and not gpus():
+            raise BackendError(f"{library.name} makes refittable plans only where there is a GPU")
         config.set_flag(trt.BuilderFlag.REFIT)
     if library.portable:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # so that runs can be captured

@@ -124,8 +124,8 @@ def tensorrt(tmp_path_factory):
     (folder / "empty.c").write_text(functions)
     for library in wanted:
         subprocess.run(
-            ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}"]
-            + ["-o", str(folder / library), str(folder / "empty.c")],
+            ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}", "empty.c", "-o", library],
+            cwd=folder,
             check=True,
         )
     return real_names("tensorrt_bindings", {**os.environ, "LD_LIBRARY_PATH": str(folder)})

@@ -1,0 +1,171 @@
+"""ONNX Runtime on a GPU: tensors bound to device memory, and recorded runs where it can."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lvdm_engines.backends.ort import check_graph, explained, native_errors, session_options
+from lvdm_engines.backends.profiles import sizes_of
+from lvdm_engines.errors import BackendError, SessionError
+from lvdm_engines.session import check_feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from lvdm_engines.backends.registry import SessionOptions
+    from lvdm_engines.bundle import GraphSource
+    from lvdm_engines.manifest import TensorSpec
+
+_log = logging.getLogger(__name__)
+
+_PROVIDER = "CUDAExecutionProvider"
+_SHAPES = 8  # whose buffers and recorded runs are kept
+_SMALL = 1 << 20  # bytes: below this, comparing with the last feed costs less than copying it
+
+
+@dataclass
+class _Bound:
+    """Buffers for one set of shapes; `last` holds small feeds that are still in them."""
+
+    binding: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    run_options: Any
+    last: dict[str, NDArray[Any]]
+
+
+class BoundSession:
+    """See `Session`. `place` is the device of the buffers, as ONNX Runtime names it."""
+
+    def __init__(
+        self, source: GraphSource, ort: Any, native: Any, place: tuple[str, int], *, graphs: bool
+    ) -> None:
+        self.name = source.name
+        self.inputs = source.facts.inputs
+        self.outputs = source.facts.outputs
+        self._ort, self._native = ort, native
+        self._place = place
+        self._graphs = graphs
+        self._recorded = 0
+        self._bound: OrderedDict[tuple[tuple[int, ...], ...], _Bound] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See `Session.run`; outputs are copied from the device into new arrays."""
+        check_feeds(self.inputs, feeds, self.name)
+        with self._lock:
+            if self._native is None:
+                raise SessionError(f"{self.name}: the session is closed; open it again")
+            try:
+                return self._run(feeds)
+            except native_errors() as err:
+                self._bound.clear()  # whatever the caller tries next may need the room
+                raise explained(self.name, "run", err) from err
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        bound = self._buffers(feeds)
+        for name, value in bound.inputs.items():
+            array = np.ascontiguousarray(feeds[name])
+            if name in bound.last and np.array_equal(bound.last[name], array):
+                continue  # masks, noise levels and contexts stay the same for all steps of a clip
+            value.update_inplace(array)
+            if array.nbytes <= _SMALL:
+                bound.last[name] = array.copy()
+        self._native.run_with_iobinding(bound.binding, bound.run_options)
+        # on a GPU `numpy` copies; in host memory it may be the buffer itself
+        return {name: np.array(value.numpy()) for name, value in bound.outputs.items()}
+
+    def _buffers(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
+        key = tuple(feeds[spec.name].shape for spec in self.inputs)
+        if key not in self._bound:
+            self._bound[key] = self._bind(feeds)
+        self._bound.move_to_end(key)
+        while len(self._bound) > _SHAPES:
+            self._bound.popitem(last=False)
+        return self._bound[key]
+
+    def _bind(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
+        sizes = sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
+        binding = self._native.io_binding()
+        inputs = {spec.name: self._value(spec, sizes) for spec in self.inputs}
+        outputs = {spec.name: self._value(spec, sizes) for spec in self.outputs}
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        options = self._ort.RunOptions()
+        options.log_severity_level = 4  # errors come as exceptions, once
+        if self._graphs:  # one recording per shape; those that were kept once stay in the library
+            self._recorded += 1
+            number = self._recorded if self._recorded <= _SHAPES else -1
+            options.add_run_config_entry("gpu_graph_id", str(number))
+        return _Bound(binding, inputs, outputs, options, {})
+
+    def _value(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Any:
+        try:
+            shape = [n if isinstance(n, int) else sizes[n] for n in spec.shape]
+        except KeyError as err:
+            raise SessionError(
+                f"{self.name}: the size {err} of {spec} is that of no input; use --backend cpu"
+            ) from err
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(
+            shape, np.dtype(spec.dtype).type, *self._place
+        )
+
+    def close(self) -> None:
+        """See `Session.close`; a run in another thread ends first."""
+        with self._lock:
+            self._bound.clear()
+            self._native = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:
+    """Open a graph on a GPU, with recorded runs if its shapes are fixed or the caller asks.
+
+    ONNX Runtime records only graphs that lie wholly on the GPU; others are run plainly.
+    """
+    path = source.verified()
+    fixed = all(isinstance(n, int) for spec in source.facts.inputs for n in spec.shape)
+    graphs = fixed or options.cuda_graphs
+    settings = {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
+    recording = {**settings, "enable_cuda_graph": "1"}
+    for provider_settings in (recording, settings) if graphs else (settings,):
+        try:
+            native = ort.InferenceSession(
+                str(path), session_options(ort, options), [(_PROVIDER, provider_settings)]
+            )
+        except native_errors() as err:
+            error = explained(source.name, "open", err)
+            if provider_settings is settings:
+                raise error from err
+            _log.warning("%s runs without CUDA graphs: %s", source.name, error)
+            continue
+        break
+    if native.get_providers()[0] != _PROVIDER:  # it falls back to the CPU with a mere warning
+        raise BackendError(
+            f"{source.name}: onnxruntime could not start its {_PROVIDER}; check that its CUDA and "
+            "cuDNN libraries are installed, or use --backend cpu"
+        )
+    check_graph(source, native)
+    recorded = provider_settings is recording
+    return BoundSession(source, ort, native, ("cuda", options.device), graphs=recorded)

@@ -1,0 +1,107 @@
+# ruff: noqa: N802 - the fake has the driver's names
+import pytest
+
+from lvdm_engines.backends import driver
+
+
+class FakeCuda:
+    """libcuda with two GPUs; `context` is the code that a context costs."""
+
+    def __init__(self, start=0, count=2, context=0):
+        self.start, self.count, self.context = start, count, context
+        self.retained = 0
+
+    def cuInit(self, flags):
+        return self.start
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = self.count
+        return 0
+
+    def cuDeviceGet(self, device, index):
+        device._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, name, size, device):
+        name.value = f"NVIDIA GPU {device.value}".encode()
+        return 0
+
+    def cuDeviceTotalMem_v2(self, total, device):
+        total._obj.value = 80 << 30
+        return 0
+
+    def cuDriverGetVersion(self, version):
+        version._obj.value = 13020
+        return 0
+
+    def cuDeviceGetAttribute(self, value, which, device):
+        value._obj.value = {75: 9, 76: device.value}[which]
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context, device):
+        if self.context == 0:
+            self.retained += 1
+        return self.context
+
+    def cuCtxPushCurrent_v2(self, context):
+        return 0
+
+    def cuMemGetInfo_v2(self, free, total):
+        free._obj.value = 70 << 30
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context):
+        return 0
+
+    def cuDevicePrimaryCtxRelease_v2(self, device):
+        self.retained -= 1
+        return 0
+
+
+@pytest.fixture
+def libcuda(monkeypatch):
+    def make(**facts):
+        fake = FakeCuda(**facts)
+        monkeypatch.setattr(driver, "_libcuda", lambda: fake)
+        driver.driver_problem.cache_clear()
+        return fake
+
+    yield make
+    driver.driver_problem.cache_clear()
+
+
+def test_gpus_are_described_with_their_free_memory(libcuda):
+    fake = libcuda()
+    first, second = driver.gpus()
+    assert first == driver.Gpu("NVIDIA GPU 0", "9.0", 80 << 30, 70 << 30, "CUDA 13.2")
+    assert second.capability == "9.1"
+    assert fake.retained == 0
+
+
+def test_a_gpu_that_gives_no_context_has_unknown_free_memory(libcuda):
+    libcuda(context=2)
+    assert [gpu.free for gpu in driver.gpus()] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"start": 100}, "the NVIDIA driver reports error 100 at start; check nvidia-smi"),
+        ({"count": 0}, "the NVIDIA driver sees no GPU; check nvidia-smi"),
+    ],
+)
+def test_a_driver_without_a_gpu_says_what_to_check(libcuda, facts, problem):
+    libcuda(**facts)
+    assert driver.driver_problem() == problem
+    assert driver.gpus() == []
+
+
+def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
+    def missing():
+        raise OSError
+
+    monkeypatch.setattr(driver, "_libcuda", missing)
+    driver.driver_problem.cache_clear()
+    assert "no NVIDIA driver" in driver.driver_problem()
+    assert driver.gpus() == []
+    driver.driver_problem.cache_clear()

@@ -1,0 +1,218 @@
+"""Opening a plan: what is checked before anything of it is used."""
+
+import hashlib
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from lvdm_engines.backends import library as libraries
+from lvdm_engines.backends import trt
+from lvdm_engines.backends.driver import Gpu
+from lvdm_engines.backends.library import Here
+from lvdm_engines.backends.plan_store import find_plan, save_plan
+from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
+from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
+
+DATA = b"the plan"
+HERE = Here("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
+PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
+
+
+@pytest.fixture
+def runtimes(fake_library, engine):
+    """Give the fake library a runtime that opens anything as `engine`; returns those made."""
+    made = []
+
+    class Runtime:
+        def __init__(self, logger):
+            self.engine_host_code_allowed = True  # the worst default that there could be
+            self.opened = []
+            made.append(self)
+
+        def deserialize_cuda_engine(self, data):
+            assert self.engine_host_code_allowed is False
+            self.opened.append(bytes(data))
+            return None if engine.error else engine
+
+        def load_runtime(self, path):
+            self.lean = path
+            return self
+
+    fake_library.trt.Runtime = Runtime
+    engine.profiles = PROFILES
+    engine.activations = [1000, 1200]
+    engine.errors = fake_library.errors
+    return made
+
+
+@pytest.fixture
+def source(make_bundle, engine):
+    bundle = make_bundle()
+    source = bundle.graph("predict")
+    engine.inputs, engine.outputs = source.facts.inputs, source.facts.outputs
+    return source
+
+
+@pytest.fixture
+def make_plan(source):
+    def make(**changes):
+        fingerprint = Fingerprint(
+            graph="denoiser",
+            library="tensorrt",
+            version=HERE.version,
+            gpu=HERE.gpu,
+            capability=HERE.capability,
+            onnx_sha256=source.facts.sha256,
+            data_sha256=None,
+            precision="fp32",
+            profiles=PROFILES,
+            options=PlanOptions(batch=Range(1, 2, 4)),
+        )
+        facts = PlanFacts(
+            file="denoiser.plan",
+            sha256=hashlib.sha256(DATA).hexdigest(),
+            bytes=len(DATA),
+            fingerprint=replace(fingerprint, **changes),
+            seconds=1.0,
+            built_at="2026-01-01T00:00:00+00:00",
+        )
+        return save_plan(source, facts, DATA)
+
+    return make
+
+
+def test_a_plan_opens_as_a_session_that_computes(
+    source, make_plan, fake_library, gpu, runtimes, feeds_of, expected
+):
+    make_plan()
+    plan = find_plan(source, HERE)
+    with trt.open_session(source, plan, fake_library, gpu) as session:
+        feeds = {**feeds_of(3), "noise_level": np.full(3, -1)}
+        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert runtimes[0].opened == [DATA]
+
+
+def test_two_sessions_of_a_gpu_share_their_activations(
+    source, make_plan, fake_library, gpu, runtimes, feeds_of
+):
+    plan = make_plan()
+    with (
+        trt.open_session(source, plan, fake_library, gpu) as one,
+        trt.open_session(source, plan, fake_library, gpu) as two,
+    ):
+        feeds = {**feeds_of(2), "noise_level": np.full(2, -1)}
+        one.run(feeds)
+        two.run(feeds)
+        held = [block.nbytes for block in gpu.blocks.values()]
+    assert held.count(1000) == 1
+
+
+def test_a_damaged_plan_never_reaches_the_library(source, make_plan, fake_library, gpu, runtimes):
+    plan = make_plan()
+    plan.path.write_bytes(b"another!")
+    with pytest.raises(BundleError, match="got sha256"):
+        trt.open_session(source, plan, fake_library, gpu)
+    assert all(runtime.opened == [] for runtime in runtimes)
+
+
+def test_a_plan_beside_a_replaced_onnx_file_is_refused(
+    source, make_plan, fake_library, gpu, runtimes
+):
+    plan = make_plan()
+    (source.folder / source.facts.file).write_bytes(b"changed")
+    with pytest.raises(BundleError, match="the file is damaged or was replaced"):
+        trt.open_session(source, plan, fake_library, gpu)
+
+
+def test_a_plan_that_the_library_refuses_says_why_and_how_to_rebuild(
+    source, make_plan, fake_library, gpu, engine, runtimes
+):
+    plan = make_plan()
+    engine.error = "broken"
+    fake_library.errors.append("Serialization assertion stdVersionRead == kSTD_VERSION failed")
+    # the messages of an earlier failure are not this one's
+    with pytest.raises(BackendError, match=r"cannot be opened: .*build again: lvdm-export b"):
+        trt.open_session(source, plan, fake_library, gpu)
+
+
+def test_an_engine_with_other_tensors_than_declared_is_refused(
+    source, make_plan, fake_library, gpu, engine, runtimes
+):
+    plan = make_plan()
+    engine.outputs = (TensorSpec("eps", "float16", ("b", 2, "t", 2, 2)),)
+    with pytest.raises(BundleError, match=r"output eps: got float16 .*build again: lvdm-export"):
+        trt.open_session(source, plan, fake_library, gpu)
+
+
+def test_a_plan_of_another_version_needs_that_versions_lean_runtime(
+    source, make_plan, fake_library, gpu, runtimes, monkeypatch, tmp_path
+):
+    plan = make_plan(
+        version="11.0.0.1", options=PlanOptions(batch=Range(1, 2, 4), version_compatible=True)
+    )
+    with pytest.raises(BackendError, match=r"pip install tensorrt-lean==11\.0\.0\.1"):
+        trt.open_session(source, plan, fake_library, gpu)
+    (tmp_path / "libnvinfer_lean.so.11").touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    trt.open_session(source, plan, fake_library, gpu).close()
+    assert runtimes[-1].lean == str(tmp_path / "libnvinfer_lean.so.11")
+
+
+def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
+    file = tmp_path / "denoiser.kernels"
+    trt._write_cache(file, b"kernels")
+    assert trt._read_cache(file) == b"kernels"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert trt._read_cache(file) is None
+    assert trt._read_cache(tmp_path / "none") is None
+
+
+def test_a_kernel_cache_that_cannot_be_written_is_only_noted(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        trt._write_cache(tmp_path / "no" / "such.kernels", b"kernels")
+    assert "not kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["Error Code 2: OutOfMemory (no)", "memory of 9 B could not be allocated"]
+)
+def test_the_librarys_words_for_no_memory_become_one_error(fake_library, text):
+    fake_library.errors.extend(["first", text])
+    error = fake_library.failure("predict: cannot run", BackendError)
+    assert isinstance(error, DeviceMemoryError)
+    assert not fake_library.errors
+
+
+def test_other_words_keep_their_kind_and_their_advice(fake_library):
+    fake_library.errors.extend(["the cause", "the consequence"])
+    error = fake_library.failure("predict: cannot run", BackendError, "try again")
+    assert type(error) is BackendError
+    assert str(error) == "predict: cannot run: the cause; try again"
+
+
+def test_a_machine_without_the_packages_gets_one_line_per_backend(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name, extra in libraries.EXTRAS.items():
+        line = libraries.unusable(name)
+        assert line.endswith(f"is not installed; pip install 'lvdm-rt[{extra}]'")
+
+
+def test_a_gpu_that_rtx_does_not_know_is_sent_to_tensorrt(fake_library, monkeypatch):
+    known = SimpleNamespace(__members__={"SM80": 80, "SM89": 89, "SM120": 120})
+    fake_library.trt.ComputeCapability = known
+
+    def there(capability):
+        gpu = Gpu("NVIDIA GPU", capability, 1, 1, "CUDA 13.0")
+        monkeypatch.setattr(libraries, "gpus", lambda: [gpu])
+        return libraries._unsupported_gpu(fake_library)
+
+    assert "does not list compute capability 9.0 (NVIDIA GPU); use --backend tensorrt" in there(
+        "9.0"
+    )
+    assert there("8.9") is None
+    assert there("12.0") is None

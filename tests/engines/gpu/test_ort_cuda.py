@@ -1,0 +1,135 @@
+"""The bound session, on buffers in host memory; a GPU has other addresses and the same calls."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from msgspec.structs import replace
+
+from lvdm_engines.backends.ort_cuda import BoundSession, open_cuda
+from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.bundle import GraphSource
+from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
+from lvdm_engines.manifest import TensorSpec
+
+
+@pytest.fixture
+def source(make_bundle):
+    return make_bundle().graph("predict")
+
+
+@pytest.fixture
+def native(source):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    path = str(source.folder / source.facts.file)
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+
+@pytest.fixture
+def session(source, native):
+    with BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=True) as made:
+        yield made
+
+
+def expected(feeds):
+    return feeds["latents"] * feeds["mask"][:, None, :, None, None] + np.float32(0.25)
+
+
+def test_a_bound_session_computes_whatever_shapes_come(session, feeds):
+    for rows in (2, 1, 2):
+        part = {name: array[:rows] for name, array in feeds.items()}
+        np.testing.assert_array_equal(session.run(part)["eps"], expected(part))
+
+
+def test_changed_feeds_are_copied_again_even_when_changed_in_place(session, feeds):
+    session.run(feeds)
+    feeds["mask"][:] = 1
+    feeds["latents"] = feeds["latents"] + 1
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
+def test_outputs_belong_to_the_caller(session, feeds):
+    first = session.run(feeds)["eps"]
+    kept = first.copy()
+    second = session.run({**feeds, "latents": feeds["latents"] + 1})["eps"]
+    np.testing.assert_array_equal(first, kept)
+    assert not np.shares_memory(first, second)
+
+
+def test_more_shapes_than_are_kept_still_run(session, feeds):
+    for length in range(1, 12):
+        clip = {
+            **feeds,
+            "latents": np.ones((2, 2, length, 2, 2), np.float32),
+            "mask": np.ones((2, length), np.float32),
+        }
+        assert session.run(clip)["eps"].shape == (2, 2, length, 2, 2)
+
+
+def test_wrong_feeds_and_a_closed_session_are_named(session, feeds):
+    with pytest.raises(SessionError, match="input mask: got float64"):
+        session.run({**feeds, "mask": np.ones((2, 4))})
+    session.close()
+    with pytest.raises(SessionError, match="the session is closed"):
+        session.run(feeds)
+
+
+def test_an_output_of_a_size_that_no_input_has_is_refused(source, native, feeds):
+    facts = replace(source.facts, outputs=(TensorSpec("eps", "float32", ("b", 2, "n", 2, 2)),))
+    other = GraphSource("predict", facts, source.folder)
+    session = BoundSession(other, onnxruntime, native, ("cpu", 0), graphs=False)
+    with pytest.raises(SessionError, match=r"'n' of eps .* is that of no input"):
+        session.run(feeds)
+
+
+def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
+    def fail(*_):
+        raise onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(
+            "CUDA failure 2: out of memory ; GPU=0"
+        )
+
+    native = SimpleNamespace(io_binding=fail)
+    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
+    with pytest.raises(DeviceMemoryError, match=r"predict: out of memory .* lower the batch size"):
+        session.run(feeds)
+
+
+class FakeOrt:
+    """onnxruntime as `open_cuda` sees it; `records` says whether it accepts CUDA graphs."""
+
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, native, records, provider="CUDAExecutionProvider"):
+        self.native, self.records, self.provider = native, records, provider
+        self.opened = []
+
+    def InferenceSession(self, path, options, providers):  # noqa: N802 - the library's name
+        ((_, settings),) = providers
+        self.opened.append(settings)
+        if "enable_cuda_graph" in settings and not self.records:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("nodes on the CPU")
+        return SimpleNamespace(
+            get_providers=lambda: [self.provider],
+            get_inputs=self.native.get_inputs,
+            get_outputs=self.native.get_outputs,
+        )
+
+
+@pytest.mark.parametrize(
+    ("asked", "records", "attempts"), [(False, True, 1), (True, True, 1), (True, False, 2)]
+)
+def test_runs_are_recorded_where_asked_and_possible(source, native, asked, records, attempts):
+    fake = FakeOrt(native, records)
+    session = open_cuda(source, fake, SessionOptions(device=1, cuda_graphs=asked))
+    assert len(fake.opened) == attempts
+    assert fake.opened[-1]["device_id"] == 1
+    assert ("enable_cuda_graph" in fake.opened[-1]) == (asked and records)
+    session.close()
+
+
+def test_a_provider_that_did_not_start_is_an_error_not_a_fallback(source, native):
+    fake = FakeOrt(native, records=True, provider="CPUExecutionProvider")
+    with pytest.raises(BackendError, match="could not start its CUDAExecutionProvider"):
+        open_cuda(source, fake, SessionOptions())
