@@ -87,12 +87,14 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
-    if not math.isfinite(guidance) or abs(guidance) > 1000:
-        raise OptionsError(f"got guidance {guidance}, expected a number; 0 turns it off")
+    if not _is_number(guidance) or abs(guidance) > 1000:
+        raise OptionsError(
+            f"got guidance {guidance}, expected a number from -1000 to 1000; 0 turns it off"
+        )
     overlap = _first(options.overlap, min(1, model.decode_window - 1))
     _in_range("overlap", overlap, 0, model.decode_window // 2)
     fps = _first(options.fps, manifest.defaults.fps)
-    if not 0 < fps <= 1000:
+    if not _is_number(fps) or not 0 < fps <= 1000:
         raise OptionsError(f"got fps {fps}, expected more than 0 and at most 1000")
     return Settings(
         frames=options.frames,
@@ -168,7 +170,7 @@ def _sampling(
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     eta = _first(options.eta, preset.eta, defaults.eta) if sampler == "ddim" else 0.0
-    if not 0 <= eta <= 1:
+    if not _is_number(eta) or not 0 <= eta <= 1:
         raise OptionsError(f"got eta {eta}, expected 0 (deterministic) to 1 (ancestral)")
     return sampler, steps, eta
 
@@ -196,6 +198,10 @@ def _first(*values: Any) -> Any:
 def _in_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise OptionsError(f"got {name} {value!r}, expected a whole number from {low} to {high}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

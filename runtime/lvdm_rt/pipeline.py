@@ -103,7 +103,7 @@ class Pipeline:
         options: GenerateOptions,
         *,
         condition: Frames | None = None,
-        work: Path | None = None,
+        work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Generator[Frames, None, None]:
@@ -124,7 +124,7 @@ class Pipeline:
         options: GenerateOptions,
         *,
         condition: Frames | None = None,
-        work: Path | None = None,
+        work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Generator[Chunk, None, None]:
@@ -146,7 +146,7 @@ class Pipeline:
         options: GenerateOptions,
         *,
         condition: Frames | None = None,
-        work: Path | None = None,
+        work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Generator[LatentChunk, None, None]:

@@ -74,7 +74,7 @@ def prepare(
     autoencoder: Autoencoder,
     options: GenerateOptions,
     condition: Frames | None,
-    work: Path | None,
+    work: str | Path | None,
     *,
     resume: bool,
 ) -> Request:
@@ -107,7 +107,7 @@ def prepare(
         plan=planned,
         stages=stages,
         condition=condition,
-        work=work,
+        work=None if work is None else Path(work),
         resume=resume,
     )
 

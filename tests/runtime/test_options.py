@@ -79,6 +79,7 @@ def test_another_sampler_than_the_models_brings_its_own_steps(manifest):
         ({"eta": 2.0}, "got eta 2.0"),
         ({"eta": math.nan}, "got eta nan"),
         ({"guidance": math.inf}, "got guidance inf"),
+        ({"guidance": "much"}, "got guidance much, expected a number"),
         ({"noise_level": 10}, "got noise_level 10, expected a whole number from -1 to 9"),
         ({"overlap": 3}, "got overlap 3, expected a whole number from 0 to 2"),
         ({"fps": 0.0}, "got fps 0.0"),

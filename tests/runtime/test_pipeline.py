@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import lvdm_rt
 from lvdm_engines.errors import (
     BundleError,
     DeviceMemoryError,
@@ -281,6 +282,19 @@ def test_a_window_of_one_latent_needs_no_overlap(make_fake):
     manifest = msgspec.structs.replace(manifest)
     with pytest.raises(OptionsError, match="got overlap 1, expected a whole number from 0 to 0"):
         Pipeline(manifest, sessions).settings(GenerateOptions(overlap=1))
+
+
+def test_the_public_names_of_the_library():
+    assert sorted(lvdm_rt.__all__) == [
+        "Chunk",
+        "GenerateOptions",
+        "LatentChunk",
+        "Pipeline",
+        "Progress",
+        "Settings",
+        "WorkError",
+    ]
+    assert all(hasattr(lvdm_rt, name) for name in lvdm_rt.__all__)
 
 
 def test_importing_the_library_loads_neither_torch_nor_av_nor_an_engine():
