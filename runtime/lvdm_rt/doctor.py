@@ -6,6 +6,7 @@ from importlib import metadata
 
 import msgspec
 
+from lvdm_engines.backends.driver import Gpu, gpus
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.session import backend_report
@@ -34,6 +35,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     python: str
     machine: str
     cpu_threads: int
+    gpus: list[Check]
     packages: list[Check]
     backends: list[Check]
     encoders: list[Check]
@@ -54,6 +56,7 @@ def diagnose() -> Diagnosis:
         python=platform.python_version(),
         machine=platform.platform(),
         cpu_threads=len(os.sched_getaffinity(0)),
+        gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus())],
         packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
             Check(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
@@ -61,6 +64,15 @@ def diagnose() -> Diagnosis:
         ],
         encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
         bundles=[_bundle(name) for name in builtin_bundles()],
+    )
+
+
+def _gpu(index: int, gpu: Gpu) -> Check:
+    free = "unknown" if gpu.free is None else f"{gpu.free / 2**30:.1f}"
+    return Check(
+        f"GPU {index}",
+        f"{gpu.name}, compute capability {gpu.capability}, "
+        f"{free} of {gpu.total / 2**30:.1f} GiB free, driver {gpu.driver}",
     )
 
 

@@ -50,6 +50,7 @@ def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
     yield f"python {found.python} on {found.machine}, {found.cpu_threads} CPU threads"
     groups = {
         "packages": found.packages,
+        "GPUs": found.gpus,
         "backends": found.backends,
         "formats": found.encoders,
         "bundles": found.bundles,
