@@ -159,7 +159,9 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     return _conclude(run, reached, options)
 
 
-def _conclude(run: Run, reached: int, options: Mapping[str, Any]) -> int:
+def _conclude(run: Run, reached: int | None, options: Mapping[str, Any]) -> int:
+    if reached is None:
+        return 0
     if reached < run.steps:
         resume = [] if options["resume"] else ["--resume"]
         command = shlex.join(["lvdm-tools", *sys.argv[1:], *resume])

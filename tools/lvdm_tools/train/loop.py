@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
 from lvdm_tools.train import state
@@ -101,10 +103,10 @@ def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) ->
             ) from err
         step += 1
         window.add(losses)
-        last = step == plan.steps or plan.stop.is_set()
+        last = step == plan.steps or _stopping(plan, fabric)
         if step % plan.every.log == 0 or step == plan.steps:
-            record = _record(step, window.flush(), (step - first) / (time.monotonic() - started))
-            _log(workspace, plan, fabric, record)
+            rate = (step - first) / (time.monotonic() - started)
+            _log(workspace, plan, fabric, _record(step, _shared(window.flush(), fabric), rate))
         if step % plan.every.sample == 0 or step == plan.steps:
             _sample(task, workspace, plan, fabric, step)
         if step % plan.every.checkpoint == 0 or last:
@@ -113,6 +115,23 @@ def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) ->
         if last:
             break
     return step
+
+
+def _stopping(plan: Plan, fabric: Fabric) -> bool:
+    """Tell whether any process was asked to stop: all of them have to end after the same step."""
+    if fabric.world_size == 1:
+        return plan.stop.is_set()
+    asked = torch.tensor(float(plan.stop.is_set()), device=fabric.device)
+    return bool(cast("torch.Tensor", fabric.all_reduce(asked, reduce_op="sum")) > 0)
+
+
+def _shared(means: dict[str, float], fabric: Fabric) -> dict[str, float]:
+    """Average numbers over processes."""
+    if fabric.world_size == 1:
+        return means
+    values = torch.tensor(list(means.values()), dtype=torch.float64).to(fabric.device)
+    mean = cast("torch.Tensor", fabric.all_reduce(values, reduce_op="mean"))
+    return dict(zip(means, mean.tolist(), strict=True))
 
 
 def _record(step: int, means: dict[str, float], rate: float) -> dict[str, float]:

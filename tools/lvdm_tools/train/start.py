@@ -40,8 +40,8 @@ class Request:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def start(request: Request) -> int:
-    """Train as asked; return the step reached.
+def start(request: Request) -> int | None:
+    """Train as asked; return the step reached, or None in a helper process of a parallel run.
 
     Raises:
         LvdmError: any reason why the run cannot start or go on.
@@ -55,7 +55,8 @@ def start(request: Request) -> int:
     else:
         task = _diffusion(request, run, fabric, workspace)
     plan = loop.Plan(run.steps, run.every, request.report, request.stop)
-    return loop.train(task, workspace, plan, fabric)
+    reached = loop.train(task, workspace, plan, fabric)
+    return reached if fabric.is_global_zero else None
 
 
 def with_overrides(run: Run, *, steps: int | None, autoencoder: Path | None) -> Run:
