@@ -78,3 +78,10 @@ def test_perceptual_weights_without_a_layer_are_refused_by_name(lpips_files):
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, lpips_files.vgg)
     with pytest.raises(CheckpointError, match=r"nothing for features\.0\.bias"):
         Lpips.load(lpips_files)
+
+
+def test_the_motion_loss_sees_changes_only():
+    frames = torch.rand(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert losses.motion(frames, frames + 0.5).item() == pytest.approx(0.0, abs=1e-6)
+    flicker = torch.tensor([0.1, -0.1, 0.1, -0.1]).view(4, 1, 1)
+    assert losses.motion(frames, frames + flicker).item() == pytest.approx(0.2, rel=1e-4)

@@ -1,0 +1,107 @@
+"""Configs, data and folders that a run refuses."""
+
+import pytest
+import yaml
+
+from lvdm_engines.errors import ConfigError, LvdmError, TrainingError
+from lvdm_tools import cli
+from lvdm_tools.train import config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("seed", 2, "seed: 2 here, 1 there"),
+        ("network.n_hiddens", 8, r"network\.n_hiddens: 8 here, 4 there"),
+        ("optimizer.learning_rate", 2e-3, r"optimizer\.learning_rate"),
+        ("loss.adversarial", None, r"loss\.adversarial"),
+    ],
+)
+def test_a_resume_with_another_config_names_the_field(
+    autoencoder, field, value, named, train, changed, tiny
+):
+    with pytest.raises(TrainingError, match=named):
+        train(changed(tiny, field, value), autoencoder, resume=True)
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_path, train, tiny):
+    with pytest.raises(TrainingError, match="already holds a run: pass --resume"):
+        train(tiny, autoencoder)
+    with pytest.raises(TrainingError, match="holds no run to resume"):
+        train(tiny, tmp_path, resume=True)
+    with pytest.raises(TrainingError, match="already at step 9 of 9"):
+        train(tiny, autoencoder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stepz", 3, "unknown field `stepz`"),
+        ("optimizer.rate", 3, r"unknown field `rate` - at `\$\.optimizer`"),
+        ("network.width", 3, "network has the unknown field width"),
+        ("network.downsample", [4, 8, 3], "powers of two"),
+        ("steps", 0, "steps is 0, expected more than 0"),
+        ("ema", 1.5, "ema is 1.5, expected between 0 and 1"),
+        ("data.size", [16, 20], "width 20 is not divisible"),
+        ("data.frames", 6, "frames 6 is not divisible"),
+        ("crop", [8, 12], "width 12 is not divisible"),
+        ("crop", [32, 8], r"crop is \(32, 8\), expected at most data.size"),
+        ("device.accelerator", "abacus", "device 'abacus' cannot be used"),
+    ],
+)
+def test_an_impossible_autoencoder_config_is_refused_with_the_field(
+    field, value, message, tmp_path, train, changed, tiny
+):
+    with pytest.raises((ConfigError, TrainingError), match=message):
+        train(changed(tiny, field, value), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("clips.0.stride", 4, r"clips\[0\] \(predict\) spans 5 latents, .* to 20"),
+        ("clips.1.latents", 2, r"clips\[1\] \(interpolate\) needs at least 3 latents"),
+        ("network.in_channels", 4, r"need a mask: network\.in_channels 5"),
+        ("network.num_classes", 10, r"num_classes is 10: raise it to 251"),
+        ("noise_levels", 2000, "noise_levels is 2000, expected 0..1000"),
+        ("autoencoder", "nowhere", "nowhere holds no trained autoencoder"),
+        ("data.window", 6, r"data\.window is 6, expected a multiple"),
+    ],
+)
+def test_an_impossible_denoiser_config_is_refused_with_the_field(
+    field, value, message, tiny_denoiser, tmp_path, train, changed
+):
+    with pytest.raises(LvdmError, match=message):
+        train(changed(tiny_denoiser, field, value), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_folder_without_videos_is_refused(tmp_path, train, tiny):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(TrainingError, match="holds no readable video"):
+        train(tiny, tmp_path / "run", data=str(tmp_path / "data"))
+
+
+def test_a_config_of_the_other_kind_is_refused(tmp_path, tiny):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny))
+    with pytest.raises(ConfigError, match="describes an autoencoder run, not diffusion"):
+        config.load(tmp_path / "c.yaml", "diffusion")
+
+
+def test_every_ready_config_can_be_read(tiny):
+    names = [path.stem for path in config.find("sky-tiny").parent.glob("*.yaml")]
+    assert {"sky-predict", "taichi-interpolate", "ucf-short", "toy", "sky-tiny"} <= set(names)
+    for name in names:
+        kind = "autoencoder" if name.endswith("-autoencoder") else "diffusion"
+        config.load(config.find(name), kind)
+
+
+def test_the_command_line_explains_an_error_in_one_line(tmp_path, capsys):
+    code = cli.run(
+        ["train", "autoencoder", "--config", "nope", "--data", "synth", "--out", str(tmp_path)]
+    )
+    assert code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("lvdm-tools: there is no config file nope; the ready configs are")
+    assert message.count("\n") == 1

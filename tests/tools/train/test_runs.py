@@ -1,0 +1,174 @@
+"""Whole runs of tiny networks: what they leave, resume, stops."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import msgspec
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from lvdm_engines.errors import TrainingError
+from lvdm_export.record import read_record
+from lvdm_tools.train import config, latents, loop, start, state
+from lvdm_tools.train.learner import Learner
+
+
+def interrupted(settings, out, at):
+    """Train until the log line of step `at`, then stop as a signal would."""
+    run = config.parse(settings, settings["kind"], "test")
+    stop = threading.Event()
+
+    def report(record):
+        if record["step"] >= at and "phase" not in record:
+            stop.set()
+
+    return start.start(start.Request(run, "synth", out, report, stop=stop))
+
+
+def same_files(one, other):
+    """Compare weights, optimizer, averages and losses of two runs, bit for bit."""
+    a, b = load_file(one / "state.safetensors"), load_file(other / "state.safetensors")
+    assert a.keys() == b.keys()
+    assert all(a[name].equal(b[name]) for name in a)
+    assert losses(one) == losses(other)
+    weights = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def losses(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
+
+
+def test_an_autoencoder_run_leaves_model_log_curves_and_samples(autoencoder):
+    record = read_record(autoencoder / "model" / "model.json")
+    assert (record.kind, record.latent_size, record.ema) == ("autoencoder3d", (2, 2), True)
+    assert (autoencoder / "curves.png").stat().st_size > 1000
+    assert {p.name for p in (autoencoder / "samples").iterdir()} == {
+        "step-0000009.png",
+        "step-0000009.mp4",
+    }
+    assert [line["step"] for line in losses(autoencoder)] == [3, 6, 9, 9]
+
+
+def test_a_denoiser_is_described_with_its_clips_and_latent_statistics(denoiser):
+    record = read_record(denoiser / "model" / "model.json")
+    assert msgspec.to_builtins(record.predict) == {"clip": 2, "condition": 1, "stride": 2}
+    assert record.interpolate.clip == record.short.clip == 3
+    means = load_file(denoiser / "latents" / "part-00000.safetensors")["means"].double()
+    # float32 data, float64 statistics
+    assert record.shift == pytest.approx(-means.mean().item(), rel=1e-4)
+    assert record.scale == pytest.approx(1 / means.std(correction=0).item(), rel=1e-4)
+
+
+def test_a_stopped_autoencoder_run_resumes_to_the_same_weights(autoencoder, tmp_path, train, tiny):
+    reached = interrupted(tiny, tmp_path / "run", at=3)
+    assert reached < 9
+    train(tiny, tmp_path / "run", resume=True)
+    same_files(autoencoder, tmp_path / "run")
+
+
+def test_a_stopped_denoiser_run_resumes_to_the_same_weights(
+    denoiser, tiny_denoiser, tmp_path, train
+):
+    assert interrupted(tiny_denoiser, tmp_path / "run", at=3) < 6
+    train(tiny_denoiser, tmp_path / "run", resume=True)
+    same_files(denoiser, tmp_path / "run")
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, train, changed, tiny):
+    settings = changed(tiny, "steps", 40)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def command(out, *more):
+        call = "from lvdm_tools.cli import main; main()"
+        options = ["--config", str(tmp_path / "c.yaml"), "--data", "synth", "--out", str(out)]
+        return [sys.executable, "-c", call, "train", "autoencoder", "-q", *options, *more]
+
+    with subprocess.Popen(command(killed)) as process:
+        deadline = time.monotonic() + 60
+        while not (killed / "log.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(float(np.random.default_rng().uniform(0, 0.3)))
+        process.send_signal(signal.SIGKILL)
+    if process.returncode != -signal.SIGKILL:
+        pytest.skip("the run was over before it could be killed")
+    # killed before the first checkpoint or after: both resume
+    subprocess.run(command(killed, "--resume"), check=True)
+    train(settings, whole)
+    same_files(whole, killed)
+
+
+def test_latents_are_encoded_once_and_again_only_for_other_data(
+    denoiser, tiny_denoiser, tmp_path, train, changed
+):
+    out = tmp_path / "run"
+    phases = []
+    train(tiny_denoiser, out, report=lambda r: phases.append(r.get("phase")))
+    assert phases.count("encode") == 1
+    made = (out / "latents" / "part-00000.safetensors").stat().st_mtime_ns
+    train(changed(tiny_denoiser, "steps", 7), out, resume=True)
+    assert (out / "latents" / "part-00000.safetensors").stat().st_mtime_ns == made
+    header = state.read_header(out / "latents" / "part-00000.safetensors")
+    assert not latents._is_current(out / "latents" / "part-00000.safetensors", "another")
+    assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, train, tiny
+):
+    out = tmp_path / "run"
+    update = Learner.update
+
+    def poisoned(self, loss, step):
+        return update(self, loss * (float("nan") if step == 4 else 1.0), step)
+
+    monkeypatch.setattr(Learner, "update", poisoned)
+    with pytest.raises(
+        TrainingError, match=r"at step 5 the loss is nan.*checkpoint of step 4 is kept"
+    ):
+        train(tiny, out)
+    tensors, meta = state.load(out / "state.safetensors")
+    assert meta["step"] == 4
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, train, tiny
+):
+    out = tmp_path / "run"
+    save = state.save_file
+
+    def full(tensors, path, metadata=None):
+        save(tensors, path, metadata=metadata)
+        if (out / "state.safetensors").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
+        train(tiny, out)
+    assert state.load(out / "state.safetensors")[1]["step"] == 2
+    assert not list(out.glob("*.draft"))
+
+
+def test_training_without_perceptual_weights_says_so(tmp_path, caplog, train, changed, tiny):
+    caplog.set_level(logging.INFO, "lvdm_tools")
+    train(changed(tiny, "steps", 1), tmp_path / "run")
+    assert "no LPIPS weights" in caplog.text
+
+
+def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
+    from lvdm_tools.train.prefetch import prefetch
+
+    assert list(prefetch(lambda step: step * step, 3, 9)) == [9, 16, 25, 36, 49, 64]
+    assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
