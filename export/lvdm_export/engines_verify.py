@@ -6,23 +6,19 @@ overflows. Knows nothing of torch.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.bundle import Bundle, GraphSource
 from lvdm_engines.errors import ExportError
+from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session, open_session
 from lvdm_export.probes import DISTINCT, Feeds, make_probes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.backends.registry import SessionOptions
-    from lvdm_engines.bundle import Bundle, GraphSource
-    from lvdm_engines.manifest import Precision
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
 SCALES = (4.0, 16.0, 64.0)  # of the latents, in the search for overflow
