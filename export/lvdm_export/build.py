@@ -10,7 +10,7 @@ import torch
 import lvdm_export
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Precision, Provenance
 from lvdm_export.checkpoint import Checkpoint, open_checkpoint, sha256
 from lvdm_export.config import Description, read_config
@@ -163,7 +163,11 @@ def _networks(
 
 def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
     """Take averaged weights unless the caller or the config says that there are none."""
-    return options.ema and inputs.records[name].ema
+    averaged = inputs.records[name].ema
+    checkpoint = inputs.checkpoints[options.denoisers[name].checkpoint]
+    if checkpoint.ours and averaged and not options.ema:
+        raise CheckpointError(f"{checkpoint.path} holds averaged weights only; leave --no-ema out")
+    return options.ema and averaged
 
 
 def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:

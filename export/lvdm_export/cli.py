@@ -4,13 +4,18 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
+from lvdm_engines.plan_facts import PlanOptions, Range
+from lvdm_export.compilation import check_compiler, compile_bundle
+
+Report = Callable[[str], None]
 
 _EXTRA = {"torch", "onnx", "onnxscript", "yaml", "safetensors"}
 _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
@@ -35,7 +40,8 @@ def commands() -> None:
     metavar="CKPT",
     help="Default: the one inside the first denoiser's checkpoint.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="BUNDLE")
+@click.option("--out", type=click.Path(path_type=Path), metavar="BUNDLE", help="What to write.")
+@click.option("--bundle", metavar="BUNDLE", help="Instead of all above: compile this bundle.")
 @click.option(
     "--backend",
     type=click.Choice(["cpu", "cuda", "tensorrt", "tensorrt-rtx"]),
@@ -44,7 +50,13 @@ def commands() -> None:
     help="Also compile for this one; cpu and cuda run the ONNX files as they are.",
 )
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@click.option("--batch", metavar="MIN:OPT:MAX", default="1:2:8", show_default=True)
+@click.option("--batch", metavar="MIN:OPT:MAX", help="Clips per call that plans are made for.")
+@click.option("--pixel-batch", metavar="MIN:OPT:MAX", help="The same of encoder and decoder.")
+@click.option("--level", type=click.IntRange(0, 5), help="How long to search for kernels.")
+@click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?")
+@click.option("--refit", is_flag=True, help="Weights of plans can be exchanged later.")
+@click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
+@click.option("--target", multiple=True, metavar="CC", help="Compute capability, such as 8.6.")
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
@@ -57,22 +69,61 @@ def build_engines(**options: Any) -> None:
     """Export checkpoints to ONNX, check every graph against torch, and write a bundle.
 
     CFG is one of the authors' YAML files with a Lightning .ckpt as CKPT, or a model.json with the
-    model.safetensors beside it.
+    model.safetensors beside it. With --backend tensorrt or tensorrt-rtx the graphs are compiled
+    for this machine as well.
     """
+    pairs = _denoisers(options)
+    report = _silent if options["quiet"] else _progress
+    wanted = _plan_options(options)
+    if options["bundle"]:
+        bundle = load_bundle(options["bundle"])
+    else:
+        check_compiler(options["backend"])
+        bundle = _export(options, pairs, report)
+        click.echo(f"{bundle.path}: {', '.join(bundle.manifest.graphs)} exported and verified")
+    for line in compile_bundle(bundle, options["backend"], wanted, report, force=options["force"]):
+        click.echo(line)
+
+
+def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the pairs of files by graph name, once the options make sense together."""
+    pairs = {name: options[name] for name in ("predict", "interpolate", "short", "text")}
+    given = {name: pair for name, pair in pairs.items() if pair}
+    if options["bundle"]:
+        if given or options["out"] or options["autoencoder"]:
+            raise click.UsageError(
+                "--bundle compiles what is there; leave checkpoints and --out out"
+            )
+        if options["backend"] in ("cpu", "cuda"):
+            raise click.UsageError("--bundle needs --backend tensorrt or tensorrt-rtx")
+        return {}
+    if not given:
+        raise click.UsageError("give at least one of --predict, --interpolate, --short, --text")
+    if not options["out"]:
+        raise click.UsageError("give the directory to write with --out")
+    if "text" in given and "short" in given:
+        raise click.UsageError("--text and --short both give the graph `short`; use one of them")
+    return {"short" if name == "text" else name: pair for name, pair in given.items()}
+
+
+def _plan_options(options: dict[str, Any]) -> PlanOptions:
+    """Return what a compiler may be asked; what was not given keeps its default."""
+    asked = {name: options[name] for name in ("refit", "version_compatible", "tf32")}
+    asked["targets"] = options["target"]
+    if options["level"] is not None:
+        asked["level"] = options["level"]
+    for name in ("batch", "pixel_batch"):
+        if options[name]:
+            asked[name] = Range.parse(options[name])
+    return PlanOptions(**asked)
+
+
+def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> Bundle:
     from lvdm_export.build import BuildOptions, Source, build
 
-    text = options["text"]
-    if text and options["short"]:
-        raise click.UsageError("--text and --short both give the graph `short`; use one of them")
-    pairs = {name: options[name] for name in ("predict", "interpolate", "short")}
-    pairs["short"] = pairs["short"] or text
-    sources = {name: Source(*pair) for name, pair in pairs.items() if pair}
-    if not sources:
-        raise click.UsageError("give at least one of --predict, --interpolate, --short, --text")
-    report = _silent if options["quiet"] else _progress
-    bundle = build(
+    return build(
         BuildOptions(
-            denoisers=sources,
+            denoisers={name: Source(*pair) for name, pair in pairs.items()},
             out=options["out"],
             autoencoder=options["autoencoder"],
             name=options["name"],
@@ -84,7 +135,6 @@ def build_engines(**options: Any) -> None:
         ),
         report,
     )
-    click.echo(f"{bundle.path}: {', '.join(bundle.manifest.graphs)} exported and verified")
 
 
 @commands.command()

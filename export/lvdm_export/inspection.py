@@ -1,11 +1,17 @@
 """What a bundle holds, for people and for scripts."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.manifest import GraphFacts, ModelFacts
+from lvdm_engines.plans import stored_plans
+
+if TYPE_CHECKING:
+    from lvdm_engines.backends.plan_store import Plan
+    from lvdm_engines.manifest import GraphFacts, ModelFacts
 
 
 def facts(path_or_name: str) -> dict[str, Any]:
@@ -27,8 +33,9 @@ def describe(path_or_name: str) -> str:
             f"lvdm-rt {origin.lvdm_rt}, torch {origin.torch or 'unknown'}"
         ),
     ]
+    plans = stored_plans(bundle)
     for name, graph in manifest.graphs.items():
-        lines += ["", *_graph(bundle, name, graph)]
+        lines += ["", *_graph(bundle, name, graph, plans[name])]
     for name, value in manifest.quality.items():
         lines += ["", f"quality {name}: {value}"]
     return "\n".join(lines)
@@ -56,7 +63,7 @@ def _model(model: ModelFacts) -> list[str]:
     ]
 
 
-def _graph(bundle: Bundle, name: str, graph: GraphFacts) -> list[str]:
+def _graph(bundle: Bundle, name: str, graph: GraphFacts, plans: list[Plan]) -> list[str]:
     size = sum((bundle.path / file).stat().st_size for file in graph.files)
     parameters = "unknown" if graph.parameters is None else f"{graph.parameters / 1e6:.2f} M"
     gflop = "unknown" if graph.gflop is None else f"{graph.gflop:.4g}"
@@ -67,7 +74,17 @@ def _graph(bundle: Bundle, name: str, graph: GraphFacts) -> list[str]:
         f"  parameters {parameters}, GFLOP per run {gflop} (batch 1)",
         *(f"  sha256 {digest}  {file}" for file, digest in graph.files.items()),
         f"  parity {_parity(bundle.manifest.parity.get(name))}",
+        *(f"  plan {_plan(plan)}" for plan in plans),
     ]
+
+
+def _plan(plan: Plan) -> str:
+    made = plan.facts.fingerprint
+    summary = ", ".join(f"{name} {value}" for name, value in plan.facts.summary.items())
+    return (
+        f"{made.library} {made.version} for {made.gpu} ({made.capability}), {made.precision}, "
+        f"{plan.facts.bytes / 1e6:.2f} MB{', ' if summary else ''}{summary}"
+    )
 
 
 def _parity(entry: dict[str, Any] | None) -> str:

@@ -1,0 +1,47 @@
+"""Compiling a bundle for this machine, told line by line."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from lvdm_engines.backends.library import load_library
+from lvdm_engines.bundle import Bundle
+from lvdm_engines.plan_facts import PlanOptions
+from lvdm_engines.plans import Step, build_plans
+
+RUN_AS_THEY_ARE = ("cpu", "cuda")
+
+
+def check_compiler(backend: str) -> None:
+    """Ask for the library before hours of export. Raises BackendError with the way to get it."""
+    if backend not in RUN_AS_THEY_ARE:
+        load_library(backend)
+
+
+def compile_bundle(
+    bundle: Bundle,
+    backend: str,
+    options: PlanOptions,
+    report: Callable[[str], None],
+    *,
+    force: bool = False,
+) -> Iterator[str]:
+    """Compile every graph for a backend, and yield a line for each file.
+
+    Raises BackendError, ExportError or BundleError as `build_plans` does.
+    """
+    for built in build_plans(bundle, backend, options, progress=_Phases(report), force=force):
+        kept = "kept" if built.reused else f"compiled in {built.plan.facts.seconds:.0f} s"
+        yield f"{', '.join(built.graphs)}: {built.plan.path} {kept}"
+
+
+@dataclass
+class _Phases:
+    """Reports each outer phase of a build once; the builder tells thousands of steps."""
+
+    report: Callable[[str], None]
+    seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def __call__(self, file: str, step: Step) -> None:
+        if step.inside is None and (file, step.phase) not in self.seen:
+            self.seen.add((file, step.phase))
+            self.report(f"{file}: {step.phase}")
