@@ -50,12 +50,14 @@ def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
     hidden = {"step", "steps_per_second"}
     names = list(dict.fromkeys(name for line in history for name in line if name not in hidden))
-    figure = Figure(figsize=(4 * max(1, len(names)), 3), layout="constrained")
+    columns = min(3, max(1, len(names)))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for panel, name in enumerate(names, start=1):
         points = [(line["step"], line[name]) for line in history if name in line]
-        axes = figure.add_subplot(1, len(names), panel)
-        axes.plot(*zip(*points, strict=True), linewidth=1)
+        axes = figure.add_subplot(rows, columns, panel)
+        axes.plot(*zip(*points, strict=True), linewidth=1, marker="." if len(points) < 10 else "")
         if all(value > 0 for _, value in points) and name != "psnr":
             axes.set_yscale("log")
         axes.set_title(name)
