@@ -93,6 +93,15 @@ def evaluate(arguments: tuple[str, ...]) -> Any:
     return _forward(command, arguments)
 
 
+@lvdm_tools.command("gpu-check", context_settings=_FORWARD, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def gpu_check(arguments: tuple[str, ...]) -> Any:
+    """Measure backends, parity and speed on this machine's GPU."""
+    from lvdm_tools.gpu_check_command import command
+
+    return _forward(command, arguments)
+
+
 def _forward(command: click.Command, arguments: tuple[str, ...]) -> Any:
     name = click.get_current_context().command_path
     settings: Any = {"help_option_names": ["-h", "--help"]}
@@ -128,6 +137,12 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @train.command()
 @_train_options
+@click.option(
+    "--start-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A trained autoencoder whose weights to begin with.",
+)
 def autoencoder(**options: Any) -> int:
     """Train a 3D video autoencoder."""
     return _train("autoencoder", options)
@@ -150,7 +165,8 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     from lvdm_tools.train import config, start
 
     run = config.load(config.find(options["config"]), kind)
-    run = start.with_overrides(run, steps=options["steps"], autoencoder=options.get("autoencoder"))
+    overrides = {name: options.get(name) for name in ("steps", "autoencoder", "start_from")}
+    run = start.with_overrides(run, **overrides)
     stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
     _stop_on_signals(stop)
     reached = start.start(

@@ -77,6 +77,14 @@ def test_an_impossible_denoiser_config_is_refused_with_the_field(
     assert not (tmp_path / "run").exists()
 
 
+def test_starting_from_a_network_of_other_sizes_is_refused(
+    autoencoder, tmp_path, train, changed, tiny
+):
+    settings = changed(changed(tiny, "start_from", str(autoencoder)), "network.norm_groups", 2)
+    with pytest.raises(ConfigError, match="start_from holds another network"):
+        train(settings, tmp_path / "run")
+
+
 def test_a_data_folder_without_videos_is_refused(tmp_path, train, tiny):
     (tmp_path / "data").mkdir()
     with pytest.raises(TrainingError, match="holds no readable video"):

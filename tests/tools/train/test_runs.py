@@ -172,3 +172,13 @@ def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
 
     assert list(prefetch(lambda step: step * step, 3, 9)) == [9, 16, 25, 36, 49, 64]
     assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
+
+
+def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, train, changed, tiny):
+    settings = changed(changed(tiny, "start_from", str(autoencoder)), "steps", 1)
+    settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
+    train(settings, tmp_path / "next")
+    before, after = (
+        load_file(run / "model" / "model.safetensors") for run in (autoencoder, tmp_path / "next")
+    )
+    assert all(before[name].allclose(after[name], atol=1e-7) for name in before)

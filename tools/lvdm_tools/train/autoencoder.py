@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools import metrics
 from lvdm_tools.data import ClipSpec, check_divisible, to_frames
@@ -57,7 +58,12 @@ class AutoencoderTask:
     """What the loop trains; see `loop.Task`."""
 
     def __init__(
-        self, run: AutoencoderRun, source: ClipSource, held_out: ClipSource, fabric: Fabric
+        self,
+        run: AutoencoderRun,
+        source: ClipSource,
+        held_out: ClipSource,
+        fabric: Fabric,
+        initial: Autoencoder3d | None = None,
     ) -> None:
         self.run = run
         self.source = source
@@ -68,11 +74,13 @@ class AutoencoderTask:
         if run.crop is not None:
             check_divisible(ClipSpec(run.data.frames, run.crop), self.config.downsample)
         torch.manual_seed(run.seed)
+        network = self._new() if initial is None else initial
+        if network.config != self.config:
+            raise ConfigError(
+                f"start_from holds another network ({network.config}), expected {self.config}"
+            )
         # channels last: 6 % less time per step on a CPU
-        self.autoencoder = Autoencoder3d(self.config).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        with torch.no_grad():
-            bias = cast("Tensor", self.autoencoder.quant_conv.conv.bias)
-            bias[self.config.embed_dim :] += run.initial_logvar
+        self.autoencoder = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         main = Learner(
             fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
         )
@@ -85,6 +93,13 @@ class AutoencoderTask:
         if run.loss.adversarial is not None:
             critic = self._discriminator(run.loss.adversarial)
             self.learners = {"autoencoder": main, "discriminator": critic}
+
+    def _new(self) -> Autoencoder3d:
+        network = Autoencoder3d(self.config)
+        with torch.no_grad():
+            bias = cast("Tensor", network.quant_conv.conv.bias)
+            bias[self.config.embed_dim :] += self.run.initial_logvar
+        return network
 
     def _discriminator(self, settings: Adversarial) -> Learner:
         rate = settings.learning_rate

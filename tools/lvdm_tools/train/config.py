@@ -119,6 +119,7 @@ class AutoencoderRun(
     `initial_logvar` is where the posterior's log variance starts: 0 (the official start) drowns
     young latents in unit noise, −4 lets reconstruction begin at once. `crop` trains on random
     crops of this height and width: more scenes per second of computing, at some cost at borders.
+    `start_from` names a trained autoencoder of the same sizes, or its run, to begin with.
     """
 
     name: str
@@ -132,6 +133,7 @@ class AutoencoderRun(
     ema: float | None = None
     initial_logvar: float = 0.0
     crop: tuple[int, int] | None = None
+    start_from: Path | None = None
     decode_window: int | None = None  # latents per call of the exported decoder; None: as trained
     device: Device = Device()
     every: Every = Every()
@@ -162,7 +164,7 @@ class DiffusionRun(
 Run = AutoencoderRun | DiffusionRun
 
 # plumbing, length, and what is recorded by content; the rest makes another model
-FREE_TO_CHANGE = ("steps", "device", "every", "decode_window", "autoencoder")
+FREE_TO_CHANGE = ("steps", "device", "every", "decode_window", "autoencoder", "start_from")
 
 
 _READY = Path(__file__).parent.parent / "configs"

@@ -59,8 +59,14 @@ def start(request: Request) -> int | None:
     return reached if fabric.is_global_zero else None
 
 
-def with_overrides(run: Run, *, steps: int | None, autoencoder: Path | None) -> Run:
-    """Replace the length of a run, or the autoencoder of a denoiser's.
+def with_overrides(
+    run: Run,
+    *,
+    steps: int | None = None,
+    autoencoder: Path | None = None,
+    start_from: Path | None = None,
+) -> Run:
+    """Replace the length of a run, or the trained autoencoder that it builds on.
 
     Raises:
         ConfigError: no step at all.
@@ -72,6 +78,8 @@ def with_overrides(run: Run, *, steps: int | None, autoencoder: Path | None) -> 
         run = msgspec.structs.replace(run, steps=steps)
     if autoencoder is not None and isinstance(run, configs.DiffusionRun):
         run = msgspec.structs.replace(run, autoencoder=autoencoder)
+    if start_from is not None and isinstance(run, configs.AutoencoderRun):
+        run = msgspec.structs.replace(run, start_from=start_from)
     return run
 
 
@@ -102,8 +110,13 @@ def _autoencoder(
     spec = ClipSpec(data.frames, data.size, data.stride)
     source = open_source(request.data, spec, seed=run.seed)
     held_out = open_source(request.data, spec, seed=run.seed, held_out=True)
-    task = AutoencoderTask(run, source, held_out, fabric)
-    _open(request, fabric, workspace)
+    if run.start_from is None:
+        task = AutoencoderTask(run, source, held_out, fabric)
+        _open(request, fabric, workspace)
+    else:
+        initial, _, digest = read_autoencoder(run.start_from)
+        task = AutoencoderTask(run, source, held_out, fabric, initial.requires_grad_(True))
+        _open(request, fabric, workspace, start_from_sha256=digest)
     return task
 
 
