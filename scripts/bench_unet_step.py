@@ -54,6 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="toy sizes")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--threads", type=int, help="of both kinds of steps; default: all cores")
+    parser.add_argument("--only", choices=list(PHASES), help="repeat one phase in --folder")
     parser.add_argument("--folder", type=Path, help="keep the files here")
     parser.add_argument("--phase", choices=list(PHASES), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -63,9 +65,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for phase in PHASES:
+        for phase in [options.only] if options.only else PHASES:
             command = [sys.executable, __file__, "--phase", phase, "--folder", str(folder)]
             command += ["--rounds", str(options.rounds), *(["--small"] if options.small else [])]
+            command += ["--threads", str(options.threads)] if options.threads else []
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - this file
             print(f"{phase}: {_line(json.loads(done.stdout.splitlines()[-1]))}", flush=True)  # noqa: T201 - a script
 
@@ -117,6 +120,8 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     from lvdm_export.checkpoint import open_checkpoint
     from lvdm_export.weights import load_denoiser
 
+    if options.threads:
+        torch.set_num_threads(options.threads)
     checkpoint = open_checkpoint(options.folder / "predict.ckpt")
     network = load_denoiser(_unet_config(options), checkpoint, ema=False)
     session = _open_predictor(options)
@@ -223,7 +228,8 @@ def _open_predictor(options: argparse.Namespace) -> Any:
     from lvdm_engines.manifest import GraphFacts
 
     facts = msgspec.json.decode((options.folder / "predict.json").read_bytes(), type=GraphFacts)
-    return load_backend("cpu").open(GraphSource("predict", facts, options.folder), SessionOptions())
+    source = GraphSource("predict", facts, options.folder)
+    return load_backend("cpu").open(source, SessionOptions(threads=options.threads))
 
 
 def _step_feeds(options: argparse.Namespace) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def check(graph: str, module: nn.Module, found: Activations) -> None:
     islands = {id(p) for p in _island_parameters(module)}
     for name, parameter in module.named_parameters():
         if id(parameter) not in islands:
-            values[f"weight {name}"] = float(parameter.abs().max())
+            values[f"weight {name}"] = float(parameter.detach().abs().max())
     for name, value in values.items():
         if not math.isfinite(value) or value > HALF_MAX * SHARE:
             raise ExportError(

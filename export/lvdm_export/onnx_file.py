@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxscript import ir  # imported here so that its absence shows before a long export
 
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import TensorSpec
@@ -80,10 +81,11 @@ def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
     }
 
 
-def _strip(model: Any) -> None:
+def _strip(model: ir.Model) -> None:
     """Drop the exporter's notes: they are large, and name files of the exporting machine."""
     model.metadata_props.clear()
-    for graph in (model.graph, *(function for function in model.functions.values())):
+    graphs: list[Any] = [model.graph, *model.functions.values()]
+    for graph in graphs:
         graph.metadata_props.clear()
         graph.doc_string = None
         for node in graph:

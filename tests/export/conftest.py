@@ -19,7 +19,7 @@ from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.record import ModelRecord, save_model
 
 AUTOENCODER = Autoencoder3dConfig(
-    n_hiddens=4, downsample=(2, 4, 4), z_channels=2, embed_dim=2, norm_groups=2
+    n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
 )
 UNET = UNet3dConfig(
     in_channels=3,
@@ -27,7 +27,7 @@ UNET = UNet3dConfig(
     model_channels=8,
     num_res_blocks=1,
     channel_mult=(1,),
-    attention_resolutions=(1,),
+    attention_resolutions=(2,),
     num_heads=2,
     temporal_length=5,
     num_classes=11,
@@ -63,7 +63,7 @@ def official_yaml() -> dict[str, Any]:
     """Describe UNET and AUTOENCODER as the authors' files do."""
     encoder = {
         "n_hiddens": 4,
-        "downsample": [2, 4, 4],
+        "downsample": [2, 2, 2],
         "image_channel": 3,
         "norm_type": "group",
         "padding_type": "replicate",
@@ -73,7 +73,7 @@ def official_yaml() -> dict[str, Any]:
     }
     decoder = {
         "n_hiddens": 4,
-        "upsample": [2, 4, 4],
+        "upsample": [2, 2, 2],
         "z_channels": 2,
         "image_channel": 3,
         "norm_type": "group",
@@ -85,7 +85,7 @@ def official_yaml() -> dict[str, Any]:
         "in_channels": 3,
         "out_channels": 2,
         "model_channels": 8,
-        "attention_resolutions": [1],
+        "attention_resolutions": [2],
         "num_res_blocks": 1,
         "channel_mult": [1],
         "num_heads": 2,
@@ -207,7 +207,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Model:
         ModelRecord(
             kind="autoencoder3d",
             config=dataclasses.asdict(AUTOENCODER),
-            frame_size=(16, 16),
+            frame_size=(8, 8),
             decode_window=2,
         ),
         autoencoder,

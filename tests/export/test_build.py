@@ -1,7 +1,286 @@
-from lvdm_engines.bundle import Bundle
+"""A whole export: what is in the bundle, what is reported, and what is left after a failure."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from lvdm_engines.bundle import Bundle, file_sha256, load_bundle
+from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.errors import BundleError, CheckpointError, ConfigError, ExportError
+from lvdm_engines.manifest import Manifest, Provenance
+from lvdm_engines.manifest_json import format_manifest
+from lvdm_engines.session import open_session
+from lvdm_export import activations
+from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.checkpoint import open_checkpoint, sha256
+from lvdm_export.facts import gather
+from lvdm_export.graph_export import Job, export_graph
+from lvdm_export.graphs import denoiser_graph
+from lvdm_export.inspection import describe
+from lvdm_export.nets.unet3d import UNet3dConfig
+from lvdm_export.record import read_record
+from lvdm_export.verify import verify_bundle
+from lvdm_export.weights import load_denoiser
 
 
-def test_graphs_of_one_checkpoint_share_a_file(bundle: Bundle) -> None:
-    graphs = bundle.manifest.graphs
-    assert graphs["predict"] == graphs["interpolate"]
-    assert set(graphs) == {"encoder", "decoder", "predict", "interpolate"}
+def quiet(_line: str) -> None:
+    return
+
+
+def run(bundle: Bundle, graph: str, feeds: dict[str, Any]) -> Any:
+    with open_session(bundle, graph, "cpu") as session:
+        (output,) = session.run(feeds).values()
+    return output
+
+
+@pytest.fixture(scope="session")
+def half(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Export the jointly trained denoiser of ours in half precision, for clips of 4 and of 5."""
+    names = ("predict", "interpolate")
+    record = read_record(ours.config)
+    config = record.network_config()
+    assert isinstance(config, UNet3dConfig)
+    autoencoder = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
+    model = gather(dict.fromkeys(names, record), autoencoder)
+    network = load_denoiser(config, open_checkpoint(ours.checkpoint), ema=True)
+    with BundleWriter(tmp_path_factory.mktemp("bundles") / "half") as writer:
+        job = Job(writer.path, model, "fp16", quiet)
+        facts, parity = export_graph(job, denoiser_graph(network, names, model), names)
+        origin = Provenance(sha256(ours.checkpoint), ema=False, lvdm_rt="0")
+        graphs = dict.fromkeys(names, facts)
+        return writer.finish(
+            Manifest(name="half", model=model, graphs=graphs, provenance=origin, parity=parity)
+        )
+
+
+def test_graphs_of_one_network_share_a_file(bundle: Bundle, half: Bundle) -> None:
+    for made in (bundle, half):
+        graphs = made.manifest.graphs
+        assert graphs["predict"] == graphs["interpolate"]
+        assert [path.name for path in made.path.glob("denoiser.onnx*")] == ["denoiser.onnx"]
+
+
+def test_the_batch_is_free_and_the_clip_only_where_lengths_differ(
+    bundle: Bundle, half: Bundle
+) -> None:
+    assert bundle.manifest.graphs["predict"].inputs[0].shape == ("b", 2, 5, 4, 4)
+    assert half.manifest.graphs["predict"].inputs[0].shape == ("b", 2, "t", 4, 4)
+    model = onnx.load(bundle.path / "denoiser.onnx")
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "b"
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+
+
+def test_graph_files_say_nothing_about_the_machine_that_made_them(bundle: Bundle) -> None:
+    for path in bundle.path.glob("*.onnx"):
+        assert b"site-packages" not in path.read_bytes()
+        assert b"lvdm_export" not in path.read_bytes()
+
+
+def test_the_denoiser_gives_what_the_averaged_weights_give(bundle: Bundle, official: Any) -> None:
+    rng = np.random.default_rng(0)
+    feeds = {
+        "latents": rng.standard_normal((3, 2, 5, 4, 4)).astype(np.float32),
+        "timestep": np.array([0, 500, 999]),
+        "mask": np.eye(3, 5, dtype=np.float32),
+        "noise_level": np.array([-1, 0, 9]),
+    }
+    tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    with torch.no_grad():
+        expected = official.ema(*tensors.values()).numpy()
+    eps = run(bundle, "predict", feeds)
+    assert np.abs(eps - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_pixels_and_latent_normalisation_are_inside_the_graphs(
+    bundle: Bundle, official: Any
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 3), dtype=np.uint8)
+    x = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    with torch.no_grad():
+        mean = official.autoencoder.encode(x).chunk(2, 1)[0]
+        decoded = official.autoencoder.decode(mean)
+    latents = run(bundle, "encoder", {"frames": frames})
+    assert np.allclose(latents, 0.5 * (mean.numpy() + 1.25), atol=1e-5)
+    levels = ((decoded + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 4, 1).numpy()
+    back = run(bundle, "decoder", {"latents": latents})
+    assert back.dtype == np.uint8
+    assert np.abs(back - levels).max() <= 1  # values halfway between levels round either way
+
+
+def test_the_manifest_reports_parity_cost_and_origin(bundle: Bundle, official: Any) -> None:
+    manifest = bundle.manifest
+    for name, graph in manifest.graphs.items():
+        entry = manifest.parity[name]
+        limit = 1.01 / 255 if name == "decoder" else 1e-4
+        assert entry["max_rel"] < limit
+        assert entry["equal_rows"] == 0
+        assert entry["batches"] == [1, 3]
+        assert graph.gflop is not None
+        assert graph.gflop > 0
+    assert manifest.provenance.ema
+    assert isinstance(manifest.provenance.checkpoint_sha256, str)
+    unet = sum(parameter.numel() for parameter in official.unet.parameters())
+    found = manifest.graphs["predict"].parameters
+    assert found is not None
+    assert unet <= found < 1.05 * unet  # and a few constants
+    assert manifest.defaults.guidance == 0.1
+    assert manifest.defaults.noise_level == 9
+
+
+def test_half_precision_keeps_float32_outside_and_records_activations(half: Bundle) -> None:
+    for name, graph in half.manifest.graphs.items():
+        assert graph.precision == "fp16"
+        assert all(spec.dtype != "float16" for spec in (*graph.inputs, *graph.outputs))
+        measured = half.manifest.parity[name]["activations"]
+        assert measured["limit"] == 65504 / 4
+        assert 0 < max(measured["largest"].values()) < measured["limit"]
+    assert half.manifest.parity["predict"]["max_rel"] < 1e-2
+
+
+def test_statistics_and_softmax_are_float32_islands_in_half_graphs(half: Bundle) -> None:
+    model = onnx.load(half.path / "denoiser.onnx")
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    islands = [n for n in model.graph.node if n.op_type in ("InstanceNormalization", "Softmax")]
+    assert islands
+    assert {types[node.output[0]] for node in islands} == {onnx.TensorProto.FLOAT}
+    convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
+    assert {types.get(node.output[0], 10) for node in convolutions} == {onnx.TensorProto.FLOAT16}
+
+
+def test_both_clip_lengths_run_in_one_file(half: Bundle) -> None:
+    for graph, clip in (("predict", 4), ("interpolate", 5)):
+        feeds = {
+            "latents": np.ones((1, 2, clip, 4, 4), np.float32),
+            "timestep": np.array([10]),
+            "mask": np.ones((1, clip), np.float32),
+            "noise_level": np.array([3]),
+        }
+        assert run(half, graph, feeds).shape == (1, 2, clip, 4, 4)
+
+
+def test_verify_measures_a_finished_bundle_again(bundle: Bundle, half: Bundle) -> None:
+    for made in (bundle, half):
+        report = verify_bundle(str(made.path), "cpu", quiet)
+        assert set(report) == set(made.manifest.graphs)
+        assert all(entry["max_rel"] is not None for entry in report.values())
+
+
+def test_verify_finds_a_graph_that_computes_something_else(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    model = onnx.load(copy / "denoiser.onnx")
+    weight = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    values = np.frombuffer(weight.raw_data, np.float32) * np.float32(1.01)
+    weight.raw_data = values.tobytes()
+    onnx.save(model, copy / "denoiser.onnx")
+    with pytest.raises(BundleError, match="damaged or was replaced"):
+        verify_bundle(str(copy), "cpu", quiet)
+    graphs = {
+        name: msgspec.structs.replace(graph, sha256=file_sha256(copy / graph.file))
+        for name, graph in bundle.manifest.graphs.items()
+    }
+    forged = msgspec.structs.replace(bundle.manifest, graphs=graphs)
+    (copy / "manifest.json").write_bytes(format_manifest(forged))
+    with pytest.raises(ExportError, match=r"predict differs from torch by"):
+        verify_bundle(str(copy), "cpu", quiet)
+
+
+def test_inspect_shows_graphs_shapes_parameters_cost_hashes_and_parity(bundle: Bundle) -> None:
+    text = describe(str(bundle.path))
+    for part in (
+        "latents float32 (b, 2, 5, 4, 4)",
+        "parameters 0.0",
+        "GFLOP per run",
+        bundle.manifest.graphs["encoder"].sha256,
+        "max_rel",
+        "weights: EMA",
+    ):
+        assert part in text
+
+
+def test_a_network_that_would_overflow_in_half_precision_is_refused_by_name() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        network[0].weight.fill_(1e4)
+    found = activations.measure(network, [{"input": torch.ones(1, 2)}])
+    with pytest.raises(ExportError, match=r"decoder: 0 addmm reaches 2e\+04, expected at most"):
+        activations.check("decoder", network, found)
+
+
+def options(official: Any, out: Path, **changes: Any) -> BuildOptions:
+    source = Source(official.config, official.checkpoint)
+    return BuildOptions(denoisers={"predict": source}, out=out, **changes)
+
+
+def test_an_existing_bundle_is_kept_unless_forced(official: Any, bundle: Bundle) -> None:
+    before = (bundle.path / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="already exists"):
+        build(options(official, bundle.path), quiet)
+    assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(
+    official: Any, tmp_path: Path, bundle: Bundle
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "old")
+
+    def stop(line: str) -> None:
+        if "reading weights" in line:
+            raise KeyboardInterrupt
+
+    for name, force in (("new", False), ("old", True)):
+        with pytest.raises(KeyboardInterrupt):
+            build(options(official, tmp_path / name, force=force), stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert load_bundle(tmp_path / "old").manifest == bundle.manifest
+
+
+def test_inputs_that_do_not_belong_together_are_refused_before_any_export(
+    official: Any, ours: Any, tmp_path: Path
+) -> None:
+    mixed = {
+        "predict": Source(official.config, official.checkpoint),
+        "interpolate": Source(tmp_path / "other.json", ours.checkpoint),
+    }
+    record = ours.config.read_text().replace('"scale": 0.5', '"scale": 0.7')
+    (tmp_path / "other.json").write_text(record)
+    with pytest.raises(ConfigError, match=r"latent scale differs: \w+ has 0\.5, interpolate has 0"):
+        build(BuildOptions(denoisers=mixed, out=tmp_path / "out"), quiet)
+    autoencoder = ours.config.parent.parent / "autoencoder"
+    wrong = Source(autoencoder / "model.json", autoencoder / "model.safetensors")
+    with pytest.raises(ConfigError, match="describes an autoencoder, but short needs a denoiser"):
+        build(BuildOptions(denoisers={"short": wrong}, out=tmp_path / "out"), quiet)
+    alone = {"predict": Source(ours.config, ours.checkpoint)}
+    with pytest.raises(ConfigError, match="name its checkpoint with --autoencoder"):
+        build(BuildOptions(denoisers=alone, out=tmp_path / "out"), quiet)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        build(options(official, tmp_path / "out", autoencoder=tmp_path / "no.ckpt"), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lvdm_export.cli", "build-engines", "--predict"]
+    command += [str(official.config), str(official.checkpoint), "--out", str(tmp_path / "b")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "exporting to ONNX" in line:
+                break
+        assert [p for p in tmp_path.iterdir() if p.name.startswith(".b.")]
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted; nothing was left behind" in rest
+    assert not list(tmp_path.iterdir())

@@ -51,12 +51,12 @@ def test_the_authors_layout_gives_networks_schedule_and_latent_statistics(raw: A
         0.0155,
     )
     assert (found.denoiser.scale, found.denoiser.shift) == (0.5, 1.25)
-    assert found.denoiser.frame_size == (16, 16)
+    assert found.denoiser.frame_size == (8, 8)
     assert found.denoiser.predict == PredictFacts(5, 1, 4)
     assert found.denoiser.interpolate == InterpolateFacts(5)
     assert found.denoiser.noise_levels == 10
     assert found.autoencoder.network_config() == Autoencoder3dConfig(
-        n_hiddens=4, downsample=(2, 4, 4), z_channels=2, embed_dim=2, norm_groups=2
+        n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
     )
 
 
@@ -119,7 +119,7 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
         (f"{UNET}.context_dim", 8, r"use_temporal_transformer is false and context_dim is 8"),
         (f"{UNET}.channel_mult", 2, r"channel_mult is 2, expected a list of whole numbers"),
         (f"{ENCODER}.padding_type", "zeros", r"padding_type is 'zeros', expected 'replicate'"),
-        (f"{ENCODER}.downsample", [2, 4, 8], r"encoder .* and decoder .* disagree"),
+        (f"{ENCODER}.downsample", [2, 2, 4], r"encoder .* and decoder .* disagree"),
         (f"{ENCODER}.stride", 2, r"encoder\.params has unknown parameters: stride"),
         ("model.params.parameterization", "x0", r"parameterization is 'x0', expected 'eps'"),
         ("model.params.scale_by_std", True, r"scale_by_std is true, expected false"),

@@ -17,14 +17,14 @@ UNET = UNet3dConfig(
     model_channels=8,
     num_res_blocks=1,
     channel_mult=(1,),
-    attention_resolutions=(1,),
+    attention_resolutions=(2,),
     num_heads=2,
     temporal_length=5,
     num_classes=11,
     norm_groups=4,
 )
 AUTOENCODER = Autoencoder3dConfig(
-    n_hiddens=4, downsample=(2, 4, 4), z_channels=2, embed_dim=2, norm_groups=2
+    n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
 )
 
 

@@ -1,0 +1,127 @@
+"""The command line: exit codes, one line per problem, and what is missing."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvdm_engines.bundle import Bundle
+from lvdm_export.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return int(str(stop.value.code)), captured.out, captured.err
+
+
+def test_verify_and_inspect_of_a_good_bundle_exit_0(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "verify", bundle.path)
+    assert code == 0
+    assert re.search(r"predict: ok, max_rel", out)
+    assert "predict: running on cpu" in err
+    code, out, _ = run(capsys, "inspect", bundle.path)
+    assert code == 0
+    assert "GFLOP per run" in out
+
+
+def test_json_reports_are_json_and_nothing_else(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    for verb in ("verify", "inspect"):
+        _, out, _ = run(capsys, verb, bundle.path, "--json")
+        assert json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build-engines"], "give at least one of --predict"),
+        (["build-engines", "--predict", "a", "b"], "give the directory to write with --out"),
+        (["build-engines", "--predict", "a"], "requires 2 arguments"),
+        (["build-engines", "--bundle", "x", "--out", "y"], "--bundle compiles what is there"),
+        (["build-engines", "--bundle", "x"], "--bundle needs --backend"),
+        (
+            ["build-engines", "--text", "a", "b", "--short", "a", "b", "--out", "c"],
+            "--text and --short",
+        ),
+        (["build-engines", "--precision", "int8"], "int8"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_bad_input_exits_1_with_one_line(
+    official: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    truncated = tmp_path / "cut.ckpt"
+    truncated.write_bytes(official.checkpoint.read_bytes()[:5000])
+    for config, checkpoint, message in (
+        (tmp_path / "none.yaml", official.checkpoint, "cannot read the config"),
+        (official.config, tmp_path / "none.ckpt", "there is no checkpoint"),
+        (official.config, truncated, "is cut off"),
+        (official.checkpoint, official.checkpoint, "is not YAML"),
+        (official.config, official.config, "not a PyTorch checkpoint"),
+    ):
+        code, _, err = run(capsys, "build-engines", "--predict", config, checkpoint, "--out", out)
+        assert code == 1
+        lines = err.strip().splitlines()
+        assert lines[-1].startswith("error: ")
+        assert message in lines[-1]
+        assert "Traceback" not in err
+        assert not out.exists()
+
+
+def test_an_unwritable_place_is_refused_before_any_work(
+    official: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    arguments = ["build-engines", "--predict", official.config, official.checkpoint, "--out"]
+    code, _, err = run(capsys, *arguments, tmp_path / "file" / "bundle")
+    assert code == 1
+    assert "reading weights" not in err
+    code, _, err = run(capsys, *arguments, tmp_path / "file", "--force")
+    assert code == 1
+    assert "is not a bundle" in err
+
+
+@pytest.mark.parametrize("module", ["torch", "yaml", "safetensors", "onnx"])
+def test_a_missing_extra_is_one_line_that_says_what_to_install(module: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from lvdm_export.cli import main\n"
+        "main(['build-engines', '--predict', 'a.yaml', 'b.ckpt', '--out', 'c'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: lvdm-export needs {module}, which is not installed: pip install 'lvdm-rt[export]'"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_because_torch_is_not_imported() -> None:
+    code = (
+        "import sys, lvdm_export.cli as cli\n"
+        "try: cli.main(['build-engines', '--help'])\n"
+        "except SystemExit: print({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
