@@ -112,6 +112,23 @@ class TrtSession:
             lane.close()
         self._lanes.clear()
 
+    def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
+        """Return how long one run takes on the device alone, without copies and the host's part.
+
+        The batch must fit one profile. Raises SessionError.
+        """
+        self.run(feeds)
+        self.run(feeds)  # recorded by now, where work is recorded
+        with self._lock:
+            if self._opened is None:
+                raise SessionError(f"{self.name}: the session is closed; open it again")
+            self._opened.device.activate()
+            sizes = sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
+            index = choose(self._opened.profiles, sizes) if self._opened.profiles else 0
+            if index not in self._lanes:
+                raise SessionError(f"{self.name}: a batch of {sizes.get(BATCH)} runs in parts")
+            return self._lanes[index].device_seconds(feeds, times)
+
     def close(self) -> None:
         """See `Session.close`; a run in another thread ends first."""
         with self._lock:

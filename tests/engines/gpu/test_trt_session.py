@@ -237,6 +237,16 @@ def test_turns_are_ordered_between_streams_without_waiting_in_the_host(gpu):
     assert order == ["one", "two"]
 
 
+def test_the_device_alone_can_be_timed(session, gpu, feeds_of):
+    feeds = feeds_of(3)
+    assert session.device_seconds(feeds, 5) > 0
+    assert gpu.count("launch") == 1 + 5
+    assert gpu.count("upload") == 3
+    assert gpu.count("download") == 2  # of the two runs that come first
+    with pytest.raises(SessionError, match="a batch of 40 runs in parts"):
+        session.device_seconds(feeds_of(40), 5)
+
+
 def test_runs_from_several_threads_take_turns(session, feeds_of, expected):
     cases = [feeds_of(1 + k % 4, seed=k) for k in range(12)]
     results = [None] * len(cases)

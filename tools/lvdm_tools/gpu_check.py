@@ -1,0 +1,234 @@
+"""Everything that only a GPU can show, measured in one run: `lvdm-tools gpu-check`.
+
+Which backends work, how far they are from float32 on the CPU, milliseconds per denoiser step and
+decoded clip beside PyTorch on the same device, and frames per second from end to end. What fails
+or cannot run is recorded as such, beside what can.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from lvdm_engines.backends.driver import gpus
+from lvdm_engines.backends.registry import BACKENDS, SessionOptions
+from lvdm_engines.errors import LvdmError
+from lvdm_engines.plan_facts import PlanOptions
+from lvdm_engines.plans import build_plans
+from lvdm_engines.session import backend_report, open_session
+from lvdm_export.engines_verify import compare_bundle
+from lvdm_export.graph_export import count_gflop
+from lvdm_export.graphs import denoiser_graph
+from lvdm_export.probes import make_probes
+from lvdm_tools import gpu_check_torch as yardstick
+from lvdm_tools.gpu_check_end import end_to_end
+from lvdm_tools.gpu_check_models import SIZES, bundle_of, networks, torch_graphs
+from lvdm_tools.gpu_check_table import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from lvdm_engines.bundle import Bundle
+    from lvdm_engines.manifest import Precision
+    from lvdm_engines.session import Session
+
+SCHEMA = 1
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-core",
+)
+_RECORD = SessionOptions(cuda_graphs=True)  # a sampling loop repeats its shapes
+_LAUNCHES = 20  # per timing of the device alone
+
+Feeds = dict[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What to measure, where to keep it, and whom to tell.
+
+    `device` is PyTorch's name of it; `backends` none stands for all; `work` keeps exported bundles
+    and plans for the next run; `seconds` is spent on each number.
+    """
+
+    work: Path
+    report: Callable[[str], None]
+    save: Callable[[dict[str, Any]], None]
+    model: str = "sky"
+    precision: Precision = "fp16"
+    device: str = "cuda"
+    backends: tuple[str, ...] = ("tensorrt", "tensorrt-rtx", "cuda")
+    variants: tuple[str, ...] = yardstick.VARIANTS
+    batches: tuple[int, ...] = (1, 2, 8, 32)
+    seconds: float = 2.0
+    frames: int = 64
+    options: PlanOptions = field(default_factory=PlanOptions)
+
+
+def run(check: Check) -> dict[str, Any]:
+    """Measure everything and return it; `check.save` gets it after every number.
+
+    Raises LvdmError only for what spoils the whole run, such as a full disk.
+    """
+    found: dict[str, Any] = _header(check)
+    bundle = bundle_of(check.model, check.precision, check.work, check.report)
+    exact = bundle_of(check.model, "fp32", check.work, check.report)
+    found["gflop"] = _gflop(check, bundle)
+    check.save(found)
+    for step in (_torch(check, bundle, found), _backends(check, bundle, exact, found)):
+        for _ in step:
+            found["targets"] = judge(found)
+            check.save(found)
+    return found
+
+
+def _header(check: Check) -> dict[str, Any]:
+    devices = gpus()
+    return {
+        "schema": SCHEMA,
+        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "model": check.model,
+        "precision": check.precision,
+        "device": check.device,
+        "gpu": msgspec.to_builtins(devices[0]) if devices and check.device != "cpu" else None,
+        "machine": platform.platform(),
+        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
+        "torch": {},
+        "backends": {},
+        "targets": [],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
+    """Return the work of one run at batch 1; a joint graph's manifest counts its longest clip."""
+    model = bundle.manifest.model
+    clip = 0 if model.predict is None else model.predict.clip
+    denoiser = denoiser_graph(networks(SIZES[check.model])[0], ("predict",), model)
+    decoder = bundle.manifest.graphs["decoder"].gflop or 0.0
+    return {"predict": count_gflop(denoiser, clip), "decoder": decoder}
+
+
+def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None]:
+    """Fill in PyTorch's numbers; yields after each."""
+    check.report(f"matrix product on {check.device}")
+    found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
+    yield
+    modules = torch_graphs(SIZES[check.model], bundle.manifest) if check.variants else {}
+    for name in check.variants:
+        entry: dict[str, Any] = {}
+        found["torch"][name] = entry
+        for graph, batches in _runs(check):
+            cells = entry[graph] = {}
+            made = _attempt(yardstick.variant, modules[graph], name, check.device)
+            for batch in batches:
+                check.report(f"{name}: {graph} at batch {batch}")
+                feeds = _feeds(graph, bundle, batch)
+                cells[str(batch)] = (
+                    made
+                    if isinstance(made, dict)
+                    else _attempt(yardstick.time_module, made, feeds, check.device, check.seconds)
+                )
+                yield
+    yardstick.release(check.device)
+
+
+def _runs(check: Check) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return ("predict", check.batches), ("decoder", (1,))
+
+
+def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]) -> Iterator[None]:
+    """Fill in what every backend does; yields after each number."""
+    usable = backend_report()
+    for name in (n for n in BACKENDS if n in check.backends):
+        entry: dict[str, Any] = {"problem": usable[name]}
+        found["backends"][name] = entry
+        yield
+        if entry["problem"]:
+            continue
+        check.report(f"{name}: compiling")
+        entry["build_seconds"] = _attempt(_build, check, bundle, name)
+        yield
+        if isinstance(entry["build_seconds"], dict):
+            continue
+        entry["parity"] = _attempt(compare_bundle, bundle, name, check.report, exact)
+        yield
+        for graph, batches in _runs(check):
+            cells = entry[graph] = {}
+            session = _attempt(open_session, bundle, graph, name, _RECORD)
+            for batch in batches:
+                check.report(f"{name}: {graph} at batch {batch}")
+                feeds = _feeds(graph, bundle, batch)
+                cells[str(batch)] = (
+                    session
+                    if isinstance(session, dict)
+                    else _attempt(_time_session, session, feeds, check.seconds)
+                )
+                yield
+            if not isinstance(session, dict):
+                session.close()
+        check.report(f"{name}: {check.frames} frames from end to end")
+        entry["end_to_end"] = _attempt(end_to_end, bundle, name, check.frames)
+        yield
+
+
+def _build(check: Check, bundle: Bundle, backend: str) -> float:
+    built = build_plans(bundle, backend, check.options)
+    return float(sum(b.plan.facts.seconds for b in built))
+
+
+def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, float]:
+    """Time a graph with its copies, and where the session can tell, on the device alone."""
+
+    def call() -> None:
+        session.run(feeds)
+
+    ms = yardstick.median_ms(call, seconds)
+    alone: Any = getattr(session, "device_seconds", None)
+    device = {} if alone is None else {"device_ms": 1000 * alone(feeds, _LAUNCHES)}
+    return {"ms": ms, **device}
+
+
+def _feeds(graph: str, bundle: Bundle, batch: int) -> Feeds:
+    facts = bundle.manifest.graphs[graph]
+    probe = make_probes(graph, facts.inputs, bundle.manifest.model, 1)[0]
+    row = np.zeros(batch, np.int64)  # the random row, as often as needed
+    return {name: array[row] for name, array in probe.feeds.items()}
+
+
+def _attempt(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """Return a measurement, or why there is none: one failure must not hide the others."""
+    try:
+        return measure(*arguments)
+    except (LvdmError, RuntimeError, AssertionError, MemoryError) as err:
+        # PyTorch raises RuntimeError throughout, and AssertionError where it was built without CUDA
+        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        return {"failed": line[:300]}
+
+
+def write(found: dict[str, Any], path: Path) -> None:
+    """Write the numbers as JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(path)

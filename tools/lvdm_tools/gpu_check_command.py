@@ -1,0 +1,96 @@
+"""`lvdm-tools gpu-check`: measure what only a GPU can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lvdm_engines.backends.driver import driver_problem
+from lvdm_engines.errors import BackendError
+from lvdm_engines.plan_facts import PlanOptions, Range
+
+if TYPE_CHECKING:
+    from lvdm_tools.gpu_check import Check
+
+
+@click.command("gpu-check")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default="gpu-check",
+    show_default=True,
+    help="Folder for gpu-check.json and gpu-check.md; bundles and plans are kept there too.",
+)
+@click.option("--model", type=click.Choice(["sky", "tiny"]), default="sky", show_default=True)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(["tensorrt", "tensorrt-rtx", "cuda", "cpu"]),
+    help="Only these. Default: all that need a GPU.",
+)
+@click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
+@click.option("--frames", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=2.0, help="Per number. Default: 2.")
+@click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
+@click.option(
+    "--dry-run", is_flag=True, help="Go through everything on the CPU with the tiny model."
+)
+def command(out: Path, **options: Any) -> None:
+    """Measure backends, parity, speed beside PyTorch and whole videos on this machine's GPU.
+
+    Takes about half an hour for the paper-size model, most of it exporting and compiling, which a
+    second run finds done. Every number is saved at once: an interrupted run keeps its report.
+    """
+    problem = driver_problem()
+    if problem and not options["dry_run"]:
+        raise BackendError(
+            f"gpu-check needs an NVIDIA GPU, and nothing was measured: {problem}; "
+            "--dry-run goes through everything on the CPU"
+        )
+    from lvdm_tools import gpu_check
+    from lvdm_tools.gpu_check_table import page
+
+    out.mkdir(parents=True, exist_ok=True)
+    report = out / "gpu-check.md"
+
+    def save(found: dict[str, Any]) -> None:
+        gpu_check.write(found, out / "gpu-check.json")
+        report.write_text(page(found))
+
+    found = gpu_check.run(_check(out, save, options))
+    click.echo(page(found))
+    click.echo(f"{report} and gpu-check.json are written", err=True)
+
+
+def _check(out: Path, save: Any, options: dict[str, Any]) -> Check:
+    from lvdm_tools.gpu_check import Check
+    from lvdm_tools.gpu_check_torch import EAGER
+
+    settings: dict[str, Any] = {
+        "model": options["model"],
+        "seconds": options["seconds"],
+        "frames": options["frames"],
+        "options": PlanOptions(batch=Range.parse(options["batch"])),
+    }
+    if options["backends"]:
+        settings["backends"] = options["backends"]
+    if options["dry_run"]:
+        settings |= {
+            "model": "tiny",
+            "device": "cpu",
+            "backends": options["backends"] or ("tensorrt", "tensorrt-rtx", "cuda", "cpu"),
+            "variants": (EAGER,),
+            "precision": "fp32",
+            "batches": (1, 2),
+        }
+    if options["no_torch"]:
+        settings["variants"] = ()
+    return Check(work=out, report=_say, save=save, **settings)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
