@@ -174,6 +174,17 @@ def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
     assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
 
 
+def test_whitening_changes_the_model_that_is_written_and_not_the_training(
+    autoencoder, tmp_path, train, changed, tiny
+):
+    train(changed(tiny, "whiten", True), tmp_path)
+    one, other = (load_file(run / "state.safetensors") for run in (autoencoder, tmp_path))
+    assert all(one[name].equal(other[name]) for name in one)
+    one, other = (load_file(r / "model" / "model.safetensors") for r in (autoencoder, tmp_path))
+    changed_names = {name for name in one if not one[name].equal(other[name])}
+    assert changed_names == {name for name in one if "quant_conv" in name}
+
+
 def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, train, changed, tiny):
     settings = changed(changed(tiny, "start_from", str(autoencoder)), "steps", 1)
     settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all

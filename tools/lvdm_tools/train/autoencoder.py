@@ -21,6 +21,7 @@ from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.lpips import Lpips
 from lvdm_tools.train.networks import network_config
 from lvdm_tools.train.pixels import to_tensor
+from lvdm_tools.train.whitening import whitened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
+_WHITENING_CLIPS = 32
 
 _logger = logging.getLogger(__name__)
 
@@ -195,5 +197,10 @@ class AutoencoderTask:
     def export(self, folder: Path, step: int) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
         with self.learners["autoencoder"].averaged():
+            network = self._whitened() if self.run.whiten else self.autoencoder
             record = modelfile.autoencoder(self.run, self.config, step)
-            modelfile.write(folder, self.autoencoder, record)
+            modelfile.write(folder, network, record)
+
+    def _whitened(self) -> Autoencoder3d:
+        clips = np.stack([self.source.clip(index) for index in range(_WHITENING_CLIPS)])
+        return whitened(self.autoencoder, to_tensor(clips).to(self.fabric.device))

@@ -120,6 +120,7 @@ class AutoencoderRun(
     young latents in unit noise, −4 lets reconstruction begin at once. `crop` trains on random
     crops of this height and width: more scenes per second of computing, at some cost at borders.
     `start_from` names a trained autoencoder of the same sizes, or its run, to begin with.
+    `whiten` gives the model that is written latents of unit covariance; training is not affected.
     """
 
     name: str
@@ -134,6 +135,7 @@ class AutoencoderRun(
     initial_logvar: float = 0.0
     crop: tuple[int, int] | None = None
     start_from: Path | None = None
+    whiten: bool = False
     decode_window: int | None = None  # latents per call of the exported decoder; None: as trained
     device: Device = Device()
     every: Every = Every()
@@ -164,7 +166,23 @@ class DiffusionRun(
 Run = AutoencoderRun | DiffusionRun
 
 # plumbing, length, and what is recorded by content; the rest makes another model
-FREE_TO_CHANGE = ("steps", "device", "every", "decode_window", "autoencoder", "start_from")
+FREE_TO_CHANGE = (
+    "steps",
+    "device",
+    "every",
+    "decode_window",
+    "autoencoder",
+    "start_from",
+    "whiten",
+)
+    "steps",
+    "device",
+    "every",
+    "decode_window",
+    "autoencoder",
+    "start_from",
+    "whiten",
+)
 
 
 _READY = Path(__file__).parent.parent / "configs"
