@@ -140,18 +140,29 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 @commands.command()
 @click.argument("bundle")
 @click.option("--backend", default="cpu", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--reference", metavar="BUNDLE", help="The fp32 export that --backend is held to.")
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def verify(bundle: str, backend: str, as_json: bool, quiet: bool) -> None:
-    """Run a bundle's graphs again and compare them with what torch gave when it was made."""
+def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> None:
+    """Run a bundle's graphs again and compare them with what torch gave when it was made.
+
+    With a backend other than cpu they are also compared with the CPU, at more batch sizes and on
+    growing inputs.
+    """
+    from lvdm_export.engines_verify import compare_bundle
     from lvdm_export.verify import verify_bundle
 
-    report = verify_bundle(bundle, backend, _silent if quiet else _progress)
-    if as_json:
-        click.echo(json.dumps(report, indent=1))
+    told = _silent if flags["quiet"] else _progress
+    reports = [verify_bundle(bundle, backend, told)]
+    if backend != "cpu":
+        held_to = None if reference is None else load_bundle(reference)
+        reports.append(compare_bundle(load_bundle(bundle), backend, told, held_to))
+    if flags["as_json"]:
+        click.echo(json.dumps({n: [report[n] for report in reports] for n in reports[0]}, indent=1))
         return
-    for name, entry in report.items():
-        click.echo(f"{name}: ok, " + ", ".join(f"{k} {_short(v)}" for k, v in entry.items()))
+    for report in reports:
+        for name, entry in report.items():
+            click.echo(f"{name}: ok, " + ", ".join(f"{k} {_short(v)}" for k, v in entry.items()))
 
 
 @commands.command()
