@@ -30,7 +30,7 @@ from lvdm_export.section import Section
 UNETS = ("unet_short", "unet_pred", "unet_interp", "unet_t2v")
 AUTOENCODERS = ("ae3d_488", "ae3d_244", "ae2d")
 WIDE = (Range(1, 8, 32),)
-QUICK = ("unet_pred", "ae3d_244", "ae2d")
+QUICK = {("unet_pred", "fp16"), *((n, p) for n in ("ae3d_244", "ae2d") for p in ("fp32", "fp16"))}
 LATENT = LatentFacts(channels=4, size=(1, 1), scale=0.5, shift=1.25)  # the size plays no part
 
 
@@ -84,9 +84,13 @@ def specs(feeds):
     return tuple(spec(name, array) for name, array in feeds.items())
 
 
-def marked(names):
-    """Exporting and compiling a denoiser takes about 15 s; `make test` runs the rest apart."""
-    return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in names]
+def cases(names):
+    """Exporting and compiling a denoiser takes about 15 s; most of them are marked slow."""
+    return [
+        pytest.param(n, p, marks=[] if (n, p) in QUICK else [pytest.mark.slow])
+        for n in names
+        for p in ("fp32", "fp16")
+    ]
 
 
 def compiled(graph, precision, folder, batches=WIDE):
@@ -98,15 +102,13 @@ def compiled(graph, precision, folder, batches=WIDE):
     return compile_plan(job, load_library("tensorrt-rtx"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", marked(UNETS))
+@pytest.mark.parametrize(("name", "precision"), cases(UNETS))
 def test_every_golden_denoiser_compiles_with_dynamic_batch(golden, name, precision, tmp_path):
     assert compiled(denoiser(golden(name), precision), precision, tmp_path).nbytes > 100_000
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-@pytest.mark.parametrize("name", marked(AUTOENCODERS))
+@pytest.mark.parametrize(("name", "precision"), cases(AUTOENCODERS))
 def test_every_golden_autoencoder_compiles_with_dynamic_batch(
     golden, name, part, precision, tmp_path
 ):
