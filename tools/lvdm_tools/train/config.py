@@ -175,14 +175,6 @@ FREE_TO_CHANGE = (
     "start_from",
     "whiten",
 )
-    "steps",
-    "device",
-    "every",
-    "decode_window",
-    "autoencoder",
-    "start_from",
-    "whiten",
-)
 
 
 _READY = Path(__file__).parent.parent / "configs"
