@@ -193,3 +193,4 @@ def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, trai
         load_file(run / "model" / "model.safetensors") for run in (autoencoder, tmp_path / "next")
     )
     assert all(before[name].allclose(after[name], atol=1e-7) for name in before)
+    train(changed(settings, "steps", 2), tmp_path / "next", resume=True)
