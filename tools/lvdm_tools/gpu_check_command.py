@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for gpu-check.json and gpu-check.md; bundles and plans are kept there too.",
 )
-@click.option("--model", type=click.Choice(["sky", "tiny"]), default="sky", show_default=True)
+@click.option(
+    "--model", type=click.Choice(["sky", "sky-tiny", "tiny"]), default="sky", show_default=True
+)
 @click.option(
     "--backend",
     "backends",

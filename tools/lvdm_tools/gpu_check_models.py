@@ -1,4 +1,5 @@
-"""The models that a GPU is measured with: paper-size `sky`, and a tiny one for trying the command.
+"""The models that a GPU is measured with: paper-size `sky`, the built-in
+`sky-tiny`, and a smaller one for trying the command.
 
 Weights are random with magnitudes that keep activations near 1: speed and rounding do not depend
 on training, and nothing has to be downloaded.
@@ -66,6 +67,26 @@ SIZES = {
         latent=32,
         scale=0.33422927,
         shift=1.4606637,
+        noise_levels=250,
+        decode_window=4,
+    ),
+    "sky-tiny": Size(
+        unet=UNet3dConfig(
+            in_channels=5,
+            out_channels=4,
+            model_channels=64,
+            num_res_blocks=2,
+            channel_mult=(1, 2, 3),
+            attention_resolutions=(2, 4),
+            num_heads=4,
+            temporal_length=5,
+            num_classes=251,
+        ),
+        autoencoder=Autoencoder3dConfig(n_hiddens=8, norm_groups=2),
+        frame=64,
+        latent=8,
+        scale=0.334,
+        shift=1.461,
         noise_levels=250,
         decode_window=4,
     ),

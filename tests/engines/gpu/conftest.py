@@ -239,10 +239,31 @@ class FakeEngine:
     def get_device_memory_size_for_profile_v2(self, index):
         return self.activations[index]
 
-    def create_execution_context(self, strategy="user managed"):
-        assert strategy == "user managed"
+    def create_runtime_config(self):
+        self.settings = FakeSettings()
+        return self.settings
+
+    def create_execution_context(self, strategy="user managed", *, runtime_config=None):
+        chosen = strategy if runtime_config is None else runtime_config.strategy
+        assert chosen == "user managed"
         self.contexts.append(FakeContext(self))
         return self.contexts[-1]
+
+
+class FakeSettings:
+    """How TensorRT-RTX runs an engine; keeps what it is told."""
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
+
+    def create_runtime_cache(self):
+        return SimpleNamespace(
+            deserialize=lambda data: setattr(self, "known", data) or True,
+            serialize=lambda: b"kernels",
+        )
+
+    def set_runtime_cache(self, kernels):
+        self.kernels = kernels
 
 
 INPUTS = (

@@ -26,6 +26,7 @@ from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.onnx_file import write_onnx
 from lvdm_export.section import Section
+from lvdm_tools.gpu_check_models import bundle_of
 
 UNETS = ("unet_short", "unet_pred", "unet_interp", "unet_t2v")
 AUTOENCODERS = ("ae3d_488", "ae3d_244", "ae2d")
@@ -132,3 +133,15 @@ def test_every_builtin_bundle_compiles_and_is_not_compiled_twice(name, tmp_path)
     assert [b.graphs for b in built] == graph_files(bundle)
     assert all(b.plan.read() for b in built)
     assert all(b.reused for b in build_plans(bundle, "tensorrt-rtx", options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_bundle_of_the_builtin_models_size_compiles_whole(precision, tmp_path):
+    bundle = bundle_of("sky-tiny", precision, tmp_path, lambda line: None)
+    built = build_plans(bundle, "tensorrt-rtx", PlanOptions(batch=Range(1, 2, 8)))
+    assert sorted(b.graphs for b in built) == [
+        ("decoder",),
+        ("encoder",),
+        ("interpolate", "predict"),
+    ]

@@ -163,6 +163,45 @@ def test_a_plan_of_another_version_needs_that_versions_lean_runtime(
     assert runtimes[-1].lean == str(tmp_path / "libnvinfer_lean.so.11")
 
 
+@pytest.fixture
+def portable(fake_library, runtimes):
+    """The fake library as TensorRT-RTX: it finishes plans itself and judges them first."""
+    trt = fake_library.trt
+    trt.ComputeCapability = SimpleNamespace(__members__={})
+    trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    trt.EngineValidity = SimpleNamespace(INVALID="invalid")
+    judged = SimpleNamespace(validity="valid")
+    trt.Runtime.get_engine_validity = lambda self, data: (judged.validity, "UNSUPPORTED_CC")
+    return judged
+
+
+def test_rtx_records_runs_itself_and_keeps_its_kernels_beside_the_plan(
+    source, make_plan, fake_library, portable, gpu, engine, feeds_of, expected
+):
+    plan = make_plan()
+    feeds = {**feeds_of(3), "noise_level": np.full(3, -1)}
+    for known in (None, b"kernels"):
+        with trt.open_session(source, plan, fake_library, gpu) as session:
+            for _ in range(3):
+                np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+        settings = engine.settings
+        assert settings.cuda_graph_strategy == "whole"
+        assert settings.dynamic_shapes_kernel_specialization_strategy == "eager"
+        assert getattr(settings, "known", None) == known
+    assert gpu.count("record") == 0
+
+
+def test_a_plan_that_rtx_calls_invalid_here_is_refused_before_it_is_opened(
+    source, make_plan, fake_library, portable, gpu, runtimes
+):
+    plan = make_plan()
+    portable.validity = "invalid"
+    with pytest.raises(BackendError, match=r"invalid on this GPU \(UNSUPPORTED_CC\); build again"):
+        trt.open_session(source, plan, fake_library, gpu)
+    assert runtimes[-1].opened == []
+
+
 def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
     file = tmp_path / "denoiser.kernels"
     trt._write_cache(file, b"kernels")
