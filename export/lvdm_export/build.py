@@ -41,6 +41,7 @@ class BuildOptions:
     autoencoder: Path | None = None
     name: str | None = None
     precision: Precision = "fp32"
+    weights: Precision = "fp32"
     ema: bool = True
     force: bool = False
     fps: float = 8.0
@@ -72,7 +73,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
         model = gather(inputs.records, inputs.autoencoder, options.decode_window)
-        job = Job(writer.path, model, options.precision, report)
+        job = Job(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
         for names, make in _networks(options, inputs, model):
@@ -180,6 +181,8 @@ def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
         for name, record in {**inputs.records, "autoencoder": inputs.autoencoder}.items()
         if record.provenance
     }
+    if options.weights != "fp32":
+        notes["weights"] = {"rounded_to": options.weights}
     return Provenance(
         checkpoint_sha256=next(iter(by_graph.values())) if single else by_graph,
         ema=any(_uses_ema(options, inputs, name) for name in inputs.records),

@@ -57,6 +57,13 @@ def commands() -> None:
 @click.option("--refit", is_flag=True, help="Weights of plans can be exchanged later.")
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
 @click.option("--target", multiple=True, metavar="CC", help="Compute capability, such as 8.6.")
+@click.option(
+    "--weights",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp16: round and store weights so, for files half the size; computing stays as above.",
+)
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
@@ -128,6 +135,7 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
             autoencoder=options["autoencoder"],
             name=options["name"],
             precision=options["precision"],
+            weights=options["weights"],
             ema=options["ema"],
             force=options["force"],
             fps=options["fps"],

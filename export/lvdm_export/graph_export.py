@@ -18,6 +18,7 @@ from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
 from lvdm_export import activations, parity
 from lvdm_export.checkpoint import sha256
 from lvdm_export.graphs import Graph
+from lvdm_export.half_storage import round_weights
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.onnx_file import write_onnx
 from lvdm_export.probes import DISTINCT, Probe, make_probes
@@ -33,6 +34,7 @@ class Job:
     model: ModelFacts
     precision: Precision
     report: Callable[[str], None]
+    weights: Precision = "fp32"  # how weights are rounded and stored, not what computes
 
 
 def export_graph(
@@ -48,6 +50,8 @@ def export_graph(
     """
     stem = names[0] if len(names) == 1 else "denoiser"
     clip = {name: _clip(job.model, name) for name in names}
+    if job.weights == "fp16":
+        round_weights(graph.module)
     gflop = max(count_gflop(graph, n) for n in clip.values())
     count = 1 if gflop > _COSTLY else 2
     probes = {name: make_probes(name, graph.inputs, job.model, count) for name in names}
@@ -57,7 +61,7 @@ def export_graph(
     bake(graph.module)
     job.report(f"{stem}: exporting to ONNX ({job.precision})")
     path = job.folder / f"{stem}.onnx"
-    written = write_onnx(graph, path, clip=max(clip.values()))
+    written = write_onnx(graph, path, clip=max(clip.values()), compact=job.weights == "fp16")
     facts = GraphFacts(
         file=path.name,
         sha256=sha256(path),

@@ -11,6 +11,7 @@ from onnxscript import ir  # imported here so that its absence shows before a lo
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import TensorSpec
 from lvdm_export.graphs import Graph
+from lvdm_export.half_storage import store_half
 
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
@@ -26,13 +27,16 @@ class Written:
     parameters: int
 
 
-def write_onnx(graph: Graph, path: Path, *, clip: int | None = None) -> Written:
+def write_onnx(
+    graph: Graph, path: Path, *, clip: int | None = None, compact: bool = False
+) -> Written:
     """Export a graph; weights above 1 GiB go beside it, into `<path>.data`.
 
     Args:
         graph: what to export; its module is baked and in its final precision.
         path: the file to write.
         clip: length to trace with where the clip length is free.
+        compact: store float32 weights that half precision holds exactly as half.
 
     Raises:
         ExportError: torch cannot express the graph.
@@ -61,9 +65,12 @@ def write_onnx(graph: Graph, path: Path, *, clip: int | None = None) -> Written:
         raise ExportError(f"{path.stem} cannot be exported: the exporter returned nothing")
     _strip(program.model)
     weights: list[Any] = [v.const_value for v in program.model.graph.initializers.values()]
+    parameters = sum(w.size for w in weights if w.dtype.is_floating_point())
+    if compact:
+        store_half(program.model)
     external = sum(weight.nbytes for weight in weights) > EXTERNAL_ABOVE
     program.save(str(path), external_data=external)
-    return Written(external, sum(w.size for w in weights if w.dtype.is_floating_point()))
+    return Written(external, parameters)
 
 
 def _example(spec: TensorSpec, clip: int | None) -> torch.Tensor:

@@ -26,12 +26,13 @@ from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint import open_checkpoint, sha256
 from lvdm_export.facts import gather
 from lvdm_export.graph_export import Job, export_graph
-from lvdm_export.graphs import denoiser_graph
+from lvdm_export.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
+from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.record import read_record
 from lvdm_export.verify import verify_bundle
-from lvdm_export.weights import load_denoiser
+from lvdm_export.weights import load_autoencoder, load_denoiser
 
 
 def quiet(_line: str) -> None:
@@ -284,3 +285,23 @@ def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted; nothing was left behind" in rest
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float32(
+    ours: Any, tmp_path: Path
+) -> None:
+    record = read_record(ours.config)
+    described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
+    model = gather({"predict": record}, described)
+    config = described.network_config()
+    assert isinstance(config, Autoencoder3dConfig)
+    weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
+    job = Job(tmp_path, model, "fp32", quiet, weights="fp16")
+    graph = decoder_graph(load_autoencoder(config, weights), model)
+    facts, parity = export_graph(job, graph, ("decoder",))
+    stored = {w.name: w for w in onnx.load(tmp_path / facts.file).graph.initializer}
+    assert {w.data_type for n, w in stored.items() if n.endswith("_half")} == {
+        onnx.TensorProto.FLOAT16
+    }
+    assert facts.precision == "fp32"
+    assert parity["decoder"]["max_rel"] <= 1 / 255
