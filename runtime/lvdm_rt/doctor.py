@@ -56,7 +56,7 @@ def diagnose() -> Diagnosis:
         python=platform.python_version(),
         machine=platform.platform(),
         cpu_threads=len(os.sched_getaffinity(0)),
-        gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus())],
+        gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus(memory=True))],
         packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
             Check(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)

@@ -133,7 +133,7 @@ def check(tmp_path, monkeypatch):
         "open_session": lambda *_: FakeSession(),
         "_feeds": lambda graph, bundle, batch: {"latents": np.zeros((batch, 2), np.float32)},
         "end_to_end": lambda *_: {"frames_per_second": 10.0, "outside_sessions": 0.01},
-        "gpus": list,
+        "gpus": lambda **_: [],
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(gpu_check, name, fake)

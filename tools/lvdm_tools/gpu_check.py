@@ -98,7 +98,7 @@ def run(check: Check) -> dict[str, Any]:
 
 
 def _header(check: Check) -> dict[str, Any]:
-    devices = gpus()
+    devices = gpus(memory=True)
     return {
         "schema": SCHEMA,
         "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

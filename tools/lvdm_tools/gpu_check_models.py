@@ -1,5 +1,4 @@
-"""The models that a GPU is measured with: paper-size `sky`, the built-in
-`sky-tiny`, and a smaller one for trying the command.
+"""The models that a GPU is measured with: `sky` at paper size, `sky-tiny`, and a smaller one.
 
 Weights are random with magnitudes that keep activations near 1: speed and rounding do not depend
 on training, and nothing has to be downloaded.

@@ -26,7 +26,8 @@ Shapes = tuple[tuple[int, ...], ...]  # of the inputs, in order
 class Opened:
     """An engine on a GPU, and what its contexts share.
 
-    `record`: whether we capture CUDA graphs ourselves; TensorRT-RTX does so on its own.
+    `record`: whether we capture CUDA graphs ourselves; TensorRT-RTX does so on its own ·
+    `owners`: what must outlive the engine, such as its runtime.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Opened:
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
     record: bool = True
+    owners: tuple[Any, ...] = ()
 
     def failure(self, doing: str) -> LvdmError:
         """Return what the library reported as an error of one line."""

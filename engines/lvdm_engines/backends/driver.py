@@ -12,7 +12,10 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as the driver describes it; memory in bytes, `free` None where it will not say."""
+    """One GPU as the driver describes it.
+
+    Memory is in bytes; `free` is None where the driver was not asked or will not say.
+    """
 
     name: str
     capability: str
@@ -36,21 +39,24 @@ def driver_problem() -> str | None:
     return None if count.value > 0 else "the NVIDIA driver sees no GPU; check nvidia-smi"
 
 
-def gpus() -> list[Gpu]:
-    """Return the GPUs in the driver's order; none where there is no working driver."""
+def gpus(*, memory: bool = False) -> list[Gpu]:
+    """Return the GPUs in the driver's order; none where there is no working driver.
+
+    Free memory is asked for on request only, since the answer takes a context, and so some time.
+    """
     if driver_problem():
         return []
     driver = _libcuda()
     count = ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
-    return [_gpu(driver, index) for index in range(count.value)]
+    return [_gpu(driver, index, memory=memory) for index in range(count.value)]
 
 
 def _libcuda() -> Any:
     return ctypes.CDLL("libcuda.so.1")
 
 
-def _gpu(driver: Any, index: int) -> Gpu:
+def _gpu(driver: Any, index: int, *, memory: bool) -> Gpu:
     device, version = ctypes.c_int(), ctypes.c_int()
     name, total = ctypes.create_string_buffer(256), ctypes.c_size_t()
     driver.cuDeviceGet(ctypes.byref(device), index)
@@ -62,7 +68,7 @@ def _gpu(driver: Any, index: int) -> Gpu:
         name=name.value.decode(errors="replace"),
         capability=f"{major}.{minor}",
         total=total.value,
-        free=_free(driver, device),
+        free=_free(driver, device) if memory else None,
         driver=f"CUDA {version.value // 1000}.{version.value % 1000 // 10}",
     )
 

@@ -61,8 +61,8 @@ def open_session(
     source.verified()  # a plan of a replaced graph would answer for something else
     fingerprint = plan.facts.fingerprint
     rebuild = rebuild_command(str(source.folder), library.name, fingerprint.options)
-    runtime = _runtime(library, plan)
-    engine = load_engine(library, runtime, plan, rebuild)
+    owners = _runtimes(library, plan)
+    engine = load_engine(library, owners[-1], plan, rebuild)
     _check_engine(source, library, engine, rebuild)
     new_context, keep = _contexts(library, engine, plan)
     opened = Opened(
@@ -77,15 +77,18 @@ def open_session(
         outputs=source.facts.outputs,
         profiles=fingerprint.profiles,
         record=not library.portable,
+        owners=owners,
     )
     return TrtSession(opened, rebuild, keep)
 
 
-def _runtime(library: Library, plan: Plan) -> Any:
-    """Return a runtime that never runs host code out of a plan."""
+def _runtimes(library: Library, plan: Plan) -> tuple[Any, ...]:
+    """Return the runtime for a plan, last, and the one that loaded it, if that is another."""
     runtime = library.trt.Runtime(library.logger)
     if runtime is None:
         raise library.failure(f"{library.name}: no runtime", BackendError)
+    runtime.engine_host_code_allowed = False  # never run host code out of a plan
+    owners = [runtime]
     made = plan.facts.fingerprint
     if made.options.version_compatible and made.version != library.version:
         # the plan's own version runs it, from a library of its own that is installed, not shipped
@@ -101,8 +104,9 @@ def _runtime(library: Library, plan: Plan) -> Any:
         runtime = runtime.load_runtime(str(found[0]))
         if runtime is None:
             raise library.failure(f"{found[0]}: cannot be loaded", BackendError)
-    runtime.engine_host_code_allowed = False
-    return runtime
+        runtime.engine_host_code_allowed = False
+        owners.append(runtime)
+    return tuple(owners)
 
 
 def load_engine(library: Library, runtime: Any, plan: Plan, rebuild: str) -> Any:

@@ -21,7 +21,7 @@ from lvdm_engines.backends.cuda_device import open_device
 from lvdm_engines.errors import BackendError, DeviceMemoryError
 
 def free():
-    return driver.gpus()[0].free
+    return driver.gpus(memory=True)[0].free
 
 device = open_device(0)
 stream = device.stream()

@@ -72,7 +72,7 @@ def libcuda(monkeypatch):
 
 def test_gpus_are_described_with_their_free_memory(libcuda):
     fake = libcuda()
-    first, second = driver.gpus()
+    first, second = driver.gpus(memory=True)
     assert first == driver.Gpu("NVIDIA GPU 0", "9.0", 80 << 30, 70 << 30, "CUDA 13.2")
     assert second.capability == "9.1"
     assert fake.retained == 0
@@ -80,6 +80,12 @@ def test_gpus_are_described_with_their_free_memory(libcuda):
 
 def test_a_gpu_that_gives_no_context_has_unknown_free_memory(libcuda):
     libcuda(context=2)
+    assert [gpu.free for gpu in driver.gpus(memory=True)] == [None, None]
+
+
+def test_no_context_is_made_unless_free_memory_is_asked_for(libcuda):
+    fake = libcuda()
+    fake.cuDevicePrimaryCtxRetain = None
     assert [gpu.free for gpu in driver.gpus()] == [None, None]
 
 
