@@ -190,12 +190,22 @@ def _check_place(path: Path, kind: OutputKind) -> None:
 
 
 def _publish(path: Path, settings: str) -> None:
+    """Rename the video and its sidecar, in an order that a run killed in between can resume from.
+
+    A new video comes last: a sidecar alone announces nothing, but frames in a directory without
+    one would be somebody else's. One that is replaced comes first: the new sidecar must not
+    describe the old video.
+    """
     sidecar = sidecar_path(path)
+    if path.is_dir():
+        path.rmdir()  # empty, or it would have been refused
+    paths = [path, sidecar] if path.exists() else [sidecar, path]
     if settings:
         part_path(sidecar).write_text(settings + "\n", encoding="utf-8")
-    part_path(path).replace(path)
-    if settings:
-        part_path(sidecar).replace(sidecar)
+    else:
+        paths.remove(sidecar)
+    for name in paths:
+        part_path(name).replace(name)
 
 
 def _remove(path: Path) -> None:

@@ -78,6 +78,47 @@ def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
 
 
+@pytest.mark.parametrize("name", ["sky.npz", "sky"])
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_run_that_ends_between_two_renames_resumes(
+    command, toy, tmp_path, monkeypatch, name, renames
+):
+    flags = ("-o", name, "--bundle", toy, "--frames", "8")
+    plain_replace, done = Path.replace, []
+
+    def replace(self: Path, target: Path) -> Path:
+        plain_replace(self, target)
+        if target.name.startswith("sky"):
+            done.append(target)
+            if len(done) == renames:
+                raise KeyboardInterrupt
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        code, _, err = command("generate", *flags)
+    assert code == 130
+    assert len(done) == renames
+    assert resume(command, err) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.json"]
+
+
+def test_a_new_sidecar_never_stands_beside_an_old_video(command, toy, tmp_path, monkeypatch):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "8")
+    assert command(*flags, "--seed", "1")[0] == 0
+    old = (tmp_path / "sky.npz").read_bytes()
+    renamed, plain_replace = [], Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        renamed.append(target.name)
+        return plain_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert command(*flags, "--seed", "2")[0] == 0
+    assert renamed[-2:] == ["sky.npz", "sky.npz.json"]
+    assert (tmp_path / "sky.npz").read_bytes() != old
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_path, kind):
     flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact", "--seed", "3")
