@@ -14,6 +14,7 @@ from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_export.checkpoint import Checkpoint, autoencoder_keys, denoiser_keys
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.layers import PaddedConv3d
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
@@ -99,6 +100,9 @@ def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -
     tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in found.items()}
     _check_twins(names, keys, read, checkpoint)
     network.load_state_dict(tensors, strict=True, assign=True)
+    for layer in network.modules():
+        if isinstance(layer, PaddedConv3d):
+            layer.weight = layer.conv.weight  # assigning gave every name a parameter of its own
     network.eval().requires_grad_(requires_grad=False)
 
 

@@ -20,6 +20,7 @@ from lvdm_engines.errors import TrainingError
 from lvdm_export.record import read_record
 from lvdm_tools.train import config, latents, loop, start, state
 from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.modelfile import read_autoencoder
 
 
 def interrupted(settings, out, at):
@@ -188,9 +189,13 @@ def test_whitening_changes_the_model_that_is_written_and_not_the_training(
 def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, train, changed, tiny):
     settings = changed(changed(tiny, "start_from", str(autoencoder)), "steps", 1)
     settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
+    settings["whiten"] = True
     train(settings, tmp_path / "next")
+    network, _, _ = read_autoencoder(tmp_path / "next")
+    assert network.decoder.conv_out.weight is network.decoder.conv_out.conv.weight
+    settings["whiten"] = False
+    train(changed(settings, "steps", 2), tmp_path / "next", resume=True)
     before, after = (
         load_file(run / "model" / "model.safetensors") for run in (autoencoder, tmp_path / "next")
     )
     assert all(before[name].allclose(after[name], atol=1e-7) for name in before)
-    train(changed(settings, "steps", 2), tmp_path / "next", resume=True)

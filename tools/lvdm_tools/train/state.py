@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _META = "lvdm_tools.run"
-_EXTRA = ("source", "autoencoder_sha256", "start_from_sha256")  # recorded beside the config's own fields
+_EXTRA = (
+    "source",
+    "autoencoder_sha256",
+    "start_from_sha256",
+)  # recorded beside the config's own fields
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

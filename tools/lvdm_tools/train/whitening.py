@@ -7,18 +7,16 @@ channels and its inverse change nothing for the autoencoder and even that out fo
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from lvdm_engines.errors import TrainingError
+from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_tools.train.losses import split_moments
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lvdm_export.nets.autoencoder3d import Autoencoder3d
 
 
 @torch.no_grad()
@@ -45,7 +43,8 @@ def whitened(network: Autoencoder3d, frames: Tensor) -> Autoencoder3d:
         )
     matrix = (vectors / values.sqrt()).T  # (c, c), new from old
     variance = matrix.square() @ logvars.double().exp().mean((0, 2, 3, 4))
-    result = copy.deepcopy(network)
+    result = Autoencoder3d(network.config).to(frames.device)
+    result.load_state_dict(network.state_dict())
     into, out = result.quant_conv.conv, result.post_quant_conv.conv
     weight, bias = into.weight.double(), cast("Tensor", into.bias).double()
     into.weight[:c] = torch.einsum("ij,j...->i...", matrix, weight[:c]).float()
