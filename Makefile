@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "slow or not slow"
 	$(BIN)/python tests/check_wheel.py
 
 # A video from the built-in model, with the lean runtime only (no torch).
