@@ -2,16 +2,18 @@
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
 import lvdm_export
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError
-from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Precision, Provenance
+from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
 from lvdm_export.checkpoint import Checkpoint, open_checkpoint, sha256
 from lvdm_export.config import Description, read_config
 from lvdm_export.facts import defaults, gather
@@ -46,6 +48,7 @@ class BuildOptions:
     force: bool = False
     fps: float = 8.0
     decode_window: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # defaults of the bundle
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
         model = gather(inputs.records, inputs.autoencoder, options.decode_window)
+        sampling = _defaults(options, model)
         job = Job(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
@@ -88,10 +92,22 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             model=model,
             graphs={name: graphs[name] for name in sorted(graphs)},
             provenance=_provenance(options, inputs),
-            defaults=defaults(model, options.fps),
+            defaults=sampling,
             parity=parity,
         )
         return writer.finish(manifest)
+
+
+def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
+    usual = defaults(model, options.fps)
+    asked = {name: value for name, value in options.sampling.items() if value is not None}
+    level = asked.get("noise_level")
+    if level is not None and not level < (model.noise_levels or 0):
+        raise ConfigError(
+            f"the default noise level {level} is out of range: the model knows "
+            f"{model.noise_levels or 0} levels"
+        )
+    return msgspec.structs.replace(usual, **asked)
 
 
 def _read(options: BuildOptions) -> _Inputs:

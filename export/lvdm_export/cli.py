@@ -67,6 +67,10 @@ def commands() -> None:
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
+@click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
+@click.option(
+    "--noise-level", type=click.IntRange(0), metavar="S", help="The bundle's default perturbation."
+)
 @click.option(
     "--decode-window", type=click.IntRange(1), metavar="LATENTS", help="Default: 16 frames' worth."
 )
@@ -140,6 +144,7 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
             force=options["force"],
             fps=options["fps"],
             decode_window=options["decode_window"],
+            sampling={name: options[name] for name in ("guidance", "noise_level")},
         ),
         report,
     )

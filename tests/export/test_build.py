@@ -305,3 +305,19 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     }
     assert facts.precision == "fp32"
     assert parity["decoder"]["max_rel"] <= 1 / 255
+
+
+def test_a_default_noise_level_that_the_model_does_not_know_is_refused(
+    ours: Any, tmp_path: Path
+) -> None:
+    denoisers = {"predict": Source(ours.config, ours.checkpoint)}
+    autoencoder = ours.config.parent.parent / "autoencoder" / "model.safetensors"
+    options = BuildOptions(
+        denoisers=denoisers,
+        out=tmp_path / "bundle",
+        autoencoder=autoencoder,
+        sampling={"noise_level": 4000, "guidance": None},
+    )
+    with pytest.raises(ConfigError, match="noise level 4000 is out of range"):
+        build(options, quiet)
+    assert list(tmp_path.iterdir()) == []
