@@ -18,7 +18,7 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.session import choose_backend
 from lvdm_rt import workdir
-from lvdm_rt.names import holds_clips, output_names, work_path
+from lvdm_rt.names import output_names, work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
 from lvdm_rt.video import (
@@ -78,14 +78,9 @@ def generate(
             resume=job.resume,
             progress=progress,
         )
-        try:
-            with closing(stream), outputs:
-                for chunk in stream:
-                    outputs.write(chunk)
-        except BaseException:
-            if work is not None and not holds_clips(work):
-                workdir.remove(work)  # nothing that a later run would have to resume
-            raise
+        with closing(stream), outputs:
+            for chunk in stream:
+                outputs.write(chunk)
     if work is not None:
         workdir.remove(work)
     choice = choose_backend(load_bundle(job.bundle), "decoder", job.backend)

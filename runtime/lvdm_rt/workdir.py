@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import LvdmError
+from lvdm_rt.names import holds_clips
 from lvdm_rt.noise import Site
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ class WorkError(LvdmError):
 
 
 class WorkDir:
-    """The work directory of one run, locked while it is open."""
+    """The work directory of one run, locked while it is open.
+
+    Left by an exception before the first clip is finished, it is removed.
+    """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
         """Start a run in `path`, or continue the one that was interrupted there.
@@ -70,7 +74,11 @@ class WorkDir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._lock)
+        try:
+            if error is not None and not holds_clips(self._path):
+                remove(self._path)  # nothing that a later run would have to resume
+        finally:
+            os.close(self._lock)
 
     def load(self, site: Site, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Return the latents of a finished clip, None if it is not there or damaged."""

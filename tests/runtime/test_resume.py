@@ -227,3 +227,24 @@ def test_a_damaged_identity_is_one_clear_error(make_fake, tmp_path):
         (tmp_path / "work.json").write_bytes(damage)
         with pytest.raises(WorkError, match="remove the directory and start again"):
             run(*make_fake(), tmp_path, resume=True)
+
+
+def test_a_run_that_finished_nothing_leaves_no_work_directory(make_fake, tmp_path):
+    manifest, sessions = make_fake()
+    sessions["predict"].hook = Failing(1)
+    with pytest.raises(SessionError):
+        run(manifest, sessions, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_run_that_comes_second_leaves_the_work_of_the_first_alone(make_fake, tmp_path):
+    manifest, sessions = make_fake()
+
+    def start_second(call):
+        if call == 1:  # the first run has not finished a clip yet
+            with pytest.raises(WorkError, match="is in use by another run"):
+                run(*make_fake(), tmp_path / "work")
+            assert (tmp_path / "work" / "work.json").exists()
+
+    sessions["predict"].hook = start_second
+    run(manifest, sessions, tmp_path / "work")

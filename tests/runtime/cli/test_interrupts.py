@@ -205,3 +205,22 @@ def test_resume_with_other_settings_is_refused(command, toy, tmp_path, monkeypat
     assert code == 1
     assert "seed" in err
     assert Path(tmp_path / ".sky.npz.work").is_dir()
+
+
+def test_a_job_that_comes_second_leaves_the_first_alone(command, toy, tmp_path, monkeypatch):
+    from lvdm_rt.pipeline import Pipeline
+
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "8")
+    plain, second = Pipeline._run, []
+
+    def start_second(self, *arguments):
+        if not second:  # the work directory of the first is open, and still empty
+            second.append(None)
+            second.append(command(*flags))
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Pipeline, "_run", start_second)
+    assert command(*flags)[0] == 0
+    code, _, err = second[1]
+    assert code == 1
+    assert "is in use by another run" in err
