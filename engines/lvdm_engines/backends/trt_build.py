@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,7 +63,7 @@ def compile_plan(job: Job, library: Library, progress: Callable[[Step], None] | 
     config = _config(job, library, builder)
     monitor = make_monitor(trt, progress)
     config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
+    plan = _build(builder, network, config, monitor)
     del parser  # the network refers to weights that the parser holds
     if monitor.error is not None:
         raise monitor.error
@@ -71,6 +72,20 @@ def compile_plan(job: Job, library: Library, progress: Callable[[Step], None] | 
             f"{job.name}: {library.name} cannot compile {job.path.name}", ExportError
         )
     return plan
+
+
+def _build(builder: Any, network: Any, config: Any, monitor: Any) -> Any:
+    """Build in a thread of its own, so that an interrupt comes here and not to the library.
+
+    The library calls back into Python and swallows whatever is raised there, signals included.
+    """
+    with ThreadPoolExecutor(1, "build") as pool:
+        building = pool.submit(builder.build_serialized_network, network, config)
+        try:
+            return building.result()
+        except BaseException as err:
+            monitor.error = err  # ends the build at its next step, for which the pool waits
+            raise
 
 
 def _parse(job: Job, library: Library, network: Any) -> Any:

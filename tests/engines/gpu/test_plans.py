@@ -1,7 +1,9 @@
 """Compiling bundles and finding the right plan again."""
 
 import json
+import signal
 import threading
+import time
 
 import msgspec
 import pytest
@@ -157,6 +159,21 @@ def test_an_interrupt_ends_the_build_and_leaves_nothing(rtx, make_bundle):
     def interrupt(name, step):
         if step.done == 3:
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_plans(bundle, "tensorrt-rtx", SMALL, progress=interrupt)
+    assert not list(bundle.path.glob("engines/**/*.plan"))
+
+
+def test_a_signal_ends_the_build_whoever_is_running(rtx, make_bundle):
+    bundle = make_bundle()
+    sent = threading.Event()
+
+    def interrupt(name, step):
+        if not sent.is_set():
+            sent.set()
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)  # until the main thread has noticed
 
     with pytest.raises(KeyboardInterrupt):
         build_plans(bundle, "tensorrt-rtx", SMALL, progress=interrupt)
