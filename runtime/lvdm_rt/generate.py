@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
@@ -21,6 +21,7 @@ from lvdm_rt import workdir
 from lvdm_rt.names import output_names, work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
+from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.video import (
     ReadSpec,
     VideoSpec,
@@ -30,6 +31,8 @@ from lvdm_rt.video import (
     read_last_frames,
     sidecar_path,
 )
+
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +72,13 @@ def generate(
     with Pipeline.open(job.bundle, job.backend) as pipeline:
         _check_prompt(job, pipeline)
         settings = pipeline.settings(job.options)
-        outputs = _Outputs(names, _facts(job, pipeline, settings), stdout, skip_done=job.resume)
+        condition = _condition(job, pipeline)
+        facts = _facts(job, pipeline, settings, condition)
+        outputs = _Outputs(names, facts, stdout, skip_done=job.resume)
         outputs.check()
         stream = pipeline.stream_videos(
             job.options,
-            condition=_condition(job, pipeline),
+            condition=condition,
             work=work,
             resume=job.resume,
             progress=progress,
@@ -97,14 +102,17 @@ class _Facts:
     settings: dict[str, Any]
 
 
-def _facts(job: Job, pipeline: Pipeline, settings: Settings) -> _Facts:
+def _facts(job: Job, pipeline: Pipeline, settings: Settings, condition: Frames | None) -> _Facts:
+    """Describe the job, names and contents: `--resume` tells finished videos by it."""
     described = {
         "lvdm_rt": version("lvdm-rt"),
         "bundle": pipeline.manifest.name,
+        "model_sha256": model_sha256(pipeline.manifest),
         **msgspec.to_builtins(settings),
     }
-    if job.condition is not None:
+    if job.condition is not None and condition is not None:
         described["condition"] = job.condition.name
+        described["condition_sha256"] = frames_sha256(condition)
     return _Facts(
         frames=settings.frames,
         size=pipeline.manifest.model.frame_size,
@@ -125,7 +133,7 @@ def _check_prompt(job: Job, pipeline: Pipeline) -> None:
         )
 
 
-def _condition(job: Job, pipeline: Pipeline) -> npt.NDArray[np.uint8] | None:
+def _condition(job: Job, pipeline: Pipeline) -> Frames | None:
     if job.condition is None:
         return None
     manifest = pipeline.manifest
@@ -195,4 +203,4 @@ class _Outputs:
         if not self.skip_done or name == "-" or not Path(name).exists():
             return False
         sidecar = sidecar_path(Path(name))
-        return sidecar.is_file() and sidecar.read_text("utf-8").strip() == self._settings(video)
+        return sidecar.is_file() and sidecar.read_bytes().strip() == self._settings(video).encode()

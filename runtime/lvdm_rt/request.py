@@ -54,15 +54,24 @@ class Request:
         """Everything that latents depend on, as JSON values."""
         settings = msgspec.to_builtins(self.settings)
         del settings["fps"]
-        files = {name: graph.files for name, graph in self.manifest.graphs.items()}
-        model = msgspec.json.encode([self.manifest.model, files])
-        frames = b"" if self.condition is None else self.condition.tobytes()
+        condition = self.condition
         return {
             **settings,
-            "model": hashlib.sha256(model).hexdigest(),
-            "condition": hashlib.sha256(frames).hexdigest() if frames else None,
+            "model": model_sha256(self.manifest),
+            "condition": None if condition is None else frames_sha256(condition),
             "version": version("lvdm-rt"),
         }
+
+
+def model_sha256(manifest: Manifest) -> str:
+    """Return what tells models apart: a hash of their facts and graphs."""
+    files = {name: graph.files for name, graph in manifest.graphs.items()}
+    return hashlib.sha256(msgspec.json.encode([manifest.model, files])).hexdigest()
+
+
+def frames_sha256(frames: Frames) -> str:
+    """Return what tells condition videos apart."""
+    return hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
 
 
 def needed_frames(model: ModelFacts, settings: Settings) -> int:

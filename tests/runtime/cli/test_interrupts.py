@@ -3,6 +3,7 @@
 import shlex
 import signal
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from lvdm_engines.errors import VideoError
 from lvdm_rt import generate as job
-from lvdm_rt.video import writer
+from lvdm_rt.video import VideoSpec, open_writer, writer
 
 FLAGS = ("--frames", "40", "--seed", "7", "--exact")
 
@@ -224,3 +225,31 @@ def test_a_job_that_comes_second_leaves_the_first_alone(command, toy, tmp_path, 
     code, _, err = second[1]
     assert code == 1
     assert "is in use by another run" in err
+
+
+@pytest.mark.parametrize("change", ["condition", "bundle", "damaged sidecar"])
+def test_resume_does_not_take_an_old_video_for_the_new_one(
+    command, toy, make_bundle, tmp_path, monkeypatch, change
+):
+    def given(level: int) -> None:
+        spec = VideoSpec(frames=4, size=(16, 16), fps=Fraction(8))
+        with open_writer("in.mp4", spec) as out:
+            out.write(np.full((4, 16, 16, 3), level, np.uint8))
+
+    given(50)
+    bundle = make_bundle(0.5)
+    flags = ("generate", "-o", "sky.npz", "--condition", "in.mp4", "--frames", "8", "--bundle")
+    assert command(*flags, bundle)[0] == 0
+    old = (tmp_path / "sky.npz").read_bytes()
+    if change == "condition":
+        given(200)
+    elif change == "bundle":
+        bundle = toy
+    else:
+        (tmp_path / "sky.npz.json").write_bytes(b"\xff\xfe")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
+        assert command(*flags, bundle)[0] == 130
+    assert command(*flags, bundle, "--resume")[0] == 0
+    new = (tmp_path / "sky.npz").read_bytes()
+    assert (new == old) == (change == "damaged sidecar")
