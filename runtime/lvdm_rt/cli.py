@@ -62,6 +62,9 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as err:
         _say(f"{err.name} is not installed; pip install lvdm-rt")
         return 1
+    except OSError as err:  # e.g. a name that is too long, a device that went away
+        _say(f"{err.filename or 'a file'}: {err.strerror or err}; choose another name or place")
+        return 1
     return code if isinstance(code, int) else 0
 
 
@@ -122,10 +125,10 @@ def generate(**flags: Any) -> int:
     OUT appears when it is whole, with its settings in OUT.json. Until then finished clips are
     kept in a hidden directory beside it, for --resume.
     """
-    _refuse_contradictions(flags)
     quiet = flags["quiet"]
     started = time.monotonic()
     try:
+        _refuse_contradictions(flags)
         job = _job(flags)
         result = _generate(job, show=not quiet and sys.stderr.isatty())
     except KeyboardInterrupt:

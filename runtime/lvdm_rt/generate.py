@@ -154,7 +154,8 @@ class _Outputs:
     _counts: dict[int, int] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise VideoError now for a place that would fail after minutes of sampling."""
+        """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
+        self._spec(0)
         for video, name in enumerate(self.names):
             if not self._done(video):
                 check_output(name)
@@ -186,13 +187,15 @@ class _Outputs:
                 writer.abort()
 
     def _writer(self, video: int) -> VideoWriter:
-        spec = VideoSpec(
+        return open_writer(self.names[video], self._spec(video), self.stdout)
+
+    def _spec(self, video: int) -> VideoSpec:
+        return VideoSpec(
             frames=self.facts.frames,
             size=self.facts.size,
             fps=self.facts.fps,
             settings=self._settings(video),
         )
-        return open_writer(self.names[video], spec, self.stdout)
 
     def _settings(self, video: int) -> str:
         return json.dumps({**self.facts.settings, "video": video})

@@ -49,11 +49,13 @@ def output_kind(out: str) -> OutputKind:
     """Return the format that `out` asks for: by suffix, `-`, or a directory.
 
     A trailing slash, an existing directory or a name without suffix means PNG frames.
-    Raises OptionsError for a suffix that no writer has.
+    Raises OptionsError for a suffix that no writer has, or if `out` has no name of its own.
     """
     if out == "-":
         return "y4m"
     path = Path(out)
+    if not path.name or path.name == "..":
+        raise OptionsError(f"cannot write {out!r}: it names no file; give a name, e.g. sky.mp4")
     if out.endswith("/") or path.is_dir() or not path.suffix:
         return "png"
     kind = _BY_SUFFIX.get(path.suffix.lower())

@@ -82,10 +82,10 @@ def test_quiet_means_quiet(command, toy):
 
 def test_progress_is_drawn_on_a_terminal_only(command, toy, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    flags = ("--bundle", toy, "--frames", "200", "--steps", "100")  # longer than a redraw
+    flags = ("--bundle", toy, "--frames", "1000", "--steps", "100")  # longer than a redraw
     _, out, err = command("generate", "-o", "sky.npz", *flags)
     assert out == ""
-    assert "/200 frames" in err
+    assert "/1000 frames" in err
     assert "step" in err
 
 
@@ -127,6 +127,9 @@ def test_one_picture_is_enough_of_a_condition(command, toy, tmp_path):
         (["--guidance", "nan"], "guidance"),
         (["--fps", "0"], "fps"),
         (["--fps", "inf"], "fps"),
+        (["--fps", "0.05"], "frames per second"),
+        (["-o", "x" * 250 + ".mp4"], "File name too long"),
+        (["-o", "x" * 300 + ".mp4"], "File name too long"),
         (["--steps", "101"], "steps"),
         (["--eta", "-1"], "eta"),
         (["--noise-level", "50"], "noise_level"),

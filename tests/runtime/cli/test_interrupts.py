@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import VideoError
+from lvdm_rt import cli
 from lvdm_rt import generate as job
 from lvdm_rt.video import VideoSpec, open_writer, writer
 
+STAGES = ("flags", "open", "condition", "first frames", "last frames", "publish")
 FLAGS = ("--frames", "40", "--seed", "7", "--exact")
 
 
@@ -40,7 +42,7 @@ def whole(command, toy, tmp_path) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("stage", ["open", "condition", "first frames", "last frames", "publish"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
     command, toy, tmp_path, whole, monkeypatch, stage
 ):
@@ -56,7 +58,9 @@ def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
         plain_write(self, frames)
 
     with monkeypatch.context() as patch:
-        if stage == "open":
+        if stage == "flags":
+            patch.setattr(cli, "_refuse_contradictions", stop)
+        elif stage == "open":
             patch.setattr(job.Pipeline, "open", stop)
         elif stage == "condition":
             patch.setattr(job, "_condition", stop)
@@ -69,7 +73,7 @@ def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
         code, out, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
     assert (code, out) == (130, "")
     left = [path.name for path in tmp_path.iterdir()]
-    if stage in {"open", "condition"}:
+    if stage in {"flags", "open", "condition"}:
         assert err == "lvdm-rt: interrupted; nothing was finished yet\n"
         assert left == []
         return
