@@ -1,5 +1,7 @@
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -8,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.errors import DeviceMemoryError, SessionError
 from lvdm_engines.manifest import (
     GraphFacts,
     InterpolateFacts,
@@ -121,3 +124,134 @@ def feeds() -> dict[str, np.ndarray]:
         "mask": np.array([[1, 0, 0, 0], [0, 0, 0, 0]], np.float32),
         "noise_level": np.array([100, -1]),
     }
+
+
+# A GPU made of NumPy arrays, with work that happens only when a stream is waited for.
+
+
+class FakeMemory:
+    """Device or pinned memory; use after free is an error."""
+
+    def __init__(self, gpu, address, nbytes, pinned=False):
+        self.gpu, self.address, self.nbytes, self.pinned = gpu, address, nbytes, pinned
+        self._array = np.full(nbytes, 0xEE, np.uint8)  # never zero: nobody may rely on that
+        self.open = True
+
+    @property
+    def array(self):
+        assert self.open, "memory is used after it was freed"
+        return self._array
+
+    def close(self):
+        assert self.open, "memory is freed twice"
+        self.open = False
+        if not self.pinned:
+            del self.gpu.blocks[self.address]
+
+
+class FakeStream:
+    def __init__(self, gpu, handle):
+        self.gpu, self.handle = gpu, handle
+        self.queue = deque()
+        self.capture = None
+        self.open = True
+
+    def put(self, work):
+        assert self.open, "a closed stream is used"
+        (self.queue if self.capture is None else self.capture).append(work)
+
+    def upload(self, source, target, nbytes):
+        self.gpu.log.append(("upload", nbytes))
+        self.put(lambda: self._copy(target, source, nbytes))
+
+    def download(self, source, target, nbytes):
+        self.gpu.log.append(("download", nbytes))
+        self.put(lambda: self._copy(target, source, nbytes))
+
+    @staticmethod
+    def _copy(target, source, nbytes):
+        target.array[:nbytes] = source.array[:nbytes]
+
+    def mark(self):
+        mark = SimpleNamespace(stream=self, done=False)
+        self.put(lambda: setattr(mark, "done", True))
+        return mark
+
+    def wait(self, mark):
+        self.put(lambda: mark.done or mark.stream.sync())
+
+    def record(self, enqueue):
+        if self.gpu.refuse_recording:
+            raise SessionError("cannot capture a CUDA graph: not permitted")
+        self.capture = []
+        try:
+            enqueue(self.handle)
+            work = self.capture
+        finally:
+            self.capture = None
+        self.gpu.log.append(("record", len(work)))
+        return FakeRecording(self, work)
+
+    def sync(self):
+        while self.queue:
+            self.queue.popleft()()
+        if self.gpu.fault is not None:
+            fault, self.gpu.fault = self.gpu.fault, None
+            raise fault
+
+    def close(self):
+        self.open = False
+
+
+class FakeRecording:
+    def __init__(self, stream, work):
+        self.stream, self.work, self.open = stream, work, True
+
+    def launch(self):
+        assert self.open, "a dropped recording is launched"
+        self.stream.gpu.log.append(("launch", len(self.work)))
+        self.stream.queue.extend(self.work)
+
+    def close(self):
+        self.open = False
+
+
+class FakeGpu:
+    def __init__(self, budget=1 << 24):
+        self.budget = budget
+        self.blocks = {}
+        self.streams = {}
+        self.log = []
+        self.refuse_recording = False
+        self.fault = None
+        self.pinned = []
+        self._next = 1 << 20
+
+    def activate(self):
+        self.log.append(("activate", 0))
+
+    def stream(self):
+        handle = 1000 + len(self.streams)
+        self.streams[handle] = FakeStream(self, handle)
+        return self.streams[handle]
+
+    def allocate(self, nbytes, stream):
+        used = sum(block.nbytes for block in self.blocks.values())
+        if used + nbytes > self.budget:
+            raise DeviceMemoryError(f"cannot allocate {nbytes} bytes: out of GPU memory")
+        self.log.append(("allocate", nbytes))
+        address, self._next = self._next, self._next + (nbytes // 256 + 2) * 256
+        self.blocks[address] = FakeMemory(self, address, nbytes)
+        return self.blocks[address]
+
+    def pin(self, nbytes):
+        self.pinned.append(FakeMemory(self, 0, nbytes, pinned=True))
+        return self.pinned[-1]
+
+    def count(self, kind):
+        return sum(1 for what, _ in self.log if what == kind)
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    return FakeGpu()
