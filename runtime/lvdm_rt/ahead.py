@@ -33,9 +33,9 @@ def run_ahead(
     thread = threading.Thread(
         target=_fill, args=(source, items, stop), name="lvdm-rt ahead", daemon=True
     )
-    thread.start()
     ended = _End(Cancelled())
     try:
+        thread.start()
         while not isinstance(item := items.get(), _End):
             yield item
         ended = item

@@ -53,6 +53,8 @@ class Pipeline:
         self._autoencoder = Autoencoder(manifest, sessions)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        # Also when the interpreter exits: it would kill the threads inside a network call.
+        weakref.finalize(self, _close_all, self._streams)
 
     @classmethod
     def open(cls, bundle: str | Path = "sky-tiny", backend: str = "auto") -> Self:
@@ -75,8 +77,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop iterators that still run and close the sessions that `open` opened."""
-        for stream in list(self._streams):
-            stream.close()
+        _close_all(self._streams)
         self._owned.close()
 
     def __enter__(self) -> Self:
@@ -226,6 +227,11 @@ class Pipeline:
     def _watched(self, stream: Generator[T, None, None]) -> Generator[T, None, None]:
         self._streams.add(stream)
         return stream
+
+
+def _close_all(streams: Iterable[Generator[Any, None, None]]) -> None:
+    for stream in list(streams):
+        stream.close()
 
 
 def _frames_only(chunks: Generator[Chunk, None, None]) -> Generator[Frames, None, None]:

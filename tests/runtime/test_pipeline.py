@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 
 import msgspec
 import numpy as np
@@ -127,34 +126,6 @@ def test_what_the_progress_callback_raises_reaches_the_caller(pipeline):
 
     with pytest.raises(ZeroDivisionError):
         list(pipeline.stream(GenerateOptions(frames=500), progress=refuse))
-
-
-@pytest.mark.parametrize("taken", [0, 1, 5])
-def test_closing_the_iterator_stops_within_one_network_call(pipeline, sessions, taken):
-    stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
-    for _ in range(taken):
-        next(stream)
-    calls = len(sessions["interpolate"].rows)
-    stream.close()
-    assert len(sessions["interpolate"].rows) <= calls + 20  # what ran ahead, not the rest
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
-
-
-def test_an_exception_thrown_into_the_loop_stops_the_threads(pipeline):
-    stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
-    next(stream)
-    with pytest.raises(KeyboardInterrupt):
-        stream.throw(KeyboardInterrupt)
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
-
-
-def test_leaving_the_pipeline_stops_iterators_that_still_run(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
-        next(stream)
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
-    with pytest.raises(StopIteration):
-        next(stream)
 
 
 def test_sessions_that_were_passed_in_stay_open(manifest, sessions):
