@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_tools import videos
 from lvdm_tools.data import (
     Clips,
     ClipSpec,
@@ -15,7 +16,7 @@ from lvdm_tools.data import (
     to_frames,
     to_tensor,
 )
-from lvdm_tools.videos import VideoFolder, read_clip
+from lvdm_tools.videos import Video, VideoFolder, read_clip
 
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
@@ -143,6 +144,27 @@ def test_a_video_that_fails_while_reading_is_replaced_by_another(tmp_path: Path)
     clips = [folder.clip(index) for index in range(8)]
     assert len(clips) == 8
     assert list(folder.skipped) == [lost]
+
+
+def test_a_clip_does_not_depend_on_what_was_read_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_video(tmp_path / f"{name}.mp4", levels(12))
+
+    def damaged_at_its_end(path: Path, start: int, spec: ClipSpec) -> np.ndarray:
+        if path.name == "a.mp4" and start > 4:
+            raise TrainingError(f"{path} is damaged near frame {start}")
+        return np.full((*spec.size, 3), ord(path.stem) + start, np.uint8)
+
+    monkeypatch.setattr(videos, "read_clip", damaged_at_its_end)
+    spec = ClipSpec(frames=2, size=(16, 16))
+    whole = VideoFolder(spec, 0, tuple(Video(tmp_path / f"{n}.mp4", 0, 12) for n in "ab"))
+    clips = [whole.clip(index).flat[0] for index in range(24)]
+    assert len(whole.skipped) == 1
+    for index, expected in enumerate(clips):
+        fresh = VideoFolder(spec, 0, whole.videos)
+        assert fresh.clip(index).flat[0] == expected
 
 
 def test_a_folder_whose_videos_all_fail_says_so(tmp_path: Path) -> None:

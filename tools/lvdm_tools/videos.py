@@ -48,7 +48,7 @@ class Video:
 class VideoFolder:
     """Clips from all videos below a folder, a video drawn in proportion to its length.
 
-    `skipped` maps each file that could not be used to the reason.
+    `skipped` maps each file that could not be used to the first reason; it decides nothing.
     """
 
     spec: ClipSpec
@@ -100,14 +100,14 @@ class VideoFolder:
             draw = int(rng.integers(starts[-1]))
             chosen = int(np.searchsorted(starts, draw, side="right"))
             video = self.videos[chosen]
-            if video.path in self.skipped:
-                continue
             start = video.first + draw - (int(starts[chosen - 1]) if chosen else 0)
             try:
                 return read_clip(video.path, start, self.spec)
             except TrainingError as err:
-                self.skipped[video.path] = str(err)
-                logger.warning("skipping a video (%d so far): %s", len(self.skipped), err)
+                # tried again for the next clip: what one clip shows must not depend on others
+                if video.path not in self.skipped:
+                    self.skipped[video.path] = str(err)
+                    logger.warning("skipping a video (%d so far): %s", len(self.skipped), err)
         raise TrainingError(
             f"no clip could be read in {_TRIES} tries; {len(self.skipped)} of the videos are "
             f"damaged ({_first(self.skipped)}): check the data folder"
