@@ -74,6 +74,13 @@ def test_perceptual_distance_is_zero_for_equal_frames_and_grows_with_the_error(l
     assert 0 < found[1] < found[2]
 
 
+def test_perceptual_gradients_are_finite_where_no_channel_answers(lpips_files):
+    distance = Lpips.load(lpips_files)
+    decoded = distance.mean.view(1, 3, 1, 1, 1).repeat(1, 1, 1, 16, 16).requires_grad_()
+    distance(torch.rand(decoded.shape, generator=torch.Generator()), decoded).backward()
+    assert decoded.grad.isfinite().all()
+
+
 def test_perceptual_weights_without_a_layer_are_refused_by_name(lpips_files):
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, lpips_files.vgg)
     with pytest.raises(CheckpointError, match=r"nothing for features\.0\.bias"):

@@ -98,7 +98,8 @@ class Lpips(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+    # added before the root, whose slope at 0 (all channels silent) would make gradients NaN
+    return features / (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
 
 
 def _read(path: Path) -> dict[str, Tensor]:
