@@ -212,7 +212,8 @@ def test_the_command_writes_numbers_and_table_and_records_them(
     assert "| measure | target | fake | untrained |" in table.read_text()
     assert table.read_text() in result.output
     recorded = load_bundle(bundle).manifest.quality
-    assert recorded["continuity"] == 0
+    assert recorded["continuity"] == recorded["continuity_from_pixels"] == 0
+    assert "from the original pixels 0.00" in table.read_text()
     assert "48 clips of 8 frames, synth, seed 0, mode=hierarchical" in recorded["measured_on"]
     assert recorded["frechet_over_floor_untrained"] > 10
     assert "psnr_db" not in recorded  # infinite
