@@ -29,8 +29,8 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
         train(tiny, autoencoder)
     with pytest.raises(TrainingError, match="holds no run to resume"):
         train(tiny, tmp_path, resume=True)
-    with pytest.raises(TrainingError, match="already at step 9 of 9"):
-        train(tiny, autoencoder, resume=True)
+    with pytest.raises(TrainingError, match="already at step 9 of 8"):
+        train({**tiny, "steps": 8}, autoencoder, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,24 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, train, changed, tiny
     subprocess.run(command(killed, "--resume"), check=True)
     train(settings, whole)
     same_files(whole, killed)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(
+    autoencoder, tmp_path, train, tiny
+):
+    run = shutil.copytree(autoencoder, tmp_path / "run")
+    (run / "model" / "model.json").unlink()
+    assert train(tiny, run, resume=True) == 9
+    same_files(autoencoder, run)
+    written = (run / "model" / "model.safetensors").stat().st_mtime_ns
+    assert train(tiny, run, resume=True) == 9  # nothing left to do
+    assert (run / "model" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_samples_may_come_before_the_first_log_line(tiny_denoiser, tmp_path, train, changed):
+    settings = changed(changed(tiny_denoiser, "every.sample", 1), "steps", 2)
+    train(settings, tmp_path / "run")
+    assert (tmp_path / "run" / "samples" / "step-0000001-0-predict.png").exists()
 
 
 def test_latents_are_encoded_once_and_again_only_for_other_data(

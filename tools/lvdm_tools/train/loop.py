@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
-from lvdm_tools.train import state
+from lvdm_tools.train import modelfile, state
 from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -82,17 +82,22 @@ class Window:
 def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) -> int:
     """Train up to `plan.steps` from the last checkpoint; return the step reached.
 
+    A run that is there already is left as it is, once its model has been written.
+
     Raises:
         TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
 
     """
     first, window = _restore(task, workspace)
-    if first >= plan.steps:
+    if first > plan.steps:
         raise TrainingError(
             f"{workspace.root} is already at step {first} of {plan.steps}: ask for more --steps"
         )
     if fabric.is_global_zero:
         workspace.rewind_log(first)
+        # a run may have been killed between its checkpoint and its model
+        if first and modelfile.exported_step(workspace.model) != first:
+            task.export(workspace.model, first)
     started, saved, step = time.monotonic(), first, first
     for batch in prefetch(task.batch, first, plan.steps):
         try:
@@ -168,7 +173,7 @@ def _save(
         }
         meta = {"step": step, "sums": window.sums, "count": window.count}
         state.save(workspace.state, tensors, meta)
-        task.export(workspace.root / "model", step)
+        task.export(workspace.model, step)
     fabric.barrier()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from lvdm_engines.errors import CheckpointError, ExportError, TrainingError
+from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, TrainingError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.checkpoint import open_checkpoint, sha256
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
@@ -97,6 +97,15 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
         save_model(folder, record, network)
     except (ExportError, SafetensorError) as err:
         raise TrainingError(f"{err}; make room or choose another --out, then --resume") from err
+
+
+def exported_step(folder: Path) -> int | None:
+    """Return the step of the model in `folder`; None where there is no whole model."""
+    try:
+        step = read_record(folder / "model.json").provenance.get("step")
+    except ConfigError:
+        return None
+    return step if (folder / "model.safetensors").exists() else None
 
 
 def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:

@@ -44,13 +44,15 @@ def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
 
 
 def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Draw every logged number over the steps, one panel each."""
+    """Draw every logged number over the steps, one panel each; before the first, nothing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     hidden = {"step", "steps_per_second"}
     names = list(dict.fromkeys(name for line in history for name in line if name not in hidden))
-    columns = min(3, max(1, len(names)))
+    if not names:
+        return
+    columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     FigureCanvasAgg(figure)

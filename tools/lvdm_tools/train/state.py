@@ -125,6 +125,11 @@ class Workspace:
         return self.root / "state.safetensors"
 
     @property
+    def model(self) -> Path:
+        """The folder of the model that is exported with every checkpoint."""
+        return self.root / "model"
+
+    @property
     def log(self) -> Path:
         """Numbers per log interval, one JSON object a line."""
         return self.root / "log.jsonl"
@@ -183,7 +188,9 @@ class Workspace:
             ) from err
 
     def history(self) -> list[dict[str, Any]]:
-        """Read the log; a line cut short by a kill is skipped."""
+        """Read the log, if there is one yet; a line cut short by a kill is skipped."""
+        if not self.log.exists():
+            return []
         lines = []
         for text in self.log.read_text(encoding="utf-8").splitlines():
             try:
