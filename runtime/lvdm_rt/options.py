@@ -84,6 +84,11 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
     _check_counts(options)
     mode = options.mode or _default_mode(manifest)
     _one_of("mode", mode, MODES)
+    if mode == "short" and options.guidance:
+        raise OptionsError(
+            f"got guidance {options.guidance} in mode short, which has nothing to be guided by; "
+            "leave it out or choose another mode"
+        )
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
@@ -121,11 +126,6 @@ def _check_counts(options: GenerateOptions) -> None:
     _in_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
     if options.batch_size is not None:
         _in_range("batch_size", options.batch_size, 1, MAX_BATCH)
-    if options.mode == "short" and options.guidance:
-        raise OptionsError(
-            f"got guidance {options.guidance} in mode short, which has nothing to be guided by; "
-            "leave it out or choose another mode"
-        )
 
 
 def _default_mode(manifest: Manifest) -> Mode:

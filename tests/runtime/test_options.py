@@ -105,3 +105,11 @@ def test_a_model_without_noise_levels_refuses_one(manifest):
     assert ask(manifest).noise_level == -1
     with pytest.raises(OptionsError, match="was not trained with perturbed conditions"):
         ask(manifest, noise_level=3)
+
+
+def test_guidance_is_refused_where_the_bundle_has_only_short_videos_too(make_fake):
+    manifest, _ = make_fake(predict=None, interpolate=None)
+    assert ask(manifest).mode == "short"
+    assert ask(manifest).guidance == 0
+    with pytest.raises(OptionsError, match=r"got guidance 1.0 in mode short"):
+        ask(manifest, guidance=1.0)
