@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.registry import BACKENDS
-from lvdm_engines.errors import LvdmError, SessionError, VideoError
+from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError, VideoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -260,6 +260,8 @@ def _may_pass(err: LvdmError, resuming: bool) -> bool:
     """Tell whether the same run could succeed later: errors of the disk, the engines, a restart."""
     from lvdm_rt.workdir import WorkError
 
+    if isinstance(err, DeviceMemoryError):
+        return False  # it says what to lower, and that makes it another run
     return isinstance(err, VideoError | SessionError) or (
         isinstance(err, WorkError) and not resuming
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
 from lvdm_rt import generate as job
 from lvdm_rt.video import VideoSpec, open_writer, writer
@@ -257,3 +257,18 @@ def test_resume_does_not_take_an_old_video_for_the_new_one(
     assert command(*flags, bundle, "--resume")[0] == 0
     new = (tmp_path / "sky.npz").read_bytes()
     assert (new == old) == (change == "damaged sidecar")
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (SessionError("the engine broke"), True),
+        (DeviceMemoryError("out of memory; lower the batch size"), False),
+    ],
+)
+def test_only_what_could_succeed_later_says_how_to_go_on(command, toy, monkeypatch, error, hint):
+    monkeypatch.setattr(writer.VideoWriter, "write", raiser(error))  # after the first clips
+    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    assert code == 1
+    assert ("continue with: " in err) == hint
+    assert len(err.splitlines()) == 1
