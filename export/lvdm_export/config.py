@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 _SCHEDULES = {"linear": "sqrt-linear", "sqrt_linear": "linear", "cosine": "cosine"}
 _CLIP_TOKENS = 77
 
+# What files of another kind make the parser raise; it only catches some of its own mistakes.
+_YAML_FAULTS = (
+    yaml.YAMLError,
+    RecursionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    ValueError,
+)
+
 _DIFFUSION_TRAINING = (
     "log_every_t",
     "loss_type",
@@ -87,7 +97,7 @@ def read_config(path: Path) -> Description:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+    except _YAML_FAULTS as err:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(err).split())[:160]}") from err
     return parse_config(raw, path)
 
@@ -146,8 +156,8 @@ def _size(params: Section) -> tuple[int, int]:
     value = params.wholes("image_size") if _is_list(params, "image_size") else None
     if value is None:
         side = params.whole("image_size")
-        return side, side
-    if len(value) != 2:
+        value = (side, side)
+    if len(value) != 2 or min(value) < 1:
         params.refuse("image_size", "one side or [height, width]")
     return value[0], value[1]
 

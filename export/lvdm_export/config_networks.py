@@ -25,7 +25,7 @@ def read_unet(config: Section) -> UNet3dConfig:
         use_scale_shift_norm=params.switch("use_scale_shift_norm", False),
         num_classes=params.whole("num_classes", None),
         context_dim=params.whole("context_dim", None),
-        use_temporal_transformer=params.switch("use_temporal_transformer", True),
+        use_temporal_transformer=params.switch("use_temporal_transformer", False),
         transformer_depth=params.whole("transformer_depth", 1),
         norm_groups=params.whole("norm_groups", 32),
     )

@@ -71,6 +71,12 @@ def test_a_model_without_a_mask_channel_makes_short_clips_only(raw: Any) -> None
     assert record.short is not None
 
 
+def test_spatial_transformers_are_off_where_the_file_does_not_name_them(raw: Any) -> None:
+    record = parse_config(edited(raw, f"{UNET}.use_temporal_transformer", ...), PATH).denoiser
+    assert record is not None
+    assert record.config["use_temporal_transformer"] is False
+
+
 def test_numbers_that_yaml_takes_for_text_are_read(raw: Any) -> None:
     record = parse_config(edited(raw, "model.params.linear_start", "1e-3"), PATH).denoiser
     assert record is not None
@@ -132,6 +138,7 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
         ),
         ("model.params.channels", 3, r"channels is 3, expected 2, the network's out_channels"),
         ("model.params.image_size", [4, 4, 4], r"image_size is \[4, 4, 4\], expected one side"),
+        ("model.params.image_size", 0, r"image_size is 0, expected one side"),
         ("model.params.image_size", ..., r"image_size is missing"),
         ("model.params.surprise", 1, r"model\.params has unknown parameters: surprise"),
         ("model.params", 3, r"sky\.yaml: model\.params is 3, expected a mapping"),
@@ -151,6 +158,11 @@ def test_what_cannot_be_used_is_named_in_one_line(
     [
         (b"model: [", "is not YAML"),
         (b"\xff\xfe\x00", "is not YAML"),
+        (b"[" * 5000, "is not YAML"),
+        (b"a: 2001-99-99", "is not YAML"),
+        (b"a: !!int ''", "is not YAML"),
+        (b"a: !!bool x", "is not YAML"),
+        (b"a: !!timestamp x", "is not YAML"),
         (b"", "is nothing, expected a mapping"),
         (b"model: {params: {a: 1}}", "neither unet_config nor ddconfig"),
         (b"model: !!python/object/apply:os.system ['touch created']", "is not YAML"),
