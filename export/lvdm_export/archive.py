@@ -7,6 +7,7 @@ of the file: only those that are touched take memory, and nothing is written bac
 import mmap
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,24 @@ from typing import Any
 import torch
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_export.unpickle import StorageRef, TensorRef, unpickle
+from lvdm_export.unpickle import StorageRef, TensorRef, first_line, unpickle
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_PROTOCOL = 1001
 _ZIP_LOCAL_HEADER = 30
+_UNPACKED = 16  # times the file's size; tensors hardly shrink when packed, zip bombs do
+
+# What broken or hostile zip files make the standard reader raise.
+_ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ def open_archive(path: Path) -> Archive:
 
     """
     data = _map(path)
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         return _open_zip(path, data)
     if data[:4] == b"PK\x03\x04":
         raise CheckpointError(
@@ -77,6 +91,15 @@ def open_archive(path: Path) -> Archive:
             "copy or download it again"
         )
     return _open_stream(path, data)
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as err:  # an index that says it is split over several disks
+        raise CheckpointError(
+            f"{path} is damaged ({first_line(err)}); copy or download it again"
+        ) from err
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -93,6 +116,7 @@ def _open_zip(path: Path, data: mmap.mmap) -> Archive:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {info.filename: info for info in archive.infolist()}
+            _check_packing(path, len(data), entries)
             top = next((n for n in entries if n.count("/") == 1 and n.endswith("/data.pkl")), None)
             if top is None:
                 raise CheckpointError(
@@ -112,8 +136,22 @@ def _open_zip(path: Path, data: mmap.mmap) -> Archive:
                 else:
                     copies[key] = bytearray(archive.read(name))
             return Archive(path, root, data, starts, copies)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as err:
-        raise CheckpointError(f"{path} is damaged ({err}); copy or download it again") from err
+    except _ZIP_FAULTS as err:
+        raise CheckpointError(
+            f"{path} is damaged ({first_line(err)}); copy or download it again"
+        ) from err
+
+
+def _check_packing(path: Path, size: int, entries: dict[str, zipfile.ZipInfo]) -> None:
+    """Refuse what PyTorch does not write, before anything is unpacked into memory."""
+    packed = [info for info in entries.values() if info.compress_type != zipfile.ZIP_STORED]
+    if any(info.compress_type != zipfile.ZIP_DEFLATED for info in packed):
+        raise CheckpointError(f"{path} is packed in an unusual way; save it again with torch.save")
+    if sum(info.file_size for info in packed) > _UNPACKED * size:
+        raise CheckpointError(
+            f"{path} unpacks to more than {_UNPACKED} times its size, which tensors do not; "
+            "save it again with torch.save"
+        )
 
 
 def _check_byte_order(
@@ -126,7 +164,7 @@ def _check_byte_order(
 def _data_start(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> int:
     """Skip the local header, whose name and padding lengths differ from the index's."""
     header = data[info.header_offset : info.header_offset + _ZIP_LOCAL_HEADER]
-    if len(header) < _ZIP_LOCAL_HEADER:
+    if len(header) < _ZIP_LOCAL_HEADER or info.header_offset < 0:
         raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     start = info.header_offset + _ZIP_LOCAL_HEADER + int(name_length) + int(extra_length)

@@ -6,7 +6,7 @@ that swallows whatever is done to it. Knows nothing of files and archives.
 
 import io
 import pickle
-from collections import OrderedDict
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -40,6 +40,12 @@ _PICKLE_FAULTS = (
     TypeError,
     ValueError,
 )
+_LARGEST = 2**63 - 1  # offsets and strides beyond it are no numbers for torch
+
+
+def _refuse_state(_self: Any, _state: Any) -> None:
+    """Stand in for `__setstate__`: the default lets a pickle rewrite even frozen objects."""
+    raise pickle.UnpicklingError("refusing to change a finished object")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class StorageRef:
     key: str
     dtype: str
     numel: int
+
+    __setstate__ = _refuse_state
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,11 @@ class TensorRef:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    __setstate__ = _refuse_state
+
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.stride)
-        if len(self.shape) != len(self.stride) or any(n < 0 for n in numbers):
+        if len(self.shape) != len(self.stride) or any(not 0 <= n <= _LARGEST for n in numbers):
             raise ValueError(f"impossible tensor of shape {self.shape} and stride {self.stride}")
         reach = self.offset + sum(
             (n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)
@@ -116,13 +126,23 @@ class _Known:
     def __setattr__(self, name: str, _value: Any) -> None:
         raise pickle.UnpicklingError(f"refusing to set {name!r}")
 
-    def __setstate__(self, _state: Any) -> None:
-        raise pickle.UnpicklingError("refusing to change a known name")
+    __setstate__ = _refuse_state
 
 
 @dataclass(frozen=True)
 class _StorageType:
     dtype: str
+
+    __setstate__ = _refuse_state
+
+
+class _Ordered(dict[Any, Any]):
+    """A dictionary that drops the attributes which PyTorch hangs onto a state_dict."""
+
+    __slots__ = ()
+
+    def __setstate__(self, _state: Any) -> None:
+        return
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Any:
@@ -137,12 +157,8 @@ def _parameter(data: Any, *_rest: Any) -> Any:
     return data
 
 
-def _ordered(items: Any = ()) -> Any:
-    return OrderedDict(items)
-
-
 _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): _Ordered,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -169,13 +185,13 @@ class _Reader(pickle.Unpickler):
         if not (isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference that is not a tensor storage")
         kind, key, numel = pid[1], pid[2], pid[4]
+        if not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
+            raise pickle.UnpicklingError("a storage whose name or size is of another type")
         if not isinstance(kind, _StorageType):
             raise pickle.UnpicklingError(f"storage {key!r} has an unsupported element type")
-        if not isinstance(numel, int) or numel < 0:
-            raise pickle.UnpicklingError(f"storage {key!r} has a size of {numel!r}")
         if len(pid) == 6 and pid[5] is not None:
             raise pickle.UnpicklingError(f"storage {key!r} is a view of another")
-        ref = StorageRef(str(key), kind.dtype, numel)
+        ref = StorageRef(key, kind.dtype, numel)
         if self.storages.setdefault(ref.key, ref) != ref:
             raise pickle.UnpicklingError(f"storage {key!r} has two descriptions")
         return ref
@@ -196,17 +212,31 @@ def unpickle(
 
     """
     file = io.BytesIO(stream) if isinstance(stream, bytes) else stream
-    reader = _Reader(file, encoding="utf-8")
-    reader.storages = {} if storages is None else storages
     try:
+        _check_memo(file)
+        reader = _Reader(file, encoding="utf-8")
+        reader.storages = {} if storages is None else storages
         return reader.load()
     except _PICKLE_FAULTS as err:
         raise CheckpointError(
-            f"{source} is damaged or not a PyTorch checkpoint ({_first_line(err)}); "
+            f"{source} is damaged or not a PyTorch checkpoint ({first_line(err)}); "
             "copy or download it again"
         ) from err
 
 
-def _first_line(err: BaseException) -> str:
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse a pickle that numbers its objects beyond its own length; leaves `file` as it was.
+
+    The standard unpickler makes room for every number up to the largest, gigabytes for six bytes.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if "PUT" in opcode.name and argument > (position or 0):
+            raise pickle.UnpicklingError(f"object number {argument} in so short a file")
+    file.seek(start)
+
+
+def first_line(err: BaseException) -> str:
+    """Return the beginning of a message, which may repeat whole files."""
     text = str(err).strip() or type(err).__name__
     return text.splitlines()[0][:120]

@@ -105,6 +105,102 @@ def test_a_pickle_cannot_change_what_names_stand_for(name: bytes, state: bytes) 
     assert isinstance(unpickle(b"cos\nsystem\n(X\x01\x00\x00\x00xtR.", "x.ckpt"), Inert)
 
 
+STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
+
+
+@pytest.mark.parametrize("thing", [b"ctorch\nFloatStorage\n", STORAGE])
+def test_a_pickle_cannot_rewrite_the_type_of_a_storage(thing: bytes) -> None:
+    rewrite = b"}X\x05\x00\x00\x00dtypeX\x04\x00\x00\x00loadsb."
+    with pytest.raises(CheckpointError, match="refusing to change"):
+        unpickle(thing + rewrite, "x.ckpt")
+
+
+def test_attributes_of_a_state_dict_are_dropped() -> None:
+    found = unpickle(
+        b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemscos\nsystem\nsb.", "x.ckpt"
+    )
+    assert list(found.items()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cos\nsystem\n(X\x01\x00\x00\x00xt\x81.",  # NEWOBJ
+        b"cos\nsystem\n(X\x01\x00\x00\x00xt}\x92.",  # NEWOBJ_EX
+        b"(cos\nsystem\nX\x01\x00\x00\x00xo.",  # OBJ
+        b"(X\x01\x00\x00\x00xios\nsystem\n.",  # INST
+        b"X\x02\x00\x00\x00osX\x06\x00\x00\x00system\x93(X\x01\x00\x00\x00xtR.",  # STACK_GLOBAL
+        b"cos\nsystem\n(S'x'\ntR.",  # REDUCE in protocol 0
+        b"cos\npath.join\n(S'x'\ntR.",
+    ],
+)
+def test_every_way_of_calling_a_name_builds_an_inert_object(content: bytes) -> None:
+    assert isinstance(unpickle(content, "x.ckpt"), Inert)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x82\x01.", "unregistered extension"),  # EXT1
+        (b"Pstorage\n.", "not a tensor storage"),  # PERSID
+        (b"Nr\xff\xff\xff\x1f.", "object number"),  # would take 8 GiB for its memo
+        (b"\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", "only 2 remain"),
+        (
+            b"ctorch._utils\n_rebuild_tensor_v2\n("
+            + STORAGE
+            + b"K\x00K\x01\x85\x8a\x0d"
+            + (10**30).to_bytes(13, "little")
+            + b"\x85tR.",
+            "impossible tensor",
+        ),
+    ],
+)
+def test_pickles_that_ask_for_too_much_are_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        unpickle(content, "x.ckpt")
+
+
+def test_a_packed_checkpoint_is_read_and_a_zip_bomb_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    torch.save(STATE, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    for extra, refused in ((b"", False), (bytes(1 << 20), True)):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in {**entries, "archive/data/9": extra}.items():
+                archive.writestr(name, data)
+        with (
+            pytest.raises(CheckpointError, match="16 times")
+            if refused
+            else contextlib.nullcontext()
+        ):
+            assert torch.equal(open_checkpoint(path).read("b"), STATE["b"])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_changed_byte_never_ends_in_anything_but_a_short_refusal(
+    tmp_path: Path, method: int
+) -> None:
+    path = tmp_path / "x.ckpt"
+    torch.save(STATE, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    content = path.read_bytes()
+    for place in range(0, len(content), 11):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xA5]) + content[place + 1 :])
+        try:
+            checkpoint = open_checkpoint(path)
+            for name in checkpoint.shapes:
+                checkpoint.read(name)
+        except CheckpointError as err:
+            assert len(str(err)) < 400  # noqa: PT017 - most changes go unnoticed
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95, 0.999])
 def test_a_truncated_checkpoint_is_refused_in_one_line(saved: Any, share: float) -> None:
     path = saved({"state_dict": {"w": torch.randn(2000)}})
