@@ -5,6 +5,7 @@ run code. Knows the official key names; knows nothing of the networks' sizes.
 """
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, unreadable, damaged, or without tensors.
 
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as err:
+        raise CheckpointError(f"there is no checkpoint {path}") from err
+    except OSError as err:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
+    if stat.S_ISDIR(mode):
         raise CheckpointError(f"{path} is a directory, expected a .ckpt or .safetensors file")
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint {path}")
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
 
 

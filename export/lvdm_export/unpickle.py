@@ -231,7 +231,7 @@ def _check_memo(file: BinaryIO) -> None:
     """
     start = file.tell()
     for opcode, argument, position in pickletools.genops(file):
-        if "PUT" in opcode.name and argument > (position or 0):
+        if "PUT" in opcode.name and (argument or 0) > (position or 0):
             raise pickle.UnpicklingError(f"object number {argument} in so short a file")
     file.seek(start)
 

@@ -231,6 +231,8 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "none.ckpt")
     with pytest.raises(CheckpointError, match="is a directory"):
         open_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        open_checkpoint(tmp_path / f"{'long' * 80}.ckpt")
 
 
 def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
