@@ -40,8 +40,12 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
         ("optimizer.rate", 3, r"unknown field `rate` - at `\$\.optimizer`"),
         ("network.width", 3, "network has the unknown field width"),
         ("network.downsample", [4, 8, 3], "powers of two"),
-        ("steps", 0, "steps is 0, expected more than 0"),
-        ("ema", 1.5, "ema is 1.5, expected between 0 and 1"),
+        ("network.norm_groups", 0, "norm_groups is 0, expected 1 or more"),
+        ("network.norm_groups", 3, r"network: num_channels \(8\) must be divisible"),
+        ("steps", 0, r"Expected `int` >= 1 - at `\$\.steps`"),
+        ("seed", -1, r"Expected `int` >= 0 - at `\$\.seed`"),
+        ("ema", 1.5, r"Expected `float` < 1.0 - at `\$\.ema`"),
+        ("optimizer.weight_decay", -1, r">= 0.0 - at `\$\.optimizer\.weight_decay`"),
         ("data.size", [16, 20], "width 20 is not divisible"),
         ("data.frames", 6, "frames 6 is not divisible"),
         ("crop", [8, 12], "width 12 is not divisible"),
@@ -67,6 +71,8 @@ def test_an_impossible_autoencoder_config_is_refused_with_the_field(
         ("noise_levels", 2000, "noise_levels is 2000, expected 0..1000"),
         ("autoencoder", "nowhere", "nowhere holds no trained autoencoder"),
         ("data.window", 6, r"data\.window is 6, expected a multiple"),
+        ("network.channel_mult", [1, 1, 1], r"data\.size is \(16, 16\), expected multiples of 32"),
+        ("network.norm_groups", 3, r"network: num_channels \(8\) must be divisible"),
     ],
 )
 def test_an_impossible_denoiser_config_is_refused_with_the_field(

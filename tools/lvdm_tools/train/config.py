@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
+from msgspec import Meta
 
 from lvdm_engines.errors import ConfigError, TrainingError
+
+Whole = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Weight = Annotated[float, Meta(ge=0)]
+Momentum = Annotated[float, Meta(ge=0, lt=1)]
+Beta = Annotated[float, Meta(gt=0, lt=1)]
+Size = tuple[Count, Count]  # height and width
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,36 +27,36 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     accelerator: str = "auto"
-    devices: int = 1
+    devices: Count = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    threads: int | None = None
+    threads: Count | None = None
 
 
 class Every(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps between log lines, checkpoints and sample sheets."""
 
-    log: int = 50
-    checkpoint: int = 500
-    sample: int = 1000
+    log: Count = 50
+    checkpoint: Count = 500
+    sample: Count = 1000
 
 
 class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Adam with a warm-up and a decay to zero over the whole run."""
 
-    learning_rate: float
+    learning_rate: Positive
     decay: Literal["constant", "linear", "cosine"] = "linear"
-    warmup: int = 0
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    clip: float = 1.0
+    warmup: Whole = 0
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    weight_decay: Weight = 0.0
+    clip: Positive = 1.0
 
 
 class ClipData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Clips cut from the data: height and width in pixels, frames per clip, frame stride."""
 
-    size: tuple[int, int]
-    frames: int
-    stride: int = 1
+    size: Size
+    frames: Count
+    stride: Count = 1
 
 
 class Perceptual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,26 +64,26 @@ class Perceptual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     vgg: Path
     heads: Path
-    weight: float = 1.0
+    weight: Weight = 1.0
 
 
 class Adversarial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A 3D patch discriminator, silent before `start`."""
 
-    start: int
-    weight: float = 0.5
-    channels: int = 64
-    layers: int = 3
-    learning_rate: float | None = None
+    start: Whole
+    weight: Weight = 0.5
+    channels: Count = 64
+    layers: Count = 3
+    learning_rate: Positive | None = None
 
 
 class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights of the autoencoder's losses; `kl` is per pixel, as in the paper's family."""
 
-    mse: float = 0.0
-    l1: float = 1.0
-    kl: float = 1e-6
-    motion: float = 0.0
+    mse: Weight = 0.0
+    l1: Weight = 1.0
+    kl: Weight = 1e-6
+    motion: Weight = 0.0
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
 
@@ -83,9 +92,9 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The noise schedule, in the manifest's words."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
-    steps: int = 1000
-    beta_start: float = 0.0015
-    beta_end: float = 0.0155
+    steps: Count = 1000
+    beta_start: Beta = 0.0015
+    beta_end: Beta = 0.0155
 
 
 class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,20 +104,20 @@ class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: Literal["unconditional", "predict", "interpolate"]
-    latents: int
-    probability: float
-    stride: int = 1
-    condition: int = 1
+    latents: Count
+    probability: Weight
+    stride: Count = 1
+    condition: Count = 1
 
 
 class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that are encoded once, in windows of `window` frames, before training."""
 
-    size: tuple[int, int]
-    frames: int
-    sequences: int
-    stride: int = 1
-    window: int = 16
+    size: Size
+    frames: Count
+    sequences: Count
+    stride: Count = 1
+    window: Count = 16
 
 
 class AutoencoderRun(
@@ -124,19 +133,19 @@ class AutoencoderRun(
     """
 
     name: str
-    seed: int
-    steps: int
-    batch: int
+    seed: Whole
+    steps: Count
+    batch: Count
     network: dict[str, Any]
     data: ClipData
     optimizer: Optimizer
     loss: AutoencoderLoss = AutoencoderLoss()
-    ema: float | None = None
+    ema: Momentum | None = None
     initial_logvar: float = 0.0
-    crop: tuple[int, int] | None = None
+    crop: Size | None = None
     start_from: Path | None = None
     whiten: bool = False
-    decode_window: int | None = None  # latents per call of the exported decoder; None: as trained
+    decode_window: Count | None = None  # latents per call of the exported decoder; None: as trained
     device: Device = Device()
     every: Every = Every()
 
@@ -147,9 +156,9 @@ class DiffusionRun(
     """A whole denoiser run on the latents of a trained autoencoder."""
 
     name: str
-    seed: int
-    steps: int
-    batch: int
+    seed: Whole
+    steps: Count
+    batch: Count
     network: dict[str, Any]
     autoencoder: Path
     data: EncodedData
@@ -157,8 +166,8 @@ class DiffusionRun(
     optimizer: Optimizer
     loss: Literal["mse", "l1"] = "mse"
     schedule: Schedule = Schedule()
-    noise_levels: int = 250
-    ema: float | None = 0.9999
+    noise_levels: Whole = 250
+    ema: Momentum | None = 0.9999
     device: Device = Device()
     every: Every = Every()
 
@@ -260,30 +269,10 @@ def check_same(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> No
 
 
 def _check(run: Run, origin: str) -> None:
-    positive = {
-        "steps": run.steps,
-        "batch": run.batch,
-        "data.frames": run.data.frames,
-        "data.stride": run.data.stride,
-        "data.size": min(run.data.size),
-        "optimizer.learning_rate": run.optimizer.learning_rate,
-        "optimizer.clip": run.optimizer.clip,
-        "every.log": run.every.log,
-        "every.checkpoint": run.every.checkpoint,
-        "every.sample": run.every.sample,
-    }
-    for field, value in positive.items():
-        if not value > 0:
-            raise ConfigError(f"{origin}: {field} is {value}, expected more than 0")
     crop = run.crop if isinstance(run, AutoencoderRun) else None
-    if crop is not None and any(not 0 < c <= n for c, n in zip(crop, run.data.size, strict=True)):
+    if crop is not None and any(c > n for c, n in zip(crop, run.data.size, strict=True)):
         raise ConfigError(f"{origin}: crop is {crop}, expected at most data.size {run.data.size}")
-    if run.ema is not None and not 0 < run.ema < 1:
-        raise ConfigError(f"{origin}: ema is {run.ema}, expected between 0 and 1, or null")
     if isinstance(run, DiffusionRun):
-        for field, value in (("window", run.data.window), ("sequences", run.data.sequences)):
-            if value < 1:
-                raise ConfigError(f"{origin}: data.{field} is {value}, expected more than 0")
         _check_clips(run, origin)
 
 
@@ -292,12 +281,11 @@ def _check_clips(run: DiffusionRun, origin: str) -> None:
         raise ConfigError(f"{origin}: clips have no probability above 0, so nothing can be drawn")
     for index, clip in enumerate(run.clips):
         least = {"unconditional": 1, "predict": clip.condition + 1, "interpolate": 3}[clip.kind]
-        if clip.latents < least or clip.stride < 1 or clip.condition < 1 or clip.probability < 0:
+        if clip.latents < least:
             raise ConfigError(
-                f"{origin}: clips[{index}] ({clip.kind}) needs at least {least} latents, "
-                f"stride and condition of at least 1 and no negative probability, got {clip}"
+                f"{origin}: clips[{index}] ({clip.kind}) needs at least {least} latents, got {clip}"
             )
-    if run.noise_levels > run.schedule.steps or run.noise_levels < 0:
+    if run.noise_levels > run.schedule.steps:
         raise ConfigError(
             f"{origin}: noise_levels is {run.noise_levels}, expected 0..{run.schedule.steps}"
         )

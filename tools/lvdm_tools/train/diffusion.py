@@ -16,10 +16,10 @@ from lvdm_tools.train import modelfile, preview, sheets
 from lvdm_tools.train.clips import ClipMaker, given
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
-from lvdm_tools.train.networks import network_config
+from lvdm_tools.train.networks import build, network_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -167,16 +167,26 @@ def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
         )
     if config.context_dim is not None:
         raise ConfigError("network.context_dim is set: text models cannot be trained here")
+    with torch.device("meta"):  # a trial without memory, before hours of encoding
+        build(UNet3d, config)
     return config
 
 
-def check_lengths(run: DiffusionRun, per_latent: int) -> None:
-    """Refuse clips longer than the encoded sequences, and windows that cut a latent.
+def check_lengths(run: DiffusionRun, downsample: Sequence[int]) -> None:
+    """Refuse clips longer than the encoded sequences, and sizes that levels or windows cut.
 
     Raises:
         ConfigError: naming the field and what it needs.
 
     """
+    per_latent, *spatial = downsample
+    halvings = 2 ** (len(run.network.get("channel_mult", UNet3dConfig.channel_mult)) - 1)
+    for pixels, factor in zip(run.data.size, spatial, strict=True):
+        if pixels % (factor * halvings):
+            raise ConfigError(
+                f"data.size is {run.data.size}, expected multiples of {factor * halvings}: the "
+                f"levels of network.channel_mult halve the latents' {factor}-pixel grid"
+            )
     if run.data.window % per_latent:
         raise ConfigError(
             f"data.window is {run.data.window}, expected a multiple of {per_latent}, "

@@ -90,7 +90,7 @@ def _fabric(device: Device) -> Fabric:
         fabric = Fabric(
             accelerator=device.accelerator, devices=device.devices, precision=device.precision
         )
-    except (ValueError, RuntimeError) as err:
+    except (ValueError, RuntimeError, TypeError, ImportError) as err:
         raise TrainingError(f"device {device.accelerator!r} cannot be used: {err}") from err
     fabric.launch()
     return fabric
@@ -127,8 +127,8 @@ def _diffusion(
     network, record, digest = read_autoencoder(run.autoencoder)
     spec = ClipSpec(data.frames, data.size, data.stride)
     check_divisible(spec, network.config.downsample)
-    check_lengths(run, network.config.downsample[0])
     unet_config(run, network.config.embed_dim)
+    check_lengths(run, network.config.downsample)
     source = open_source(request.data, spec, seed=run.seed)
     _open(request, fabric, workspace, autoencoder_sha256=digest)
     identity = [configs.to_plain(run)["data"], run.seed, request.data, digest]
