@@ -3,18 +3,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools import videos
 from lvdm_tools.data import (
-    Clips,
     ClipSpec,
     SynthClips,
     check_divisible,
     open_source,
-    to_frames,
-    to_tensor,
 )
 from lvdm_tools.videos import Video, VideoFolder, read_clip
 
@@ -47,33 +43,6 @@ def test_held_out_synthetic_clips_differ_from_training_clips() -> None:
     train = SynthClips(1, SPEC).clip(0).astype(int)
     unseen = SynthClips(1, SPEC, held_out=True).clip(0)
     assert np.abs(train - unseen).mean() > 3
-
-
-def test_a_dataset_gives_tensors_for_the_networks() -> None:
-    clips = Clips(SynthClips(0, SPEC), count=3, first=10)
-    assert len(clips) == 3
-    assert clips[2].shape == (3, 4, 16, 16)
-    np.testing.assert_array_equal(to_frames(clips[2]), SynthClips(0, SPEC).clip(12))
-    with pytest.raises(IndexError):
-        clips[3]
-
-
-def test_pixels_survive_the_way_to_tensors_and_back() -> None:
-    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
-    tensor = to_tensor(frames)
-    assert tensor.min() == -1
-    assert tensor.max() == 1
-    np.testing.assert_array_equal(to_frames(tensor), frames)
-
-
-def test_values_outside_the_range_are_clamped() -> None:
-    frames = to_frames(torch.full((3, 1, 2, 2), 1.7))
-    assert (frames == 255).all()
-
-
-def test_floats_are_not_taken_for_pixels() -> None:
-    with pytest.raises(TrainingError, match="expected uint8"):
-        to_tensor(np.zeros((1, 4, 4, 3)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("start", [0, 1, 7, 12])

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import torch
-
-from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_engines.errors import ConfigError
 from lvdm_tools.synth import sky_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 # Synthetic clips from this index on are never trained on.
@@ -69,24 +67,6 @@ class SynthClips:
         return sky_clip(self.seed, spec.frames, spec.size, index=number, stride=spec.stride)
 
 
-class Clips(torch.utils.data.Dataset[torch.Tensor]):
-    """Clips `first`, first + 1, … of a source as a map-style dataset for torch's loaders."""
-
-    def __init__(self, source: ClipSource, count: int, first: int = 0) -> None:
-        self.source = source
-        self.count = count
-        self.first = first
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        """Clip `first + index` for the networks, float32 (3, f, h, w) in −1..1."""
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return to_tensor(self.source.clip(self.first + index))
-
-
 def open_source(
     data: str | Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
 ) -> ClipSource:
@@ -134,20 +114,3 @@ def check_divisible(spec: ClipSpec, downsample: Sequence[int]) -> None:
                 f"clips: {name} {size} is not divisible by the autoencoder's downsample {factor}; "
                 f"use {fits} or {size // factor * factor + factor}"
             )
-
-
-def to_tensor(frames: NDArray[np.uint8]) -> torch.Tensor:
-    """Pixels for the networks: uint8 (…, f, h, w, 3) → float32 (…, 3, f, h, w) in −1..1."""
-    if frames.dtype != np.uint8 or frames.ndim < 4 or frames.shape[-1] != 3:
-        raise TrainingError(
-            f"frames: got {frames.dtype} {frames.shape}, expected uint8 (…, f, h, w, 3)"
-        )
-    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -4)))
-    return planes.float().mul_(2 / 255).sub_(1)
-
-
-def to_frames(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """Pixels from the networks: float (…, 3, f, h, w) in −1..1 → uint8 (…, f, h, w, 3), clamped."""
-    scaled = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    frames: NDArray[np.uint8] = scaled.to(torch.uint8).movedim(-4, -1).contiguous().cpu().numpy()
-    return frames

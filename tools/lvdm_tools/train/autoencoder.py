@@ -13,14 +13,14 @@ from torch import nn
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools import metrics
-from lvdm_tools.data import ClipSpec, check_divisible, to_frames
+from lvdm_tools.data import ClipSpec, check_divisible
 from lvdm_tools.train import losses, modelfile, sheets
 from lvdm_tools.train.discriminator import PatchDiscriminator3d
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.lpips import Lpips
-from lvdm_tools.train.networks import network_config
-from lvdm_tools.train.pixels import to_tensor
+from lvdm_tools.train.networks import build, network_config
+from lvdm_tools.train.pixels import to_frames, to_tensor
 from lvdm_tools.train.whitening import whitened
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class AutoencoderTask:
             self.learners = {"autoencoder": main, "discriminator": critic}
 
     def _new(self) -> Autoencoder3d:
-        network = Autoencoder3d(self.config)
+        network = build(Autoencoder3d, self.config)
         with torch.no_grad():
             bias = cast("Tensor", network.quant_conv.conv.bias)
             bias[self.config.embed_dim :] += self.run.initial_logvar

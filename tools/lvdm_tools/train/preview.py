@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lvdm_rt.sampler import Process, ddim
-from lvdm_tools.data import to_frames
+from lvdm_tools.train.pixels import to_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
