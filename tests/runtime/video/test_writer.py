@@ -164,6 +164,7 @@ def test_wrong_frames_are_refused_by_what_they_are(tmp_path, frames, message):
     ("out", "kind"),
     [
         ("a.mp4", "mp4"), ("A.MP4", "mp4"), ("b.webm", "webm"), ("c.gif", "gif"), ("d.npz", "npz"),
+        ("-", "y4m"), ("frames", "png"), ("frames.v2/", "png"),
     ],
 )  # fmt: skip
 def test_the_suffix_chooses_the_format(out, kind):
