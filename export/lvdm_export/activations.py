@@ -93,6 +93,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch types 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.aminmax:  # ours, in `_leave`
+            return result
         # What the graph does around the network (pixels, latent normalisation) is float32, too.
         island = len(self.stack) <= 1 or any(frame.island for frame in self.stack)
         where = self.stack[-1].name if self.stack else ""
