@@ -21,7 +21,7 @@ from lvdm_export.graph_export import Job, export_graph
 from lvdm_export.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.record import ModelRecord
-from lvdm_export.weights import load_autoencoder, load_denoiser
+from lvdm_export.weights import check_fit, load_autoencoder, load_denoiser
 
 Report = Callable[[str], None]
 
@@ -77,6 +77,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         inputs = _read(options)
         model = gather(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
+        _check_fit(options, inputs)
         job = Job(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
@@ -108,6 +109,16 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
             f"{model.noise_levels or 0} levels"
         )
     return msgspec.structs.replace(usual, **asked)
+
+
+def _check_fit(options: BuildOptions, inputs: _Inputs) -> None:
+    """Compare all configs with their checkpoints before the first long step."""
+    checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
+    check_fit(inputs.autoencoder.network_config(), checkpoint, ema=False)
+    for name, source in options.denoisers.items():
+        checkpoint = inputs.checkpoints[source.checkpoint]
+        config = inputs.records[name].network_config()
+        check_fit(config, checkpoint, ema=_uses_ema(options, inputs, name))
 
 
 def _read(options: BuildOptions) -> _Inputs:

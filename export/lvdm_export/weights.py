@@ -47,8 +47,7 @@ def load_denoiser(config: UNet3dConfig, checkpoint: Checkpoint, *, ema: bool) ->
 
     """
     network = build(config)
-    parameters = [name for name, _ in network.named_parameters()]
-    _fill(network, denoiser_keys(checkpoint, parameters, ema=ema), checkpoint)
+    _fill(network, _denoiser_keys(network, checkpoint, ema=ema), checkpoint)
     assert isinstance(network, UNet3d)  # noqa: S101 - for the type checker
     return network
 
@@ -66,6 +65,24 @@ def load_autoencoder(
     _fill(network, autoencoder_keys(checkpoint), checkpoint)
     assert not isinstance(network, UNet3d)  # noqa: S101 - for the type checker
     return network
+
+
+def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> None:
+    """Compare a config with a checkpoint's names and shapes, without reading any weights.
+
+    Raises CheckpointError as loading does.
+    """
+    network = build(config)
+    if isinstance(network, UNet3d):
+        keys = _denoiser_keys(network, checkpoint, ema=ema)
+    else:
+        keys = autoencoder_keys(checkpoint)
+    _sources(_names(network), keys, checkpoint)
+
+
+def _denoiser_keys(network: nn.Module, checkpoint: Checkpoint, *, ema: bool) -> dict[str, str]:
+    parameters = [name for name, _ in network.named_parameters()]
+    return denoiser_keys(checkpoint, parameters, ema=ema)
 
 
 @dataclass(frozen=True)
@@ -89,13 +106,7 @@ def _names(network: nn.Module) -> _Names:
 
 def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
     names = _names(network)
-    sources = {
-        name: next((keys[twin] for twin in names.twins[name] if twin in keys), None)
-        for name in names.shapes
-    }
-    _check_complete(sources, keys, checkpoint)
-    found = {name: key for name, key in sources.items() if key is not None}
-    _check_shapes(found, names, checkpoint)
+    found = _sources(names, keys, checkpoint)
     read = _Once(checkpoint.read)
     tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in found.items()}
     _check_twins(names, keys, read, checkpoint)
@@ -104,6 +115,18 @@ def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -
         if isinstance(layer, PaddedConv3d):
             layer.weight = layer.conv.weight  # assigning gave every name a parameter of its own
     network.eval().requires_grad_(requires_grad=False)
+
+
+def _sources(names: _Names, keys: Mapping[str, str], checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the checkpoint's key for every name, once all are there in the right shapes."""
+    sources = {
+        name: next((keys[twin] for twin in names.twins[name] if twin in keys), None)
+        for name in names.shapes
+    }
+    _check_complete(sources, keys, checkpoint)
+    found = {name: key for name, key in sources.items() if key is not None}
+    _check_shapes(found, names, checkpoint)
+    return found
 
 
 class _Once:

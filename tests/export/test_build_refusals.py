@@ -1,0 +1,56 @@
+"""Inputs that cannot become a bundle are refused before anything takes long."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_export.build import BuildOptions, Source, build
+
+
+def quiet(_line: str) -> None:
+    return
+
+
+def test_inputs_that_do_not_belong_together_are_refused_before_any_export(
+    official: Any, ours: Any, tmp_path: Path
+) -> None:
+    mixed = {
+        "predict": Source(official.config, official.checkpoint),
+        "interpolate": Source(tmp_path / "other.json", ours.checkpoint),
+    }
+    record = ours.config.read_text().replace('"scale": 0.5', '"scale": 0.7')
+    (tmp_path / "other.json").write_text(record)
+    with pytest.raises(ConfigError, match=r"latent scale differs: \w+ has 0\.5, interpolate has 0"):
+        build(BuildOptions(denoisers=mixed, out=tmp_path / "out"), quiet)
+    autoencoder = ours.config.parent.parent / "autoencoder"
+    wrong = Source(autoencoder / "model.json", autoencoder / "model.safetensors")
+    with pytest.raises(ConfigError, match="describes an autoencoder, but short needs a denoiser"):
+        build(BuildOptions(denoisers={"short": wrong}, out=tmp_path / "out"), quiet)
+    alone = {"predict": Source(ours.config, ours.checkpoint)}
+    with pytest.raises(ConfigError, match="name its checkpoint with --autoencoder"):
+        build(BuildOptions(denoisers=alone, out=tmp_path / "out"), quiet)
+    missing = {"predict": Source(official.config, official.checkpoint)}
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        build(
+            BuildOptions(denoisers=missing, out=tmp_path / "out", autoencoder=tmp_path / "no.ckpt"),
+            quiet,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(
+    official: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "wider.yaml"
+    config.write_text(
+        official.config.read_text().replace("model_channels: 8", "model_channels: 16")
+    )
+    lines: list[str] = []
+    wider = {"predict": Source(config, official.checkpoint)}
+    with pytest.raises(
+        CheckpointError, match=r"has shape \[32, 8\], but the config expects \[64, 16\]"
+    ):
+        build(BuildOptions(denoisers=wider, out=tmp_path / "out"), lines.append)
+    assert lines == []
