@@ -56,10 +56,14 @@ def ddpm(process: Process, x: Array) -> Iterator[Array]:
         yield x
 
 
-def ddim(process: Process, x: Array, steps: int, eta: float) -> Iterator[Array]:
+def ddim(
+    process: Process, x: Array, steps: int, eta: float, *, official_end: bool = False
+) -> Iterator[Array]:
     """DDIM (Song et al. 2021, eq. 12) over about `steps` timesteps; eta 0 is deterministic.
 
-    x_prev = sqrt(a_prev) x_0 + sqrt(1 - a_prev - sigma^2) eps + sigma noise.
+    x_prev = sqrt(a_prev) x_0 + sqrt(1 - a_prev - sigma^2) eps + sigma noise. The last step ends in
+    x_0 itself; the official code (`official_end`) leaves it noise of level sqrt(1 - alpha_bar_0),
+    which a decoder shows as flicker.
     """
     timesteps = ddim_timesteps(process.schedule.steps, steps)
     tables = ddim_tables(process.schedule, timesteps, eta)
@@ -69,6 +73,9 @@ def ddim(process: Process, x: Array, steps: int, eta: float) -> Iterator[Array]:
         x = process.given(x)
         eps = process.eps(x, int(t))
         x_0 = (x - (1 - a) ** 0.5 * eps) / a**0.5
+        if i + 1 == len(timesteps) and not official_end:
+            yield x_0
+            return
         x = a_prev**0.5 * x_0 + max(1 - a_prev - sigma**2, 0.0) ** 0.5 * eps
         if sigma > 0:
             x = x + sigma * process.noise(i)

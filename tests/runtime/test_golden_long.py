@@ -75,7 +75,7 @@ def sample(config, call, known, given, told, draws):
     if config["sampler"] == "ddpm":
         *_, x = ddpm(process, x_t)
     else:
-        *_, x = ddim(process, x_t, config["steps"], config["eta"])
+        *_, x = ddim(process, x_t, config["steps"], config["eta"], official_end=True)
     return np.delete(x, given, axis=2)
 
 
