@@ -119,3 +119,11 @@ def test_closing_a_sampler_stops_it():
     next(steps)
     steps.close()
     assert seen == [999]
+
+
+def test_ddim_ends_in_the_predicted_data_where_the_official_end_leaves_noise():
+    # a network that knows the data: all zero, so x is nothing but noise
+    zero_data = process(eps=lambda x, t: x / (1 - float(SCHEDULE.alpha_bar[t])) ** 0.5)
+    assert np.abs(last(ddim(*zero_data, 50, 1.0))).max() < 1e-5
+    left = last(ddim(*zero_data, 50, 1.0, official_end=True))
+    assert left.std() == pytest.approx((1 - float(SCHEDULE.alpha_bar[0])) ** 0.5, rel=0.1)
