@@ -115,9 +115,10 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(
     autoencoder, tmp_path, train, tiny
 ):
     run = shutil.copytree(autoencoder, tmp_path / "run")
-    (run / "model" / "model.json").unlink()
+    (run / "model" / "model.json").rename(run / "model" / ".model.json.123")
     assert train(tiny, run, resume=True) == 9
     same_files(autoencoder, run)
+    assert {p.name for p in (run / "model").iterdir()} == {"model.json", "model.safetensors"}
     written = (run / "model" / "model.safetensors").stat().st_mtime_ns
     assert train(tiny, run, resume=True) == 9  # nothing left to do
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == written

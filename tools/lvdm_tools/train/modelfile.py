@@ -94,8 +94,10 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
 
     """
     try:
+        for draft in folder.glob(".model.*"):  # left by a kill or a full disk
+            draft.unlink()
         save_model(folder, record, network)
-    except (ExportError, SafetensorError) as err:
+    except (ExportError, SafetensorError, OSError) as err:
         raise TrainingError(f"{err}; make room or choose another --out, then --resume") from err
 
 
