@@ -29,7 +29,7 @@ class Autoencoder:
     @property
     def overlap(self) -> int:
         """Latents that neighbouring windows share unless asked otherwise."""
-        return min(1, self._model.decode_window // 2)
+        return self._model.decode_window // 2
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
         """Encode frames uint8 (f, h, w, 3) of any number into latents (c, ceil(f / per), h', w').

@@ -34,8 +34,8 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `frames` counts new frames of each video; `first_video` numbers the first of `videos`, so that
     workers can share one job; `batch_size` is the number of clips in one network call (guidance
-    doubles its rows); `overlap` is in latents; `noise_level` -1 leaves the condition unperturbed;
-    `exact` makes results bit-identical however clips are grouped.
+    doubles its rows); `overlap` is in latents, half a decode window unless given; `noise_level` -1
+    leaves the condition unperturbed; `exact` makes results bit-identical however clips are grouped.
     """
 
     frames: int = 64
@@ -96,7 +96,7 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
         raise OptionsError(
             f"got guidance {guidance}, expected a number from -1000 to 1000; 0 turns it off"
         )
-    overlap = _first(options.overlap, min(1, model.decode_window - 1))
+    overlap = _first(options.overlap, model.decode_window // 2)
     _in_range("overlap", overlap, 0, model.decode_window // 2)
     fps = _first(options.fps, manifest.defaults.fps)
     if not _is_number(fps) or not 0 < fps <= 1000:

@@ -16,7 +16,7 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     settings = ask(manifest)
     assert (settings.sampler, settings.steps, settings.eta) == ("ddim", 4, 1.0)
     assert (settings.guidance, settings.noise_level, settings.fps) == (0.2, 5, 8.0)
-    assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 1)
+    assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
 
 
 def test_zero_is_a_value_and_not_a_default(manifest):
