@@ -19,8 +19,8 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	# one file per worker at a time; threads of torch and ONNX Runtime would fight over the cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
+	# one worker per core; threads of torch and ONNX Runtime would fight over them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 	$(BIN)/python tests/check_wheel.py
 
 # A video from the built-in model, with the lean runtime only (no torch).
