@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PLANS := tests/engines/gpu/test_aot.py
 
-.PHONY: install test check video clean
+.PHONY: install test test-plans video clean
 
 # Reinstalls when the project's metadata or pins change; the stamp is written last.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -20,8 +21,14 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	# one worker per core; threads of torch and ONNX Runtime would fight over them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" \
+		--ignore $(PLANS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PLANS)
 	$(BIN)/python tests/check_wheel.py
+
+# Every recorded network as a TensorRT-RTX plan, float32 and float16: about five minutes more.
+test-plans: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" $(PLANS)
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml
