@@ -20,14 +20,13 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	# one worker per core; threads of torch and ONNX Runtime would fight over them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow" \
 		--ignore $(PLANS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PLANS)
 	$(BIN)/python tests/check_wheel.py
 
 # Every recorded network as a TensorRT-RTX plan, float32 and float16: about five minutes more.
 test-plans: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet "tensorrt-rtx==1.7.*"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" $(PLANS)
 
 # A video from the built-in model, with the lean runtime only (no torch).
