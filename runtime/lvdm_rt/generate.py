@@ -19,6 +19,7 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.session import choose_backend
 from lvdm_rt import workdir
 from lvdm_rt.names import output_names, work_path
+from lvdm_rt.interrupts import held_back
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
@@ -164,7 +165,8 @@ class _Outputs:
         """Append frames to their video; its last frames close it."""
         video = chunk.video
         if video not in self._open:
-            self._open[video] = None if self._done(video) else self._writer(video)
+            with held_back():
+                self._open[video] = None if self._done(video) else self._writer(video)
         writer = self._open[video]
         if writer is not None:
             writer.write(chunk.frames)
