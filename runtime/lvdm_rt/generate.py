@@ -18,8 +18,8 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.session import choose_backend
 from lvdm_rt import workdir
-from lvdm_rt.names import output_names, work_path
 from lvdm_rt.interrupts import held_back
+from lvdm_rt.names import output_names, work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256

@@ -34,5 +34,5 @@ def held_back() -> Iterator[None]:
     finally:
         for number in mine:
             signal.signal(number, before[number])
-        for number in waiting[:1]:
-            signal.raise_signal(number)
+        for received in waiting[:1]:
+            signal.raise_signal(received)

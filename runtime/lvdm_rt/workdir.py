@@ -1,7 +1,7 @@
 """Finished latents on disk, one file per clip, so that an interrupted run can go on.
 
-    WORK/work.json                          what the run is: every setting, model and condition
-    WORK/video-000000/predict-000003.npy    latents of one clip, (c, t, h, w) float32
+    FOLDER/work.json                        what the run is: every setting, model and condition
+    FOLDER/video-000000/predict-000003.npy  latents of one clip, (c, t, h, w) float32
 
 A file appears whole or not at all. Knows nothing of networks or video files.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import LvdmError
+from lvdm_rt.interrupts import held_back
 from lvdm_rt.names import holds_clips
 from lvdm_rt.noise import Site
 
@@ -101,7 +102,7 @@ class WorkDir:
         part = file.with_name(f".{file.name}.part")
         try:
             file.parent.mkdir(exist_ok=True)
-            with part.open("wb") as out:
+            with held_back(), part.open("wb") as out:
                 np.save(out, latents)
                 out.flush()
                 os.fsync(out.fileno())
@@ -136,7 +137,8 @@ class WorkDir:
     def _write_identity(self, file: Path, identity: Mapping[str, Any]) -> None:
         part = file.with_name(f".{file.name}.part")
         try:
-            part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            with held_back():
+                part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
             part.replace(file)
         except OSError as err:
             raise _unwritable(file, err) from err

@@ -23,10 +23,9 @@ def test_a_signal_waits_for_the_end_of_the_block(kind):
 
 def test_ctrl_c_in_the_block_raises_behind_it():
     finished = False
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - what matters is where it is raised
-        with held_back():
-            signal.raise_signal(signal.SIGINT)
-            finished = True
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+        finished = True
     assert finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
