@@ -249,13 +249,13 @@ def zero(layer: LayerT) -> LayerT:
 
 def to_half(module: nn.Module) -> nn.Module:
     """Cast `module` to float16 in place, but for layers marked `keep_float32`; returns `module`."""
-    islands = [
-        parameter
-        for layer in module.modules()
-        if getattr(layer, "keep_float32", False)
-        for parameter in layer.parameters()
-    ]
+    islands = [layer for layer in module.modules() if getattr(layer, "keep_float32", False)]
+    parameters = [(tensor, tensor.data) for layer in islands for tensor in layer.parameters()]
+    buffers = [(layer, dict(layer.named_buffers(recurse=False))) for layer in islands]
     module.half()
-    for parameter in islands:
-        parameter.data = parameter.data.float()
+    for tensor, data in parameters:
+        tensor.data = data
+    for layer, tensors in buffers:
+        for name, buffer in tensors.items():
+            setattr(layer, name, buffer)  # `half` made new ones
     return module

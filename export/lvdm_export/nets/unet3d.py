@@ -6,7 +6,7 @@ from the first convolution to the last; only norms and temporal attention look a
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class UNet3dConfig:
     `in_channels` counts the mask channel of masked models; `attention_resolutions` are downsampling
     factors; `temporal_length` is the longest distance with a relative position of its own;
     `num_classes` is the number of noise level embeddings (None: no such input); `context_dim`
-    selects the text model.
+    selects the text model. `prediction` is what the last convolution gives: ε, as all official
+    models do, or v, from which `UNet3d` makes ε with the ᾱ of its `timesteps`.
     """
 
     in_channels: int = 4
@@ -42,6 +43,8 @@ class UNet3dConfig:
     use_temporal_transformer: bool = False
     transformer_depth: int = 1
     norm_groups: int = 32
+    prediction: Literal["eps", "v"] = "eps"
+    timesteps: int = 1000
 
     def heads(self, channels: int) -> int:
         """Return the number of attention heads at a width of `channels`."""
@@ -66,6 +69,26 @@ class _Embedding(nn.Sequential):
 
 class _NoiseLevelEmbedding(nn.Embedding):
     keep_float32 = True
+
+
+class Velocity(nn.Module):
+    """Turns v = sqrt(ᾱ)·ε − sqrt(1 − ᾱ)·z_0 into ε (Salimans and Ho, arXiv 2202.00512).
+
+    At high noise levels ε is x but for a trace of z_0, which a network that gives ε has to compute
+    to many digits; one that gives v does not. ᾱ, one value per timestep, is kept with the weights.
+    """
+
+    keep_float32 = True
+    alpha_bar: Tensor
+
+    def __init__(self, timesteps: int) -> None:
+        super().__init__()
+        self.register_buffer("alpha_bar", torch.ones(timesteps))
+
+    def forward(self, v: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Return ε (b, c, t, h, w) of v and x (b, c, t, h, w) at timesteps (b)."""
+        alpha_bar = self.alpha_bar[timesteps][:, None, None, None, None]
+        return alpha_bar.sqrt() * v + (1.0 - alpha_bar).sqrt() * x.float()
 
 
 class ResBlock(nn.Module):
@@ -170,6 +193,8 @@ class UNet3d(nn.Module):
             nn.SiLU(),
             zero(FoldedConv(dim, config.out_channels, 3, padding=1)),
         )
+        if config.prediction == "v":
+            self.velocity = Velocity(config.timesteps)
 
     def _attention(self, channels: int) -> nn.Module:
         config = self.config
@@ -261,5 +286,8 @@ class UNet3d(nn.Module):
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, t, context)
         norm, act, conv = self.out
-        eps = cast("Tensor", conv(act(norm(h, t)))).float()
-        return eps.reshape(b, t, -1, height, width).transpose(1, 2)
+        out = cast("Tensor", conv(act(norm(h, t)))).float()
+        out = out.reshape(b, t, -1, height, width).transpose(1, 2)
+        if self.config.prediction == "v":
+            return cast("Tensor", self.velocity(out, x, timesteps))
+        return out

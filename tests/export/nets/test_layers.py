@@ -216,3 +216,48 @@ def test_unit_gain_keeps_the_variance_of_its_input():
     x = torch.randn(4, 16, 4, 8, 8)
     for layer in (PaddedConvTranspose3d(16, 8, (2, 2, 2)), PaddedConv3d(16, 8, 3)):
         assert unit_gain(layer)(x).std().item() == pytest.approx(1.0, rel=0.25)
+
+
+def velocity_unet() -> UNet3d:
+    network = small_unet(prediction="v", timesteps=1000)
+    network.velocity.alpha_bar.copy_(torch.linspace(0.9985, 0.0004, 1000))
+    return network
+
+
+@torch.inference_mode()
+def test_a_velocity_becomes_the_noise_it_was_made_of():
+    velocity = velocity_unet().velocity
+    z_0, eps, t = (
+        torch.randn(3, 4, 2, 8, 8),
+        torch.randn(3, 4, 2, 8, 8),
+        torch.tensor([0, 500, 999]),
+    )
+    signal, noise = (a[:, None, None, None, None] for a in _amplitudes(velocity.alpha_bar[t]))
+    x, v = signal * z_0 + noise * eps, signal * eps - noise * z_0
+    assert_close(velocity(v, x, t), eps, tolerance=1e-6)
+
+
+def _amplitudes(alpha_bar):
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+@torch.inference_mode()
+def test_half_precision_keeps_small_values_of_its_float32_layers_to_the_last_bit():
+    network = velocity_unet()
+    table = network.velocity.alpha_bar.clone()
+    table[-1] = 1.2345678e-5
+    network.velocity.alpha_bar.copy_(table)
+    weight = network.time_embed[0].weight.clone()
+    to_half(network)
+    assert torch.equal(network.velocity.alpha_bar, table)
+    assert torch.equal(network.time_embed[0].weight, weight)
+
+
+@torch.inference_mode()
+def test_a_network_that_gives_v_returns_noise_like_one_that_gives_eps():
+    network, t = velocity_unet(), torch.tensor([3, 800])
+    x = torch.randn(2, 4, 4, 8, 8)
+    torch.nn.init.zeros_(network.out[2].weight)
+    torch.nn.init.zeros_(network.out[2].bias)
+    noise = (1 - network.velocity.alpha_bar[t]).sqrt()
+    assert_close(network(x, t, torch.zeros(2, 4)), noise[:, None, None, None, None] * x)  # v = 0

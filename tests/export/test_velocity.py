@@ -1,0 +1,77 @@
+"""A denoiser that predicts v, through its file and its graph, is a denoiser like any other."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from lvdm_engines.manifest import TensorSpec
+from lvdm_export.checkpoint import open_checkpoint
+from lvdm_export.graphs import DenoiserGraph, Graph
+from lvdm_export.nets.layers import bake, to_half
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+from lvdm_export.onnx_file import write_onnx
+from lvdm_export.record import ModelRecord, read_record, save_model
+from lvdm_export.weights import load_denoiser
+
+CONFIG = UNet3dConfig(
+    in_channels=5,
+    model_channels=16,
+    num_res_blocks=1,
+    channel_mult=(1, 2),
+    attention_resolutions=(2,),
+    num_heads=2,
+    num_classes=11,
+    norm_groups=8,
+    prediction="v",
+    timesteps=50,
+)
+
+
+@pytest.fixture
+def network() -> UNet3d:
+    torch.manual_seed(0)
+    network = UNet3d(CONFIG).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    network.velocity.alpha_bar.copy_(torch.linspace(0.999, 0.0001, 50))
+    return network
+
+
+@pytest.fixture
+def feeds() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "latents": rng.standard_normal((2, 4, 4, 8, 8), np.float32),
+        "timestep": np.array([0, 49]),
+        "mask": np.array([[1, 0, 0, 0], [0, 0, 0, 0]], np.float32),
+        "noise_level": np.array([3, -1]),
+    }
+
+
+def predicted(network: UNet3d, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    names = ("latents", "timestep", "mask", "noise_level")
+    with torch.inference_mode():
+        return network(*(torch.from_numpy(feeds[name]) for name in names)).numpy()
+
+
+def test_the_model_file_keeps_the_table_that_turns_v_into_noise(network, feeds, tmp_path):
+    save_model(tmp_path, ModelRecord(kind="unet3d", config=vars(CONFIG)), network)
+    config = read_record(tmp_path / "model.json").network_config()
+    assert config == CONFIG
+    again = load_denoiser(config, open_checkpoint(tmp_path / "model.safetensors"), ema=False)
+    np.testing.assert_array_equal(predicted(again.eval(), feeds), predicted(network, feeds))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
+def test_the_graph_gives_noise(network, feeds, tmp_path: Path, precision, tolerance):
+    expected = predicted(network, feeds)
+    graph = DenoiserGraph(bake(to_half(network) if precision == "fp16" else network))
+    inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())
+    path = tmp_path / "eps.onnx"
+    write_onnx(Graph(graph, inputs, (TensorSpec("eps", "float32", ("b",)),)), path)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    eps = session.run(None, feeds)[0]
+    assert np.abs(eps - expected).max() <= tolerance * np.abs(expected).max()
