@@ -124,6 +124,8 @@ _TRAIN_OPTIONS = (
     click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN."),
     click.option("--steps", type=click.IntRange(min=1),
                  help="Length of the whole run, instead of the config's."),
+    click.option("--start-from", type=click.Path(path_type=Path), metavar="RUN",
+                 help="A trained network of the same sizes whose weights to begin with."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
 # fmt: on
@@ -137,12 +139,6 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @train.command()
 @_train_options
-@click.option(
-    "--start-from",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="A trained autoencoder whose weights to begin with.",
-)
 def autoencoder(**options: Any) -> int:
     """Train a 3D video autoencoder."""
     return _train("autoencoder", options)

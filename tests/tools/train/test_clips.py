@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,15 @@ def test_windowed_encoding_keeps_every_latent_once_and_in_order(frames):
 
     found = encode_sequence(clip, window=16, per_latent=4, mean=mean)[0, :, 0, 0]
     assert ((found + 1) * 127.5).round().tolist() == list(range(0, frames, 4))
+
+
+def test_a_share_of_conditions_is_given_clean_and_says_so(maker):
+    maker = dataclasses.replace(maker, clean_conditions=0.5)
+    z_0, mask = np.full((2, 5, 2, 2), 3.0, np.float32), given(KINDS[1])
+    clean = 0
+    for trial in range(400):
+        example = maker.noised(z_0, mask, np.random.default_rng(trial))
+        untouched = np.array_equal(example.x[:, mask > 0], z_0[:, mask > 0])
+        assert untouched == (example.noise_level == -1)
+        clean += untouched
+    assert clean == pytest.approx(200, abs=40)  # four standard deviations

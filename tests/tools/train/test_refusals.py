@@ -91,6 +91,16 @@ def test_starting_from_a_network_of_other_sizes_is_refused(
         train(settings, tmp_path / "run")
 
 
+def test_starting_a_denoiser_from_another_model_is_refused(
+    denoiser, autoencoder, tiny_denoiser, tmp_path, train, changed
+):
+    settings = changed(changed(tiny_denoiser, "start_from", str(denoiser)), "network.num_heads", 4)
+    with pytest.raises(ConfigError, match="start_from holds another network"):
+        train(settings, tmp_path / "run")
+    with pytest.raises(LvdmError, match="autoencoder3d, expected unet3d"):
+        train(changed(tiny_denoiser, "start_from", str(autoencoder)), tmp_path / "other")
+
+
 def test_a_data_folder_without_videos_is_refused(tmp_path, train, tiny):
     (tmp_path / "data").mkdir()
     with pytest.raises(TrainingError, match="holds no readable video"):

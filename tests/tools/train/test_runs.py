@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 from lvdm_engines.errors import TrainingError
 from lvdm_export.record import read_record
+from lvdm_rt.schedule import make_schedule
 from lvdm_tools.train import config, latents, loop, start, state
 from lvdm_tools.train.learner import Learner
-from lvdm_tools.train.modelfile import read_autoencoder
+from lvdm_tools.train.modelfile import read_autoencoder, read_denoiser
 
 
 def interrupted(settings, out, at):
@@ -219,3 +220,31 @@ def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, trai
         load_file(run / "model" / "model.safetensors") for run in (autoencoder, tmp_path / "next")
     )
     assert all(before[name].allclose(after[name], atol=1e-7) for name in before)
+
+
+def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(
+    tiny_denoiser, tmp_path, train, changed
+):
+    settings = changed(changed(tiny_denoiser, "network.prediction", "v"), "batch", 8)
+    records = []
+    train(changed(settings, "every.log", 1), tmp_path / "run", report=records.append)
+    first = next(r for r in records if r["step"] == 1 and "loss" in r)
+    # a new network gives v = 0, and v of normalised latents has a mean square of 1
+    assert first["loss"] == pytest.approx(1, abs=0.3)
+    network, _ = read_denoiser(tmp_path / "run")
+    schedule = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
+    np.testing.assert_allclose(network.velocity.alpha_bar, schedule.alpha_bar, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_a_denoiser_can_start_from_the_weights_of_another(
+    denoiser, tiny_denoiser, tmp_path, train, changed, prediction
+):
+    settings = changed(tiny_denoiser, "start_from", str(denoiser))
+    settings = changed(settings, "network.prediction", prediction)
+    settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
+    train(changed(settings, "steps", 1), tmp_path / "next")
+    before, _ = read_denoiser(denoiser)
+    after, _ = read_denoiser(tmp_path / "next")
+    for name, parameter in before.named_parameters():
+        assert parameter.allclose(after.get_parameter(name), atol=1e-6), name

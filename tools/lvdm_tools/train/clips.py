@@ -44,6 +44,7 @@ class ClipMaker:
     schedule: Schedule
     noise_levels: int
     seed: int
+    clean_conditions: float = 0.0
 
     def shape_of_step(self, step: int) -> list[ClipKind]:
         """Draw the length and stride of a step's clips: the kinds that share them."""
@@ -67,14 +68,16 @@ class ClipMaker:
     def noised(self, z_0: Array, mask: Array, rng: np.random.Generator) -> Example:
         """Noise a clip to a random timestep; given frames enter perturbed to a random level s.
 
-        x = q(z_0, t)·(1 − m) + q(z_0, s)·m (LVDM, sections 3.2 and 3.3), s ~ U{0 … levels − 1}.
+        x = q(z_0, t)·(1 − m) + q(z_0, s)·m (LVDM, sections 3.2 and 3.3), s ~ U{0 … levels − 1};
+        a share of `clean_conditions` enters as z_0, with s = −1.
         """
         timestep = int(rng.integers(self.schedule.steps))
         eps = rng.standard_normal(z_0.shape, np.float32)
         x, level = self._diffuse(z_0, timestep, eps), -1
         if mask.any():
             condition = z_0
-            if self.noise_levels:
+            clean = self.clean_conditions > 0 and rng.random() < self.clean_conditions
+            if self.noise_levels and not clean:
                 level = int(rng.integers(self.noise_levels))
                 noise = rng.standard_normal(z_0.shape, np.float32)
                 condition = self._diffuse(z_0, level, noise)

@@ -15,6 +15,7 @@ Whole = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Momentum = Annotated[float, Meta(ge=0, lt=1)]
 Beta = Annotated[float, Meta(gt=0, lt=1)]
 Size = tuple[Count, Count]  # height and width
@@ -153,7 +154,11 @@ class AutoencoderRun(
 class DiffusionRun(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="diffusion"
 ):
-    """A whole denoiser run on the latents of a trained autoencoder."""
+    """A whole denoiser run on the latents of a trained autoencoder.
+
+    `clean_conditions` is the share of conditional clips whose given frames enter unperturbed, with
+    noise level −1; the others are perturbed to a random level, of which small ones are rare.
+    """
 
     name: str
     seed: Whole
@@ -167,6 +172,8 @@ class DiffusionRun(
     loss: Literal["mse", "l1"] = "mse"
     schedule: Schedule = Schedule()
     noise_levels: Whole = 250
+    clean_conditions: Share = 0.0
+    start_from: Path | None = None
     ema: Momentum | None = 0.9999
     device: Device = Device()
     every: Every = Every()

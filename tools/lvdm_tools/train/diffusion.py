@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -50,11 +51,17 @@ class DiffusionTask:
     """What the loop trains; see `loop.Task`.
 
     Given frames carry no noise of the current timestep, so their eps cannot be predicted; they
-    are left out of the loss, which is a mean over all other values.
+    are left out of the loss, which is a mean over all other values. `initial` are the weights to
+    start from, of a network of the same sizes.
     """
 
     def __init__(
-        self, run: DiffusionRun, latents: Latents, decoder: Decoder, fabric: Fabric
+        self,
+        run: DiffusionRun,
+        latents: Latents,
+        decoder: Decoder,
+        fabric: Fabric,
+        initial: UNet3d | None = None,
     ) -> None:
         self.run = run
         self.latents = latents
@@ -63,18 +70,37 @@ class DiffusionTask:
         self.config = unet_config(run, decoder.autoencoder.config.embed_dim)
         self.masked = self.config.in_channels > decoder.autoencoder.config.embed_dim
         table = run.schedule
+        schedule = make_schedule(table.kind, table.steps, table.beta_start, table.beta_end)
         self.clips = ClipMaker(
             latents.sequences,
             run.clips,
-            make_schedule(table.kind, table.steps, table.beta_start, table.beta_end),
+            schedule,
             run.noise_levels,
             run.seed,
+            run.clean_conditions,
         )
-        torch.manual_seed(run.seed)
-        network = UNet3d(self.config)
+        self.alpha_bar = torch.from_numpy(schedule.alpha_bar).float().to(fabric.device)
+        network = self._network(initial)
         self.learners: Mapping[str, Learner] = {
             "denoiser": Learner(fabric, network, run.optimizer, steps=run.steps, ema=run.ema)
         }
+
+    def _network(self, initial: UNet3d | None) -> UNet3d:
+        torch.manual_seed(self.run.seed)
+        network = UNet3d(self.config)
+        if initial is not None:
+            if dataclasses.replace(initial.config, prediction=self.config.prediction) != (
+                self.config
+            ):
+                raise ConfigError(
+                    f"start_from holds another network ({initial.config}), expected {self.config}"
+                )
+            with torch.no_grad():
+                for name, parameter in initial.named_parameters():
+                    network.get_parameter(name).copy_(parameter)
+        if self.config.prediction == "v":
+            network.velocity.alpha_bar.copy_(self.alpha_bar)
+        return network
 
     def batch(self, step: int) -> Batch:
         """Noised clips of this process's share of a step."""
@@ -89,10 +115,15 @@ class DiffusionTask:
         }
 
     def update(self, batch: Batch, step: int) -> dict[str, float]:
-        """Take one step on ‖ε − ε_θ(x, t, m, s)‖ over the frames with m = 0."""
+        """Take one step on ‖ε − ε_θ(x, t, m, s)‖ over the frames with m = 0.
+
+        For a network that predicts v, on ‖v − v_θ‖ = ‖ε − ε_θ‖ / sqrt(ᾱ).
+        """
         learner = self.learners["denoiser"]
         predicted = self._predict(learner.module, batch)
         error = batch["eps"] - predicted
+        if self.config.prediction == "v":
+            error = error / self.alpha_bar[batch["timestep"]].sqrt()[:, None, None, None, None]
         error = error.square() if self.run.loss == "mse" else error.abs()
         weight = 1.0 - batch["mask"][:, None, :, None, None]
         loss = (error * weight).sum() / weight.expand_as(error).sum()

@@ -13,15 +13,15 @@ from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, Train
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.checkpoint import open_checkpoint, sha256
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.record import ModelRecord, read_record, save_model
-from lvdm_export.weights import load_autoencoder
+from lvdm_export.weights import load_autoencoder, load_denoiser
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from lvdm_export.nets.unet3d import UNet3dConfig
     from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
     from lvdm_tools.train.diffusion import Decoder
     from lvdm_tools.train.latents import Latents
@@ -119,17 +119,37 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
         LvdmError: missing, damaged, or another kind of model.
 
     """
+    weights, record = _find(path, "autoencoder")
+    config = record.network_config()
+    if not isinstance(config, Autoencoder3dConfig):
+        raise CheckpointError(f"{path} is a model of kind {record.kind}, expected autoencoder3d")
+    network = load_autoencoder(config, open_checkpoint(weights))
+    assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
+    return network, record, sha256(weights)
+
+
+def read_denoiser(path: Path) -> tuple[UNet3d, str]:
+    """Load a trained denoiser from its folder, or from the folder of its run.
+
+    Returns network and the sha256 of the weights.
+
+    Raises:
+        LvdmError: missing, damaged, or another kind of model.
+
+    """
+    weights, record = _find(path, "denoiser")
+    config = record.network_config()
+    if not isinstance(config, UNet3dConfig):
+        raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
+    return load_denoiser(config, open_checkpoint(weights), ema=False), sha256(weights)
+
+
+def _find(path: Path, what: str) -> tuple[Path, ModelRecord]:
     folder = path / "model" if (path / "model").is_dir() else path
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise CheckpointError(
-            f"{path} holds no trained autoencoder (no {weights.name}): "
-            "train one first and name its folder as autoencoder"
+            f"{path} holds no trained {what} (no {weights.name}): train one first and name its "
+            "folder"
         )
-    record = read_record(folder / "model.json")
-    config = record.network_config()
-    if not isinstance(config, Autoencoder3dConfig):
-        raise CheckpointError(f"{folder} is a model of kind {record.kind}, expected autoencoder3d")
-    network = load_autoencoder(config, open_checkpoint(weights))
-    assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
-    return network, record, sha256(weights)
+    return weights, read_record(folder / "model.json")

@@ -18,7 +18,7 @@ from lvdm_tools.train import config as configs
 from lvdm_tools.train import latents, loop
 from lvdm_tools.train.autoencoder import AutoencoderTask
 from lvdm_tools.train.diffusion import Decoder, DiffusionTask, check_lengths, unet_config
-from lvdm_tools.train.modelfile import read_autoencoder
+from lvdm_tools.train.modelfile import read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def with_overrides(
     autoencoder: Path | None = None,
     start_from: Path | None = None,
 ) -> Run:
-    """Replace the length of a run, or the trained autoencoder that it builds on.
+    """Replace the length of a run, or the trained networks that it builds on.
 
     Raises:
         ConfigError: no step at all.
@@ -78,7 +78,7 @@ def with_overrides(
         run = msgspec.structs.replace(run, steps=steps)
     if autoencoder is not None and isinstance(run, configs.DiffusionRun):
         run = msgspec.structs.replace(run, autoencoder=autoencoder)
-    if start_from is not None and isinstance(run, configs.AutoencoderRun):
+    if start_from is not None:
         run = msgspec.structs.replace(run, start_from=start_from)
     return run
 
@@ -130,7 +130,11 @@ def _diffusion(
     unet_config(run, network.config.embed_dim)
     check_lengths(run, network.config.downsample)
     source = open_source(request.data, spec, seed=run.seed)
-    _open(request, fabric, workspace, autoencoder_sha256=digest)
+    extra = {"autoencoder_sha256": digest}
+    initial = None
+    if run.start_from is not None:
+        initial, extra["start_from_sha256"] = read_denoiser(run.start_from)
+    _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, request.data, digest]
     encoding = latents.Encoding(
         source,
@@ -146,4 +150,4 @@ def _diffusion(
     fabric.barrier()
     window = record.decode_window or data.window // network.config.downsample[0]
     decoder = Decoder(network, window, digest)
-    return DiffusionTask(run, latents.read(encoding), decoder, fabric)
+    return DiffusionTask(run, latents.read(encoding), decoder, fabric, initial)
