@@ -21,7 +21,7 @@ from lvdm_export.graph_export import Job, export_graph
 from lvdm_export.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.record import ModelRecord
-from lvdm_export.weights import check_fit, load_autoencoder, load_denoiser
+from lvdm_export.weights import check_fit, check_schedule, load_autoencoder, load_denoiser
 
 Report = Callable[[str], None]
 
@@ -119,6 +119,9 @@ def _check_fit(options: BuildOptions, inputs: _Inputs) -> None:
         checkpoint = inputs.checkpoints[source.checkpoint]
         config = inputs.records[name].network_config()
         check_fit(config, checkpoint, ema=_uses_ema(options, inputs, name))
+        schedule = inputs.records[name].schedule
+        if schedule is not None:
+            check_schedule(schedule, checkpoint)
 
 
 def _read(options: BuildOptions) -> _Inputs:

@@ -18,6 +18,7 @@ from lvdm_export.compilation import check_compiler, compile_bundle
 Report = Callable[[str], None]
 
 _EXTRA = {"torch", "onnx", "onnxscript", "yaml", "safetensors"}
+_NO_MEMORY = OptionsError("out of memory; close other programs or export on a larger machine")
 _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
 
 
@@ -69,7 +70,10 @@ def commands() -> None:
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
 @click.option(
-    "--noise-level", type=click.IntRange(0), metavar="S", help="The bundle's default perturbation."
+    "--noise-level",
+    type=click.IntRange(-1),
+    metavar="S",
+    help="The bundle's default perturbation of conditions; -1: none.",
 )
 @click.option(
     "--decode-window", type=click.IntRange(1), metavar="LATENTS", help="Default: 16 frames' worth."
@@ -209,7 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo("interrupted; nothing was left behind", err=True)
         sys.exit(130)
     except MemoryError:
-        _fail(OptionsError("out of memory; close other programs or export on a larger machine"))
+        _fail(_NO_MEMORY)
+    except RuntimeError as err:  # what torch's allocator raises
+        if "can't allocate memory" not in str(err):
+            raise
+        _fail(_NO_MEMORY)
     sys.exit(0)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import ExportError
+from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session
 from lvdm_export.probes import DISTINCT, VERSION, Probe
@@ -43,8 +43,13 @@ class Reference:
         kept = entry.get("reference")
         if not isinstance(kept, dict) or kept.get("rule") != VERSION:
             return None
-        values = [np.asarray(v, np.float64) for v in kept["values"]]
-        return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
+        try:
+            values = [np.asarray(v, np.float64) for v in kept["values"]]
+            return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
+        except (KeyError, TypeError, ValueError) as err:
+            raise BundleError(
+                "the manifest's recorded answers are damaged; export the bundle again"
+            ) from err
 
     def sampled(self) -> dict[str, Any]:
         """Return a small, evenly spread part for the manifest."""

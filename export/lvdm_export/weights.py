@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.checkpoint import Checkpoint, autoencoder_keys, denoiser_keys
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
@@ -20,7 +21,7 @@ from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
 Network = UNet3d | Autoencoder3d | Autoencoder2d
 
-_SHOWN = 4
+_SHOWN = 12
 
 
 def build(config: NetworkConfig) -> Network:
@@ -78,6 +79,33 @@ def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> No
     else:
         keys = autoencoder_keys(checkpoint)
     _sources(_names(network), keys, checkpoint)
+
+
+def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
+    """Compare the config's noise schedule with the one the authors' trainer stores with weights.
+
+    Raises:
+        CheckpointError: they differ, so the weights were trained on another schedule.
+
+    """
+    stored = checkpoint.shapes.get("betas")
+    power = {"linear": 1.0, "sqrt-linear": 2.0}.get(schedule.kind)
+    if checkpoint.ours or stored is None or power is None:
+        return  # a cosine schedule has no ends to configure
+    first, last = schedule.beta_start ** (1.0 / power), schedule.beta_end ** (1.0 / power)
+    expected = torch.linspace(first, last, schedule.steps, dtype=torch.float64) ** power
+    if stored != (schedule.steps,):
+        raise CheckpointError(
+            f"{checkpoint.path}: betas has shape {list(stored)}, but the config expects "
+            f"[{schedule.steps}] (timesteps); check that both belong to the same model"
+        )
+    found = checkpoint.read("betas").double()
+    if not torch.allclose(found, expected, rtol=1e-4, atol=0.0):
+        raise CheckpointError(
+            f"{checkpoint.path}: betas run from {found[0]:.4g} to {found[-1]:.4g}, but the config "
+            f"expects {schedule.beta_start:.4g} to {schedule.beta_end:.4g} (linear_start, "
+            "linear_end); check that both belong to the same model"
+        )
 
 
 def _denoiser_keys(network: nn.Module, checkpoint: Checkpoint, *, ema: bool) -> dict[str, str]:

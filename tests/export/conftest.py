@@ -138,7 +138,7 @@ def official_yaml() -> dict[str, Any]:
 
 def official_state(unet: nn.Module, ema: nn.Module, autoencoder: nn.Module) -> dict[str, Any]:
     """Name tensors as the authors' trainer does."""
-    state = OrderedDict({"betas": torch.linspace(0, 1, 10)})
+    state = OrderedDict({"betas": torch.linspace(0.0015**0.5, 0.0155**0.5, 1000) ** 2})
     for name, tensor in unet.state_dict().items():
         state[f"model.diffusion_model.{name}"] = tensor
     for name, tensor in ema.named_parameters():

@@ -1,5 +1,6 @@
 """A whole export: what is in the bundle, what is reported, and what is left after a failure."""
 
+import json
 import os
 import shutil
 import signal
@@ -193,6 +194,17 @@ def test_verify_finds_a_graph_that_computes_something_else(bundle: Bundle, tmp_p
     forged = msgspec.structs.replace(bundle.manifest, graphs=graphs)
     (copy / "manifest.json").write_bytes(format_manifest(forged))
     with pytest.raises(ExportError, match=r"predict differs from torch by"):
+        verify_bundle(str(copy), "cpu", quiet)
+
+
+def test_damaged_recorded_answers_are_told(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    parity = json.loads(json.dumps(bundle.manifest.parity))
+    del parity["predict"]["reference"]["values"]
+    forged = msgspec.structs.replace(bundle.manifest, parity=parity)
+    (copy / "manifest.json").write_bytes(format_manifest(forged))
+    with pytest.raises(BundleError, match="recorded answers are damaged; export the bundle again"):
         verify_bundle(str(copy), "cpu", quiet)
 
 

@@ -54,3 +54,21 @@ def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(
     ):
         build(BuildOptions(denoisers=wider, out=tmp_path / "out"), lines.append)
     assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("linear_end: 0.0155", "linear_end: 0.02", r"betas run from 0\.0015 to 0\.0155, .*0\.02"),
+        ("timesteps: 1000", "timesteps: 500", r"betas has shape \[1000\], .* expects \[500\]"),
+    ],
+)
+def test_a_schedule_that_the_weights_were_not_trained_on_is_refused(
+    official: Any, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    config = tmp_path / "other.yaml"
+    config.write_text(official.config.read_text().replace(old, new))
+    source = {"predict": Source(config, official.checkpoint)}
+    with pytest.raises(CheckpointError, match=message):
+        build(BuildOptions(denoisers=source, out=tmp_path / "out"), quiet)
+    assert not (tmp_path / "out").exists()

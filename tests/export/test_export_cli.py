@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lvdm_engines.bundle import Bundle
+from lvdm_export import verify
 from lvdm_export.cli import main
 
 
@@ -98,6 +99,24 @@ def test_an_unwritable_place_is_refused_before_any_work(
     code, _, err = run(capsys, *arguments, tmp_path / "file", "--force")
     assert code == 1
     assert "is not a bundle" in err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_running_out_of_memory_is_one_line(
+    bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(verify, "verify_bundle", fail)
+    code, _, err = run(capsys, "verify", bundle.path)
+    assert code == 1
+    assert err == "error: out of memory; close other programs or export on a larger machine\n"
 
 
 @pytest.mark.parametrize("module", ["torch", "yaml", "safetensors", "onnx"])
