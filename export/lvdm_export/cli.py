@@ -164,9 +164,11 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     """Run a bundle's graphs again and compare them with what torch gave when it was made.
 
     A backend other than cpu is compared with the CPU instead, at more batch sizes, in decoded
-    pixels and on growing inputs, within the errors of half precision or TF32.
+    pixels and on growing inputs, within the errors of half precision or TF32. For an fp16 bundle
+    give the fp32 export of the same checkpoints as --reference: without it, the CPU computes with
+    the weights that were rounded already, and the numbers say so.
     """
-    from lvdm_export.engines_verify import compare_bundle
+    from lvdm_export.engines_verify import check_report, compare_bundle
     from lvdm_export.verify import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
@@ -177,9 +179,12 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
         report = compare_bundle(load_bundle(bundle), backend, told, held_to)
     if flags["as_json"]:
         click.echo(json.dumps(report, indent=1))
-        return
-    for name, entry in report.items():
-        click.echo(f"{name}: ok, " + ", ".join(f"{k} {_short(v)}" for k, v in entry.items()))
+    else:
+        for name, entry in report.items():
+            told_of = (f"{k} {_short(v)}" for k, v in entry.items() if k != "problems")
+            click.echo(", ".join([f"{name}: {_verdict(entry)}", *told_of]))
+    if backend != "cpu":
+        check_report(report, load_bundle(bundle), backend)
 
 
 @commands.command()
@@ -245,6 +250,10 @@ def _progress(line: str) -> None:
 
 def _silent(_line: str) -> None:
     return
+
+
+def _verdict(entry: dict[str, Any]) -> str:
+    return "; ".join(entry.get("problems", [])) or "ok"
 
 
 def _short(value: object) -> str:

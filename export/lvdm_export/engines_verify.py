@@ -6,79 +6,27 @@ overflows. Knows nothing of torch.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.profiles import BATCH, fits, sizes_of
 from lvdm_engines.backends.registry import SessionOptions
-from lvdm_engines.bundle import Bundle, GraphSource
-from lvdm_engines.errors import ExportError
+from lvdm_engines.bundle import Bundle
+from lvdm_engines.errors import DeviceMemoryError, ExportError, LvdmError, OptionsError
 from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session, open_session
-from lvdm_export.probes import DISTINCT, Feeds, make_probes
+from lvdm_export.comparison import LIMITS, Comparison
+from lvdm_export.probes import DISTINCT, Feeds, Probe, make_probes
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
 SCALES = (4.0, 16.0, 64.0)  # of the latents, in the search for overflow
 _COSTLY = 100.0  # GFLOP per run above which the CPU computes as few rows as possible
 _SCALED = ("latents", "context")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest errors allowed, relative to the reference; PSNR in dB of decoded frames.
-
-    Half precision rounds to 11 bits and TF32 products to 10; single values err far more than the
-    mean, which is why both are limited.
-    """
-
-    mean: float
-    most: float
-    psnr: float
-
-
-LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(mean=2e-3, most=1e-2, psnr=45.0),
-    "fp16": Limits(mean=5e-3, most=5e-2, psnr=38.0),
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured on one graph.
-
-    `mean` and `most`: mean and largest error, relative to the reference's mean and largest
-    magnitude · `psnr` of frames · `equal_rows`: whether equal rows of a batch stay equal · `batch`:
-    largest difference of one row between batches · `finite_to`: largest tried scale of the inputs
-    up to which the backend stays finite wherever the reference does.
-    """
-
-    mean: float
-    most: float
-    psnr: float | None
-    equal_rows: bool
-    batch: float
-    finite_to: float
-    overflows_at: float | None
-
-    def problems(self, limits: Limits) -> list[str]:
-        """Return what is outside the limits, in words."""
-        found = []
-        if not self.mean <= limits.mean:
-            found.append(f"mean error {self.mean:.2g}, expected at most {limits.mean:.2g}")
-        if not self.most <= limits.most:
-            found.append(f"largest error {self.most:.2g}, expected at most {limits.most:.2g}")
-        if self.psnr is not None and self.psnr < limits.psnr:
-            found.append(f"frames at {self.psnr:.1f} dB, expected {limits.psnr:.0f} or more")
-        if not self.equal_rows:
-            found.append("equal rows of a batch come out different")
-        if not self.batch <= limits.most:
-            found.append(f"a row differs by {self.batch:.2g} between batches")
-        if self.overflows_at == 1.0:
-            found.append("NaN or infinity on ordinary inputs")
-        return found
+_LOST = 20.0  # dB: frames of an overflow are far below, those of rounding far above
+_EQUAL = 999.0  # dB, said of equal frames, since JSON has no infinity
 
 
 def compare_bundle(
@@ -90,77 +38,175 @@ def compare_bundle(
 ) -> dict[str, dict[str, Any]]:
     """Compare every graph of a bundle on a backend with the CPU; returns the numbers by graph.
 
-    `reference` may be the float32 export of a half precision bundle; without it, the bundle's own
-    graphs are the reference, which the CPU computes in float32 with the rounded weights.
+    Each graph has its `problems`, none where it is within the limits; a graph that cannot be opened
+    or run has those alone, and the others are measured all the same. See `compare_graph`.
 
-    Raises:
-        BackendError: the backend cannot run here.
-        ExportError: graphs outside the limits, all of them named.
-
+    Raises OptionsError for a reference that is not the float32 export of the same model.
     """
+    if reference is not None:
+        check_reference(bundle, reference)
     measured: dict[str, dict[str, Any]] = {}
-    problems = []
-    for name, facts in bundle.manifest.graphs.items():
+    for name in bundle.manifest.graphs:
         report(f"{name}: comparing {backend} with the CPU")
-        source = bundle.graph(name)
-        with (
-            open_session(reference or bundle, name, "cpu") as cpu,
-            open_session(bundle, name, backend, options) as session,
-        ):
-            found = compare(session, cpu, source, bundle)
-        measured[name] = {"against": "onnxruntime cpu", **asdict(found)}
-        outside = found.problems(LIMITS[facts.precision])
-        problems += [f"{name}: {problem}" for problem in outside]
-    if problems:
-        raise ExportError(
-            f"{bundle.path} on {backend}: {'; '.join(problems)}; export with --precision fp32, or "
-            "build with --no-tf32"
-        )
+        try:
+            measured[name] = compare_graph(bundle, name, backend, reference, options)
+        except LvdmError as err:
+            measured[name] = {"problems": [str(err)]}
     return measured
 
 
-def compare(session: Session, cpu: Session, source: GraphSource, bundle: Bundle) -> Comparison:
+def check_report(measured: Mapping[str, Mapping[str, Any]], bundle: Bundle, backend: str) -> None:
+    """Raise ExportError, with all their problems, if graphs of a finished comparison have any."""
+    problems = [f"{name}: {told}" for name, found in measured.items() for told in found["problems"]]
+    if problems:
+        raise ExportError(
+            f"{bundle.path} on {backend}: {'; '.join(problems)}; where numbers are outside their "
+            "limits, export with --precision fp32 or build with --no-tf32"
+        )
+
+
+def check_reference(bundle: Bundle, reference: Bundle) -> None:
+    """Refuse a reference that is not the float32 export of the same model. Raises OptionsError."""
+    for name, facts in bundle.manifest.graphs.items():
+        other = reference.manifest.graphs.get(name)
+        if other is None:
+            problem = f"it has no graph {name!r}"
+        elif other.precision != "fp32":
+            problem = f"its graph {name!r} is {other.precision}"
+        elif (other.inputs, other.outputs) != (facts.inputs, facts.outputs):
+            problem = f"its graph {name!r} has other tensors"
+        else:
+            continue
+        raise OptionsError(
+            f"{reference.path}: got a reference that cannot serve {bundle.path}: {problem}; "
+            "expected the --precision fp32 export of the same checkpoints"
+        )
+
+
+def compare_graph(
+    bundle: Bundle,
+    name: str,
+    backend: str,
+    reference: Bundle | None = None,
+    options: SessionOptions | None = None,
+) -> dict[str, Any]:
+    """Compare one graph; `reference` may be the float32 export of a half precision bundle.
+
+    Without it the bundle's own graph is the reference, which the CPU computes in float32 with the
+    rounded weights; `against` says which it was. Raises LvdmError where it cannot be opened or run.
+    """
+    facts = bundle.manifest.graphs[name]
+    probe = make_probes(name, facts.inputs, bundle.manifest.model, 1)[0]
+    costly = (facts.gflop or 0.0) > _COSTLY
+    with (
+        open_session(reference or bundle, name, "cpu") as cpu,
+        open_session(bundle, name, backend, options) as session,
+    ):
+        found = compare(session, cpu, probe, SCALES[1:2] if costly else SCALES)
+    return {
+        "against": _against(facts.precision, reference),
+        **found.entry(),
+        "problems": found.problems(LIMITS[facts.precision]),
+    }
+
+
+def _against(precision: Precision, reference: Bundle | None) -> str:
+    if reference is not None:
+        return f"onnxruntime cpu, float32 weights of {reference.manifest.name}"
+    if precision == "fp16":
+        return "onnxruntime cpu in float32, but with this bundle's own fp16 weights"
+    return "onnxruntime cpu, the same float32 weights"
+
+
+def compare(
+    session: Session, cpu: Session, probe: Probe, scales: tuple[float, ...] = SCALES
+) -> Comparison:
     """Compare one open graph with its reference."""
-    costly = (source.facts.gflop or 0.0) > _COSTLY
-    probe = make_probes(source.name, source.facts.inputs, bundle.manifest.model, 1)[0]
     rows = probe.rows(0, DISTINCT)
     expected = _output(cpu, rows)
-    answers = [_output(session, _tiled(rows, size)) for size in BATCHES]
-    wanted = [_tile(expected, size) for size in BATCHES]
+    batches, largest = _batches(session, rows)
+    answers, lacking = _answers(session, rows, batches)
+    wanted = [_tile(expected, len(answer)) for answer in answers]
     pixels = session.outputs[0].dtype == "uint8"
-    scales = SCALES[1:2] if costly else SCALES
-    finite_to, overflows_at = _overflow(session, cpu, probe.rows(0, 1), scales)
+    searched, finite_to, overflows_at = _overflow(session, cpu, probe.rows(0, 1), scales)
     if not all(np.isfinite(answer).all() for answer in answers):
         finite_to, overflows_at = 0.0, 1.0
+    both = max(answers, key=len)[:DISTINCT]
     return Comparison(
+        batches=tuple(map(len, answers)),
+        no_memory_at=lacking,
         mean=max(_mean_error(a, w) for a, w in zip(answers, wanted, strict=True)),
         most=max(_largest_error(a, w) for a, w in zip(answers, wanted, strict=True)),
         psnr=min(map(_psnr, answers, wanted)) if pixels else None,
-        equal_rows=all(_rows_repeat(answer) for answer in answers),
-        batch=max(_largest_error(a[:1], answers[0]) for a in answers),
+        equal_rows=all(_rows_repeat(answer) for answer in answers if len(answer) <= largest),
+        batch=max(_largest_error(a, _tile(both, len(a))) for a in answers),
+        searched=searched,
         finite_to=finite_to,
         overflows_at=overflows_at,
     )
 
 
+def _batches(session: Session, rows: Feeds) -> tuple[tuple[int, ...], float]:
+    """Return the batches to try, and the largest that the session computes in one run.
+
+    A compiled graph is tried one above the optimum and at the largest of each of its profiles, and
+    above the largest of all, where it runs in parts.
+    """
+    others = sizes_of(session.inputs, {name: array.shape for name, array in rows.items()})
+    others.pop(BATCH, None)
+    profiles = [p for p in getattr(session, "profiles", ()) if BATCH in p and fits(p, others)]
+    ranges = [profile[BATCH] for profile in profiles]
+    if not ranges:
+        return BATCHES, math.inf
+    largest = max(r.max for r in ranges)
+    wanted = {*BATCHES, *(r.opt + 1 for r in ranges), *(r.max for r in ranges), DISTINCT * largest}
+    # in parts: each is as large as the largest run
+    tried = {n for n in wanted if n == DISTINCT * largest or any(n in r for r in ranges)}
+    return tuple(sorted(tried)), largest
+
+
+def _answers(
+    session: Session, rows: Feeds, batches: tuple[int, ...]
+) -> tuple[list[NDArray[np.float64]], int | None]:
+    """Run all batches, or those before the one that memory is too small for, and say which."""
+    answers: list[NDArray[np.float64]] = []
+    for size in batches:
+        try:
+            answers.append(_output(session, _tiled(rows, size)))
+        except DeviceMemoryError:
+            if not answers:
+                raise
+            return answers, size
+    return answers, None
+
+
 def _overflow(
     session: Session, cpu: Session, row: Feeds, scales: tuple[float, ...]
-) -> tuple[float, float | None]:
-    """Scale float inputs up until the backend gives NaN or infinity where the CPU does not."""
-    if session.outputs[0].dtype == "uint8" or not any(name in row for name in _SCALED):
-        return 1.0, None  # pixels cannot hold what this looks for
+) -> tuple[str, float, float | None]:
+    """Scale float inputs up until the backend overflows where the CPU does not.
+
+    Floats then hold NaN or infinity. Pixels cannot: there, frames far from the CPU's tell.
+    """
+    names = [name for name in _SCALED if name in row]
+    if not names:
+        return "not applicable: pixels and tokens cannot grow", 1.0, None
+    pixels = session.outputs[0].dtype == "uint8"
+    sign = f"frames below {_LOST:.0f} dB" if pixels else "NaN or infinity"
+    searched = f"{sign} at {', '.join(f'{s:g}' for s in scales)} times the {' and '.join(names)}"
     finite_to = 1.0
     for scale in scales:
         feeds = {
-            name: (array * np.float32(scale) if name in _SCALED else array)
+            name: (array * np.float32(scale) if name in names else array)
             for name, array in row.items()
         }
-        if not np.isfinite(_output(cpu, feeds)).all():
+        expected = _output(cpu, feeds)
+        if not np.isfinite(expected).all():
             break
-        if not np.isfinite(_output(session, feeds)).all():
-            return finite_to, scale
+        answer = _output(session, feeds)
+        if _psnr(answer, expected) < _LOST if pixels else not np.isfinite(answer).all():
+            return searched, finite_to, scale
         finite_to = scale
-    return finite_to, None
+    return searched, finite_to, None
 
 
 def _output(session: Session, feeds: Feeds) -> NDArray[np.float64]:
@@ -194,4 +240,4 @@ def _largest_error(answer: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _psnr(answer: NDArray[Any], expected: NDArray[Any]) -> float:
     error = float(np.square(answer - expected).mean())
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+    return _EQUAL if error == 0 else 10 * math.log10(255.0**2 / error)

@@ -33,6 +33,7 @@ class TrtSession:
         self.name = opened.name
         self.inputs = opened.inputs
         self.outputs = opened.outputs
+        self.profiles = opened.profiles
         self._opened: Opened | None = opened
         self._rebuild = rebuild
         self._before_close = before_close
