@@ -129,23 +129,29 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A named choice of sampling settings; what is None stays at the default."""
+    """A named choice of sampling settings; what is None stays at the default.
+
+    Noise level -1 leaves conditions unperturbed.
+    """
 
     sampler: Sampler | None = None
     steps: Count | None = None
     eta: Annotated[float, Meta(ge=0)] | None = None
     guidance: float | None = None
-    noise_level: Annotated[int, Meta(ge=0)] | None = None
+    noise_level: Annotated[int, Meta(ge=-1)] | None = None
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sampling settings for callers who ask for nothing else; guidance 0 is off."""
+    """Sampling settings for callers who ask for nothing else.
+
+    Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed.
+    """
 
     sampler: Sampler = "ddim"
     steps: Count = 50
     eta: Annotated[float, Meta(ge=0)] = 1.0
     guidance: float = 0.0
-    noise_level: Annotated[int, Meta(ge=0)] | None = None
+    noise_level: Annotated[int, Meta(ge=-1)] | None = None
     fps: Annotated[float, Meta(gt=0)] = 8.0
     presets: dict[str, Preset] = {}
 

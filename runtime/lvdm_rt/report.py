@@ -27,7 +27,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
         yield f"  noise       levels 0 to {model.noise_levels - 1}"
     yield (
         f"  defaults    {defaults.sampler}, {defaults.steps} steps, eta {defaults.eta:g},"
-        f" guidance {defaults.guidance:g}, noise level {defaults.noise_level}"
+        f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}"
     )
     for name, facts in manifest.graphs.items():
         size = sum((bundle.path / file).stat().st_size for file in facts.files) / 1e6
@@ -67,3 +67,7 @@ def _check_line(check: Check) -> str:
     sign = "ok" if check.problem is None else "--"
     detail = check.problem or check.version or ""
     return f"  {sign}  {check.name:<14}{detail}".rstrip()
+
+
+def _perturbed(level: int | None) -> str:
+    return "unperturbed" if level is None or level < 0 else f"perturbed to level {level}"

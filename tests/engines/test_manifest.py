@@ -50,6 +50,7 @@ def test_a_graph_with_external_data_names_both_files(graph_facts):
         (("model", "predict"), None, "graph 'predict' is present but model.predict is not"),
         (("model", "noise_levels"), 1001, "exceeds the 1000 schedule steps"),
         (("defaults", "noise_level"), 250, "250 is outside the model's 250 levels"),
+        (("defaults", "noise_level"), -2, "Expected `int` >= -1 - at `$.defaults.noise_level`"),
         (("defaults", "sampler"), "euler", "expected one of ddpm, ddim, dpmpp_2m"),
         (("graphs", "predict", "file"), "../x.onnx", "expected a .onnx file inside the bundle"),
         (("graphs", "predict", "file"), "/x.onnx", "expected a .onnx file inside the bundle"),
