@@ -6,6 +6,7 @@ Knows no engine library and no device; `backends/plan_store.py` keeps the files.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -55,11 +56,11 @@ class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What a caller may ask of a build.
 
     `batch` for denoisers and text, `pixel_batch` for encoder and decoder, whose activations are
-    far larger · `refit`: weights can be exchanged later, at some cost in speed ·
-    `version_compatible`: the plan outlives library updates (TensorRT only; needs the lean runtime)
-    · `tf32`: float32 parts of a graph may round products to 10 bits · `level`: how long to search
-    for kernels, 0 to 5 · `targets`: compute capabilities of TensorRT-RTX plans, such as "8.6"; none
-    stands for the library's own choice.
+    far larger · `refit`: weights can be exchanged later (`refit_plans`), at some cost in speed ·
+    `version_compatible`: the plan outlives updates within a major version (TensorRT only; needs the
+    lean runtime) · `tf32`: float32 parts of a graph may round products to 10 bits · `level`: how
+    long to search for kernels, 0 to 5 · `targets`: compute capabilities of TensorRT-RTX plans, such
+    as "8.6"; none stands for the library's own choice.
     """
 
     batch: Range = Range(1, 8, 32)
@@ -109,21 +110,28 @@ class PlanFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     summary: dict[str, Any] = {}
 
 
-def rebuild_command(bundle: str, backend: str, options: PlanOptions | None) -> str:
-    """Return the command line that compiles a bundle again with the same options."""
-    parts = [f"lvdm-export build-engines --bundle {bundle} --backend {backend}"]
+def rebuild_command(
+    bundle: str, backend: str, options: PlanOptions | None, *, force: bool = False
+) -> str:
+    """Return the command line, quoted for a shell, that compiles a bundle with these options.
+
+    `force`: also where an equal plan exists, which is then replaced.
+    """
+    parts = ["lvdm-export", "build-engines", "--bundle", bundle, "--backend", backend]
     wanted, default = options or PlanOptions(), PlanOptions()
     if wanted.batch != default.batch:
-        parts.append(f"--batch {wanted.batch}")
+        parts += ["--batch", str(wanted.batch)]
     if wanted.pixel_batch != default.pixel_batch:
-        parts.append(f"--pixel-batch {wanted.pixel_batch}")
+        parts += ["--pixel-batch", str(wanted.pixel_batch)]
     if wanted.level != default.level:
-        parts.append(f"--level {wanted.level}")
+        parts += ["--level", str(wanted.level)]
     flags = {
         "--refit": wanted.refit,
         "--version-compatible": wanted.version_compatible,
         "--no-tf32": not wanted.tf32,
+        "--force": force,
     }
     parts += [flag for flag, asked in flags.items() if asked]
-    parts += [f"--target {target}" for target in wanted.targets]
-    return " ".join(parts)
+    for target in wanted.targets:
+        parts += ["--target", target]
+    return shlex.join(parts)

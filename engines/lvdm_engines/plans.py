@@ -7,22 +7,27 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from lvdm_engines.backends import cuda_device
 from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends.driver import gpus
 from lvdm_engines.backends.library import Here
 from lvdm_engines.backends.plan_store import (
     Plan,
     differing_requests,
+    find_plan,
     plans_of,
     save_plan,
 )
-from lvdm_engines.backends.profiles import profiles_for
+from lvdm_engines.backends.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt_build import Job, Step, compile_plan
 from lvdm_engines.backends.trt_inspect import summary_of
-from lvdm_engines.errors import BackendError
-from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions
+from lvdm_engines.backends.trt_refit import refit
+from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from lvdm_engines.backends.library import Library
     from lvdm_engines.bundle import Bundle, GraphSource
 
-__all__ = ["Built", "PlanOptions", "Step", "build_plans", "graph_files", "stored_plans"]
+__all__ = ["Built", "PlanOptions", "Step", "build_plans", "refit_plans", "stored_plans"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ def build_plans(
     force: bool = False,
     device: int = 0,
 ) -> list[Built]:
-    """Compile every graph file of a bundle for a backend; equal plans that exist are kept.
+    """Compile every graph file of a bundle for a backend on GPU `device`; equal plans are kept.
 
     The backends cpu and cuda run the ONNX files themselves: there is nothing to compile and the
     list is empty. `progress` gets the file's name and the step.
@@ -67,18 +72,64 @@ def build_plans(
         raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
     here = _building_here(library, device)
+    activate = _activation(library, device)
     wanted = options or PlanOptions()
     built = []
-    for names in graph_files(bundle):
-        source = bundle.graph(names[0])
-        profiles = profiles_for(bundle.manifest, names, wanted)
-        job = Job(source.name, source.verified(), source.facts, profiles, wanted)
+    for names in graph_files(bundle.manifest):
+        source, job = bundle.graph(names[0]), _job(bundle, names, wanted)
         fingerprint = _fingerprint(source, here, job)
         found = None if force else _existing(source, fingerprint)
         tell = None if progress is None else _told(progress, job.path.name)
-        plan = found or _build(source, library, job, fingerprint, tell)
+        plan = found or _build(_Order(source, library, job, fingerprint, activate), tell)
         built.append(Built(names, plan, found is not None))
     return built
+
+
+def refit_plans(
+    bundle: Bundle, former: Bundle, backend: str, options: PlanOptions, *, device: int = 0
+) -> list[Built]:
+    """Make the plans of a bundle out of those of a former export of the same graphs.
+
+    Only the weights are exchanged, in seconds where a compiler takes minutes; the former plans must
+    have been built with `options`, `refit` among them.
+
+    Raises BackendError where there is no such plan or it was made for something else, ExportError
+    where the graphs differ in more than their weights.
+    """
+    if backend not in libraries.EXTRAS:
+        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
+    library = libraries.load_library(backend)
+    here = libraries.whereabouts(library, device)
+    activate = _activation(library, device)
+    if activate is not None:
+        activate()
+    wanted = replace(options, refit=True)
+    built = []
+    for names in graph_files(bundle.manifest):
+        source = bundle.graph(names[0])
+        plan = find_plan(former.graph(names[0]), here, wanted)
+        job = _job(bundle, names, wanted)
+        order = _Order(source, library, job, _fingerprint(source, here, job), activate)
+        _check_refit(plan, order)
+        started = time.perf_counter()
+        data = refit(plan, source, library)
+        built.append(Built(names, _saved(order, data, time.perf_counter() - started), reused=False))
+    return built
+
+
+def _check_refit(plan: Plan, order: _Order) -> None:
+    """Refuse a plan that differs from the wanted one in more than its weights."""
+    made, wanted = plan.facts.fingerprint, order.fingerprint
+    same_weights = replace(wanted, onnx_sha256=made.onnx_sha256, data_sha256=made.data_sha256)
+    different = differing_requests(made, same_weights)
+    if made.graph != wanted.graph:
+        different.append(f"file: got {made.graph}.onnx, expected {wanted.graph}.onnx")
+    if different:
+        command = rebuild_command(str(order.source.folder), wanted.library, wanted.options)
+        raise BackendError(
+            f"{plan.path}: cannot take other weights: {'; '.join(different)}; "
+            f"compile instead: {command}"
+        )
 
 
 def stored_plans(bundle: Bundle) -> dict[str, list[Plan]]:
@@ -86,14 +137,10 @@ def stored_plans(bundle: Bundle) -> dict[str, list[Plan]]:
     return {name: plans_of(bundle.graph(name)) for name in bundle.manifest.graphs}
 
 
-def graph_files(bundle: Bundle) -> list[tuple[str, ...]]:
-    """Return the names of the graphs that are one file with the same tensors, together."""
-    groups: dict[str, list[str]] = {}
-    graphs = bundle.manifest.graphs
-    for name, facts in graphs.items():
-        twin = next((first for first in groups if graphs[first] == facts), name)
-        groups.setdefault(twin, []).append(name)
-    return [tuple(names) for names in groups.values()]
+def _job(bundle: Bundle, names: tuple[str, ...], options: PlanOptions) -> Job:
+    source = bundle.graph(names[0])
+    profiles = profiles_for(bundle.manifest, names, options)
+    return Job(source.name, source.verified(), source.facts, profiles, options)
 
 
 def _building_here(library: Library, device: int) -> Here:
@@ -101,6 +148,18 @@ def _building_here(library: Library, device: int) -> Here:
     if library.portable and not gpus():
         return Here(library.name, library.version, libraries.ANY, libraries.ANY)
     return libraries.whereabouts(library, device)
+
+
+def _activation(library: Library, device: int) -> Callable[[], None] | None:
+    """Return what makes GPU `device` current in a thread, or None where nothing needs it."""
+    if library.portable and not gpus():
+        return None
+    problem = libraries.lacks_cuda(library.name)
+    if problem is None:
+        return cuda_device.open_device(device).activate
+    if device == 0:  # which the library takes by itself
+        return None
+    raise BackendError(f"{library.name}: to build on GPU {device}: {problem}")
 
 
 def _fingerprint(source: GraphSource, here: Here, job: Job) -> Fingerprint:
@@ -123,31 +182,47 @@ def _existing(source: GraphSource, fingerprint: Fingerprint) -> Plan | None:
     for plan in plans_of(source):
         different = differing_requests(plan.facts.fingerprint, fingerprint)
         if not different and plan.path.is_file():
+            try:
+                plan.read()
+            except BundleError as err:
+                _log.warning("%s; it is built anew", err)
+                return None
             return plan
         _log.info("%s is kept beside the new plan (%s)", plan.path, "; ".join(different))
     return None
 
 
-def _build(
-    source: GraphSource,
-    library: Library,
-    job: Job,
-    fingerprint: Fingerprint,
-    tell: Callable[[Step], None] | None,
-) -> Plan:
+@dataclass(frozen=True)
+class _Order:
+    """One plan to make, and what it will say of itself."""
+
+    source: GraphSource
+    library: Library
+    job: Job
+    fingerprint: Fingerprint
+    activate: Callable[[], None] | None
+
+
+def _build(order: _Order, tell: Callable[[Step], None] | None) -> Plan:
     started = time.perf_counter()
-    plan = compile_plan(job, library, tell)
+    plan = compile_plan(order.job, order.library, tell, order.activate)
+    return _saved(order, plan, time.perf_counter() - started)
+
+
+def _saved(order: _Order, plan: Any, seconds: float) -> Plan:
+    if order.activate is not None:
+        order.activate()  # in this thread
     data = memoryview(plan)
     facts = PlanFacts(
-        file=f"{job.path.stem}.plan",
+        file=f"{order.job.path.stem}.plan",
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=data.nbytes,
-        fingerprint=fingerprint,
-        seconds=round(time.perf_counter() - started, 1),
+        fingerprint=order.fingerprint,
+        seconds=round(seconds, 1),
         built_at=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
-        summary=summary_of(library, plan) if gpus() else {},
+        summary=summary_of(order.library, plan) if gpus() else {},
     )
-    return save_plan(source, facts, data)
+    return save_plan(order.source, facts, data)
 
 
 def _told(progress: Callable[[str, Step], None], file: str) -> Callable[[Step], None]:

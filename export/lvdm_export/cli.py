@@ -13,7 +13,7 @@ import click
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
 from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_export.compilation import check_compiler, compile_bundle
+from lvdm_export.compilation import RUN_AS_THEY_ARE, check_compiler, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
 
@@ -56,6 +56,9 @@ def commands() -> None:
 @click.option("--level", type=click.IntRange(0, 5), help="How long to search for kernels.")
 @click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?")
 @click.option("--refit", is_flag=True, help="Weights of plans can be exchanged later.")
+@click.option(
+    "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
+)
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
 @click.option("--target", multiple=True, metavar="CC", help="Compute capability, such as 8.6.")
 @click.option(
@@ -96,7 +99,11 @@ def build_engines(**options: Any) -> None:
         check_compiler(options["backend"])
         bundle = _export(options, pairs, report)
         click.echo(f"{bundle.path}: {', '.join(bundle.manifest.graphs)} exported and verified")
-    for line in compile_bundle(bundle, options["backend"], wanted, report, force=options["force"]):
+    if options["refit_from"]:
+        lines = refit_bundle(bundle, load_bundle(options["refit_from"]), options["backend"], wanted)
+    else:
+        lines = compile_bundle(bundle, options["backend"], wanted, report, force=options["force"])
+    for line in lines:
         click.echo(line)
 
 
@@ -104,12 +111,14 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
     """Return the pairs of files by graph name, once the options make sense together."""
     pairs = {name: options[name] for name in ("predict", "interpolate", "short", "text")}
     given = {name: pair for name, pair in pairs.items() if pair}
+    if options["refit_from"] and options["backend"] in RUN_AS_THEY_ARE:
+        raise click.UsageError("--refit-from needs --backend tensorrt or tensorrt-rtx")
     if options["bundle"]:
         if given or options["out"] or options["autoencoder"]:
             raise click.UsageError(
                 "--bundle compiles what is there; leave checkpoints and --out out"
             )
-        if options["backend"] in ("cpu", "cuda"):
+        if options["backend"] in RUN_AS_THEY_ARE:
             raise click.UsageError("--bundle needs --backend tensorrt or tensorrt-rtx")
         return {}
     if not given:

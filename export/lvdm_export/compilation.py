@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from lvdm_engines.backends.library import load_library
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.plan_facts import PlanOptions
-from lvdm_engines.plans import Step, build_plans
+from lvdm_engines.plans import Step, build_plans, refit_plans
 
 RUN_AS_THEY_ARE = ("cpu", "cuda")
 
@@ -32,6 +32,18 @@ def compile_bundle(
     for built in build_plans(bundle, backend, options, progress=_Phases(report), force=force):
         kept = "kept" if built.reused else f"compiled in {built.plan.facts.seconds:.0f} s"
         yield f"{', '.join(built.graphs)}: {built.plan.path} {kept}"
+
+
+def refit_bundle(
+    bundle: Bundle, former: Bundle, backend: str, options: PlanOptions
+) -> Iterator[str]:
+    """Make plans out of a former bundle's by new weights alone, and yield a line for each file.
+
+    Raises BackendError or ExportError as `refit_plans` does.
+    """
+    for built in refit_plans(bundle, former, backend, options):
+        seconds = built.plan.facts.seconds
+        yield f"{', '.join(built.graphs)}: {built.plan.path} refitted in {seconds:.0f} s"
 
 
 @dataclass

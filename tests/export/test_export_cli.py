@@ -50,6 +50,7 @@ def test_json_reports_are_json_and_nothing_else(
         (["build-engines", "--predict", "a"], "requires 2 arguments"),
         (["build-engines", "--bundle", "x", "--out", "y"], "--bundle compiles what is there"),
         (["build-engines", "--bundle", "x"], "--bundle needs --backend"),
+        (["build-engines", "--bundle", "x", "--refit-from", "y"], "--refit-from needs --backend"),
         (
             ["build-engines", "--text", "a", "b", "--short", "a", "b", "--out", "c"],
             "--text and --short",

@@ -108,7 +108,7 @@ def missing(name: str) -> str | None:
 
 def unusable(name: str) -> str | None:
     """Say in one line why plans of this library cannot run here and what would fix it."""
-    problem = missing(name) or _lacks_cuda(name) or driver_problem()
+    problem = missing(name) or lacks_cuda(name) or driver_problem()
     if problem:
         return problem
     try:
@@ -125,7 +125,8 @@ def unusable(name: str) -> str | None:
     return _unsupported_gpu(library)
 
 
-def _lacks_cuda(name: str) -> str | None:
+def lacks_cuda(name: str) -> str | None:
+    """Say which CUDA package must be installed before a GPU can be used from here, or None."""
     for module, package in (("cuda", "cuda-core"), ("cuda.core", "cuda-core")):
         if importlib.util.find_spec(module) is None:
             return f"{package} is not installed; pip install 'lvdm-rt[{EXTRAS[name]}]'"

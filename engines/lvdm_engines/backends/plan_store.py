@@ -6,6 +6,7 @@ sidecar holds its sha256, and a plan that does not match is neither used nor rem
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -17,9 +18,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lvdm_engines.backends.library import ANY, Here
-from lvdm_engines.bundle import file_sha256
+from lvdm_engines.backends.profiles import graph_files, profiles_for
+from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, BundleError
-from lvdm_engines.plan_facts import FORMAT, Fingerprint, PlanFacts, rebuild_command
+from lvdm_engines.plan_facts import (
+    FORMAT,
+    Fingerprint,
+    PlanFacts,
+    PlanOptions,
+    Profile,
+    rebuild_command,
+)
 
 if TYPE_CHECKING:
     from lvdm_engines.bundle import GraphSource
@@ -36,7 +45,6 @@ _WORDS = {
     "data_sha256": "ONNX weights",
     "precision": "precision",
     "profiles": "profiles",
-    "options": "options",
 }
 
 
@@ -47,15 +55,27 @@ class Plan:
     path: Path
     facts: PlanFacts
 
+    @property
+    def rebuild(self) -> str:
+        """The command that replaces this plan."""
+        made, folder = self.facts.fingerprint, self.path.parents[2]  # of the bundle
+        return rebuild_command(str(folder), made.library, made.options, force=True)
+
     def read(self) -> bytes:
-        """Return the plan once it has the sidecar's sha256. Raises BundleError."""
-        got = file_sha256(self.path)
+        """Return the plan, whose very bytes have the sidecar's sha256. Raises BundleError."""
+        try:
+            data = self.path.read_bytes()
+        except OSError as err:
+            raise BundleError(
+                f"{self.path}: cannot be read ({err.strerror or err}); build again: {self.rebuild}"
+            ) from err
+        got = hashlib.sha256(data).hexdigest()
         if got != self.facts.sha256:
             raise BundleError(
                 f"{self.path}: got sha256 {got[:12]}…, expected {self.facts.sha256[:12]}… of its "
-                "sidecar; the plan is damaged or was replaced, remove its directory and build again"
+                f"sidecar; the plan is damaged or was replaced, build again: {self.rebuild}"
             )
-        return self.path.read_bytes()
+        return data
 
 
 def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> Plan:
@@ -100,13 +120,13 @@ def plans_of(source: GraphSource) -> list[Plan]:
     return sorted(found, key=lambda plan: plan.facts.built_at, reverse=True)
 
 
-def find_plan(source: GraphSource, here: Here) -> Plan:
-    """Return the newest plan of a graph that fits this machine.
+def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None) -> Plan:
+    """Return the newest plan of a graph that fits this machine, and that was built as `wanted`.
 
     Raises BackendError that names what differs in the nearest plan and the command to build one.
     """
     plans = [p for p in plans_of(source) if p.facts.fingerprint.library == here.library]
-    judged = [(differences(plan.facts.fingerprint, source, here), plan) for plan in plans]
+    judged = [(differences(plan.facts.fingerprint, source, here, wanted), plan) for plan in plans]
     for wrong, plan in judged:
         if not wrong and plan.path.is_file():
             return plan
@@ -114,20 +134,26 @@ def find_plan(source: GraphSource, here: Here) -> Plan:
     if not judged:
         raise BackendError(
             f"no plan of {source.name!r} in {source.engines}; "
-            f"build one: {rebuild_command(bundle, here.library, None)}"
+            f"build one: {rebuild_command(bundle, here.library, wanted)}"
         )
     wrong, nearest = min(judged, key=lambda pair: len(pair[0]))
     told = "; ".join(wrong) or f"{nearest.path.name} is missing"
-    command = rebuild_command(bundle, here.library, nearest.facts.fingerprint.options)
+    options = wanted or nearest.facts.fingerprint.options
+    command = rebuild_command(bundle, here.library, options)
     raise BackendError(
         f"no plan of {source.name!r} fits this machine, the nearest "
         f"({nearest.path.parent}) is kept but not used: {told}; build again: {command}"
     )
 
 
-def differences(made: Fingerprint, source: GraphSource, here: Here) -> list[str]:
-    """Return in words every way in which a plan was made for something else."""
-    wanted = {
+def differences(
+    made: Fingerprint, source: GraphSource, here: Here, wanted: PlanOptions | None = None
+) -> list[str]:
+    """Return in words every way in which a plan was made for something else.
+
+    Without `wanted` any options will do, but the profiles must be those that they stand for.
+    """
+    expected = {
         "format": FORMAT,
         "version": here.version,
         "gpu": here.gpu if made.gpu != ANY else ANY,
@@ -136,32 +162,62 @@ def differences(made: Fingerprint, source: GraphSource, here: Here) -> list[str]
         "data_sha256": source.facts.data_sha256,
         "precision": source.facts.precision,
     }
-    return [
+    told = [
         f"{_WORDS[name]}: got {_short(getattr(made, name))} in the plan, expected {_short(want)}"
-        for name, want in wanted.items()
+        for name, want in expected.items()
         if getattr(made, name) != want and not (name == "version" and _newer(made, here.version))
     ]
+    other = differing_options(made.options, wanted or made.options)
+    profiles = () if other or told else _profiles(source, made.options)
+    if profiles and made.profiles != profiles:
+        told.append(f"profiles: got {_short(made.profiles)}, expected {_short(profiles)}")
+    return told + other
 
 
-def differing_requests(made: Fingerprint, wanted: Fingerprint) -> list[str]:
-    """Return in words what was asked differently in two builds of one graph."""
+def differing_options(made: PlanOptions, wanted: PlanOptions) -> list[str]:
+    """Return in words every option in which two builds differ."""
     return [
-        f"{word}: got {_short(getattr(made, name))}, expected {_short(getattr(wanted, name))}"
-        for name, word in _WORDS.items()
+        f"option {name}: got {_short(getattr(made, name))} in the plan, expected "
+        f"{_short(getattr(wanted, name))}"
+        for name in PlanOptions.__struct_fields__
         if getattr(made, name) != getattr(wanted, name)
     ]
 
 
+def _profiles(source: GraphSource, options: PlanOptions) -> tuple[Profile, ...]:
+    """Return the profiles that the bundle, as it is now, needs in the plan of a graph."""
+    manifest = load_bundle(source.folder).manifest
+    names = next((n for n in graph_files(manifest) if source.name in n), (source.name,))
+    return profiles_for(manifest, names, options)
+
+
+def differing_requests(made: Fingerprint, wanted: Fingerprint) -> list[str]:
+    """Return in words what was asked differently in two builds of one graph."""
+    told = [
+        f"{word}: got {_short(getattr(made, name))}, expected {_short(getattr(wanted, name))}"
+        for name, word in _WORDS.items()
+        if getattr(made, name) != getattr(wanted, name)
+    ]
+    return told + differing_options(made.options, wanted.options)
+
+
 def _newer(made: Fingerprint, version: str) -> bool:
-    """Tell whether a version-compatible plan may run under a later library."""
+    """Tell whether a version-compatible plan may run under a later library of its major version.
+
+    NVIDIA promises it within a major version only.
+    """
 
     def numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(".") if part.isdigit()]
 
-    return made.options.version_compatible and numbers(made.version) <= numbers(version)
+    old, new = numbers(made.version), numbers(version)
+    return made.options.version_compatible and old[:1] == new[:1] and old <= new
 
 
 def _short(value: Any) -> str:
     if isinstance(value, str):
         return f"{value[:12]}…" if len(value) == 64 else value  # a sha256
-    return str(msgspec.to_builtins(value))
+    if isinstance(value, tuple) and value and isinstance(value[0], dict):  # profiles
+        parts = (", ".join(f"{dim} {size}" for dim, size in profile.items()) for profile in value)
+        return " ".join(f"({part})" for part in parts)
+    return str(value)

@@ -41,6 +41,15 @@ def profiles_for(
     return tuple(found)
 
 
+def graph_files(manifest: Manifest) -> list[tuple[str, ...]]:
+    """Return the names of the graphs that are one file with the same tensors, together."""
+    groups: dict[str, list[str]] = {}
+    for name, facts in manifest.graphs.items():
+        twin = next((first for first in groups if manifest.graphs[first] == facts), name)
+        groups.setdefault(twin, []).append(name)
+    return [tuple(names) for names in groups.values()]
+
+
 def split(batch: Range) -> list[Range]:
     """Cut a wide range in three: below the optimum, around it, and above; a narrow one stays."""
     if batch.max <= batch.min * _WIDE:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lvdm_engines.bundle import GraphSource
+    from lvdm_engines.plan_facts import PlanOptions
     from lvdm_engines.session import Session
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
@@ -24,13 +25,15 @@ class SessionOptions:
     `threads` for one run on the CPU (None: all cores) · `spinning`: threads that wait for work
     keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU ·
     `cuda_graphs`: let ONNX Runtime record its work on a GPU, for callers whose shapes rarely change
-    (recorded anyway where a graph's shapes are fixed).
+    (recorded anyway where a graph's shapes are fixed) · `plan`: take no plan but one that was built
+    with these options (None: the newest that fits).
     """
 
     threads: int | None = None
     spinning: bool = False
     device: int = 0
     cuda_graphs: bool = False
+    plan: PlanOptions | None = None
 
 
 @dataclass(frozen=True)

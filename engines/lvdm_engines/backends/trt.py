@@ -43,7 +43,8 @@ def _backend(name: str) -> Backend:
         from lvdm_engines.backends.cuda_device import open_device
 
         library = libraries.load_library(name)
-        plan = find_plan(source, libraries.whereabouts(library, options.device))
+        here = libraries.whereabouts(library, options.device)
+        plan = find_plan(source, here, options.plan)
         device = open_device(options.device)
         return open_session(source, plan, library, device, options.device)
 
@@ -60,10 +61,9 @@ def open_session(
     """
     source.verified()  # a plan of a replaced graph would answer for something else
     fingerprint = plan.facts.fingerprint
-    rebuild = rebuild_command(str(source.folder), library.name, fingerprint.options)
-    owners = _runtimes(library, plan)
-    engine = load_engine(library, owners[-1], plan, rebuild)
-    _check_engine(source, library, engine, rebuild)
+    owners = runtimes_for(library, plan)
+    engine = load_engine(library, owners[-1], plan)
+    _check_engine(source, library, engine, plan.rebuild)
     new_context, keep = _contexts(library, engine, plan)
     opened = Opened(
         name=source.name,
@@ -79,10 +79,11 @@ def open_session(
         record=not library.portable,
         owners=owners,
     )
+    rebuild = rebuild_command(str(source.folder), library.name, fingerprint.options)
     return TrtSession(opened, rebuild, keep)
 
 
-def _runtimes(library: Library, plan: Plan) -> tuple[Any, ...]:
+def runtimes_for(library: Library, plan: Plan) -> tuple[Any, ...]:
     """Return the runtime for a plan, last, and the one that loaded it, if that is another."""
     runtime = library.trt.Runtime(library.logger)
     if runtime is None:
@@ -109,7 +110,7 @@ def _runtimes(library: Library, plan: Plan) -> tuple[Any, ...]:
     return tuple(owners)
 
 
-def load_engine(library: Library, runtime: Any, plan: Plan, rebuild: str) -> Any:
+def load_engine(library: Library, runtime: Any, plan: Plan) -> Any:
     """Deserialize a plan whose sha256 was checked first."""
     data = plan.read()
     library.errors.clear()
@@ -118,12 +119,12 @@ def load_engine(library: Library, runtime: Any, plan: Plan, rebuild: str) -> Any
         if validity == library.trt.EngineValidity.INVALID:
             raise BackendError(
                 f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU "
-                f"({reasons}); build again: {rebuild}"
+                f"({reasons}); build again: {plan.rebuild}"
             )
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise library.failure(
-            f"{plan.path}: cannot be opened", BackendError, f"build again: {rebuild}"
+            f"{plan.path}: cannot be opened", BackendError, f"build again: {plan.rebuild}"
         )
     return engine
 

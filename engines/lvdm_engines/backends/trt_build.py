@@ -45,26 +45,30 @@ class Job:
     options: PlanOptions
 
 
-def compile_plan(job: Job, library: Library, progress: Callable[[Step], None] | None = None) -> Any:
+def compile_plan(
+    job: Job,
+    library: Library,
+    progress: Callable[[Step], None] | None = None,
+    activate: Callable[[], None] | None = None,
+) -> Any:
     """Return a plan as bytes-like; the network is strongly typed: precision lies in the graph.
+
+    Builds in a thread of its own, so that an interrupt comes here and not to the library, which
+    calls back into Python and swallows whatever is raised there, signals included. `activate` is
+    called in that thread first: it chooses the GPU to build on, which is a matter of the thread.
 
     Raises ExportError for a graph that the library cannot parse or compile, DeviceMemoryError when
     memory runs out, and whatever `progress` raises, an interrupt included.
     """
-    trt = library.trt
     library.errors.clear()
-    builder = trt.Builder(library.logger)
-    if builder is None:
-        raise library.failure(f"{job.name}: no builder", BackendError)
-    strong = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strong)
-    parser = _parse(job, library, network)
-    _check_network(job, library, network)
-    config = _config(job, library, builder)
-    monitor = make_monitor(trt, progress)
-    config.progress_monitor = monitor
-    plan = _build(builder, network, config, monitor)
-    del parser  # the network refers to weights that the parser holds
+    monitor = make_monitor(library.trt, progress)
+    with ThreadPoolExecutor(1, "build") as pool:
+        building = pool.submit(_compile, job, library, monitor, activate)
+        try:
+            plan = building.result()
+        except BaseException as err:
+            monitor.error = err  # ends the build at its next step, for which the pool waits
+            raise
     if monitor.error is not None:
         raise monitor.error
     if plan is None:
@@ -74,18 +78,22 @@ def compile_plan(job: Job, library: Library, progress: Callable[[Step], None] | 
     return plan
 
 
-def _build(builder: Any, network: Any, config: Any, monitor: Any) -> Any:
-    """Build in a thread of its own, so that an interrupt comes here and not to the library.
-
-    The library calls back into Python and swallows whatever is raised there, signals included.
-    """
-    with ThreadPoolExecutor(1, "build") as pool:
-        building = pool.submit(builder.build_serialized_network, network, config)
-        try:
-            return building.result()
-        except BaseException as err:
-            monitor.error = err  # ends the build at its next step, for which the pool waits
-            raise
+def _compile(job: Job, library: Library, monitor: Any, activate: Callable[[], None] | None) -> Any:
+    if activate is not None:
+        activate()
+    trt = library.trt
+    builder = trt.Builder(library.logger)
+    if builder is None:
+        raise library.failure(f"{job.name}: no builder", BackendError)
+    strong = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(strong)
+    parser = _parse(job, library, network)
+    _check_network(job, library, network)
+    config = _config(job, library, builder)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    del parser  # the network refers to weights that the parser holds
+    return plan
 
 
 def _parse(job: Job, library: Library, network: Any) -> Any:

@@ -1,19 +1,22 @@
 """An engine on the GPU made of NumPy arrays."""
 
 import enum
+import hashlib
 import logging
 from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lvdm_engines.backends.arena import Arena
 from lvdm_engines.backends.context import Opened
-from lvdm_engines.backends.library import Library
+from lvdm_engines.backends.library import Here, Library
+from lvdm_engines.backends.plan_store import save_plan
 from lvdm_engines.backends.trt_session import TrtSession
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import Range
+from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
 
 
 class FakeContext:
@@ -218,3 +221,76 @@ def expected():
         return feeds["latents"] * feeds["mask"][:, None, :, None, None] + late
 
     return compute
+
+
+PLAN = b"the plan"
+HERE = Here("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
+PLAN_PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
+
+
+@pytest.fixture
+def here():
+    return HERE
+
+
+@pytest.fixture
+def runtimes(fake_library, engine):
+    """Give the fake library a runtime that opens anything as `engine`; returns those made."""
+    made = []
+
+    class Runtime:
+        def __init__(self, logger):
+            self.engine_host_code_allowed = True  # the worst default that there could be
+            self.opened = []
+            made.append(self)
+
+        def deserialize_cuda_engine(self, data):
+            assert self.engine_host_code_allowed is False
+            self.opened.append(bytes(data))
+            return None if engine.error else engine
+
+        def load_runtime(self, path):
+            self.lean = path
+            return self
+
+    fake_library.trt.Runtime = Runtime
+    engine.profiles = PLAN_PROFILES
+    engine.activations = [1000, 1200]
+    engine.errors = fake_library.errors
+    return made
+
+
+@pytest.fixture
+def source(make_bundle, engine):
+    bundle = make_bundle()
+    source = bundle.graph("predict")
+    engine.inputs, engine.outputs = source.facts.inputs, source.facts.outputs
+    return source
+
+
+@pytest.fixture
+def make_plan(source):
+    def make(data=PLAN, built_at="2026-01-01T00:00:00+00:00", **changes):
+        fingerprint = Fingerprint(
+            graph="denoiser",
+            library="tensorrt",
+            version=HERE.version,
+            gpu=HERE.gpu,
+            capability=HERE.capability,
+            onnx_sha256=source.facts.sha256,
+            data_sha256=None,
+            precision="fp32",
+            profiles=PLAN_PROFILES,
+            options=PlanOptions(batch=Range(1, 2, 4)),
+        )
+        facts = PlanFacts(
+            file="denoiser.plan",
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            fingerprint=replace(fingerprint, **changes),
+            seconds=1.0,
+            built_at=built_at,
+        )
+        return save_plan(source, facts, data)
+
+    return make

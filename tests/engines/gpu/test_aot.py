@@ -12,12 +12,12 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 torch = pytest.importorskip("torch")
 
 from lvdm_engines.backends.library import load_library
-from lvdm_engines.backends.profiles import split
+from lvdm_engines.backends.profiles import graph_files, split
 from lvdm_engines.backends.trt_build import Job, compile_plan
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
 from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import build_plans, graph_files
+from lvdm_engines.plans import build_plans
 from lvdm_export.config_networks import read_autoencoder2d, read_unet
 from lvdm_export.graphs import DecoderGraph, DenoiserGraph, EncoderGraph, Graph
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
@@ -130,7 +130,7 @@ def test_every_builtin_bundle_compiles_and_is_not_compiled_twice(name, tmp_path)
     bundle = load_bundle(tmp_path / name)
     options = PlanOptions(batch=Range(1, 2, 8))
     built = build_plans(bundle, "tensorrt-rtx", options)
-    assert [b.graphs for b in built] == graph_files(bundle)
+    assert [b.graphs for b in built] == graph_files(bundle.manifest)
     assert all(b.plan.read() for b in built)
     assert all(b.reused for b in build_plans(bundle, "tensorrt-rtx", options))
 

@@ -1,99 +1,29 @@
 """Opening a plan: what is checked before anything of it is used."""
 
-import hashlib
 import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends import trt
 from lvdm_engines.backends.driver import Gpu
-from lvdm_engines.backends.library import Here
-from lvdm_engines.backends.plan_store import find_plan, save_plan
+from lvdm_engines.backends.plan_store import find_plan
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
-
-DATA = b"the plan"
-HERE = Here("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
-PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
-
-
-@pytest.fixture
-def runtimes(fake_library, engine):
-    """Give the fake library a runtime that opens anything as `engine`; returns those made."""
-    made = []
-
-    class Runtime:
-        def __init__(self, logger):
-            self.engine_host_code_allowed = True  # the worst default that there could be
-            self.opened = []
-            made.append(self)
-
-        def deserialize_cuda_engine(self, data):
-            assert self.engine_host_code_allowed is False
-            self.opened.append(bytes(data))
-            return None if engine.error else engine
-
-        def load_runtime(self, path):
-            self.lean = path
-            return self
-
-    fake_library.trt.Runtime = Runtime
-    engine.profiles = PROFILES
-    engine.activations = [1000, 1200]
-    engine.errors = fake_library.errors
-    return made
-
-
-@pytest.fixture
-def source(make_bundle, engine):
-    bundle = make_bundle()
-    source = bundle.graph("predict")
-    engine.inputs, engine.outputs = source.facts.inputs, source.facts.outputs
-    return source
-
-
-@pytest.fixture
-def make_plan(source):
-    def make(**changes):
-        fingerprint = Fingerprint(
-            graph="denoiser",
-            library="tensorrt",
-            version=HERE.version,
-            gpu=HERE.gpu,
-            capability=HERE.capability,
-            onnx_sha256=source.facts.sha256,
-            data_sha256=None,
-            precision="fp32",
-            profiles=PROFILES,
-            options=PlanOptions(batch=Range(1, 2, 4)),
-        )
-        facts = PlanFacts(
-            file="denoiser.plan",
-            sha256=hashlib.sha256(DATA).hexdigest(),
-            bytes=len(DATA),
-            fingerprint=replace(fingerprint, **changes),
-            seconds=1.0,
-            built_at="2026-01-01T00:00:00+00:00",
-        )
-        return save_plan(source, facts, DATA)
-
-    return make
+from lvdm_engines.plan_facts import PlanOptions, Range
 
 
 def test_a_plan_opens_as_a_session_that_computes(
-    source, make_plan, fake_library, gpu, runtimes, feeds_of, expected
+    source, make_plan, fake_library, gpu, runtimes, feeds_of, expected, here
 ):
-    make_plan()
-    plan = find_plan(source, HERE)
+    plan = make_plan()
+    assert find_plan(source, here) == plan
     with trt.open_session(source, plan, fake_library, gpu) as session:
         feeds = {**feeds_of(3), "noise_level": np.full(3, -1)}
         np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
-    assert runtimes[0].opened == [DATA]
+    assert runtimes[0].opened == [b"the plan"]
 
 
 def test_two_sessions_of_a_gpu_share_their_activations(

@@ -243,24 +243,6 @@ def test_a_stale_plan_is_kept_not_used_and_what_differs_is_named(
     assert built.plan.path.is_file()
 
 
-def test_a_version_compatible_plan_may_meet_a_later_library_only(rtx, make_bundle, plan_here):
-    bundle = make_bundle()
-    (built,) = build_plans(bundle, "tensorrt-rtx", SMALL)
-    options = replace(SMALL, version_compatible=True)
-    changed(built, version="1.6.0.1", options=options)
-    assert find_plan(bundle.graph("predict"), plan_here)
-    changed(built, version="1.9.0.1", options=options)
-    with pytest.raises(BackendError, match="library version"):
-        find_plan(bundle.graph("predict"), plan_here)
-
-
-def test_a_damaged_plan_is_refused_by_its_sha256(rtx, make_bundle):
-    (built,) = build_plans(make_bundle(), "tensorrt-rtx", SMALL)
-    built.plan.path.write_bytes(built.plan.path.read_bytes()[:-1] + b"!")
-    with pytest.raises(BundleError, match=r"got sha256 .*, expected .* of its sidecar"):
-        built.plan.read()
-
-
 def test_a_sidecar_that_cannot_be_read_is_passed_over(rtx, make_bundle):
     bundle = make_bundle()
     (built,) = build_plans(bundle, "tensorrt-rtx", SMALL)

@@ -33,8 +33,11 @@ CLASSES = {
     "settings": "IRuntimeConfig",
     "kernels": "IRuntimeCache",
     "inspector": "EngineInspector",
+    "refitter": "Refitter",
+    "weights": "OnnxParserRefitter",
+    "storing": "ISerializationConfig",
 }
-FILES = {"trt.py", "trt_build.py", "trt_inspect.py", "context.py", "library.py"}
+FILES = {"trt.py", "trt_build.py", "trt_inspect.py", "trt_refit.py", "context.py", "library.py"}
 ONLY_RTX = {
     "BuilderFlag.REQUIRE_USER_ALLOCATION",
     "ComputeCapability",
@@ -139,6 +142,9 @@ def test_the_search_sees_what_the_code_uses(needed):
         "ICudaEngine.get_device_memory_size_for_profile_v2",
         "Runtime.engine_host_code_allowed",
         "BuilderFlag.TF32",
+        "OnnxParserRefitter",
+        "Refitter.refit_cuda_engine",
+        "SerializationFlag.INCLUDE_REFIT",
         "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
         "EngineInspector.get_engine_information",
     } <= needed

@@ -1,0 +1,52 @@
+"""Put the weights of another export of the same graph into a plan, instead of compiling again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lvdm_engines.backends.trt import load_engine, runtimes_for
+from lvdm_engines.errors import BackendError, ExportError
+from lvdm_engines.plan_facts import rebuild_command
+
+if TYPE_CHECKING:
+    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.plan_store import Plan
+    from lvdm_engines.bundle import GraphSource
+
+
+def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
+    """Return `plan` with the weights of `source`, as bytes-like, refittable again.
+
+    Needs the GPU that the plan is for, current in this thread.
+
+    Raises BackendError for a plan that was not built to be refitted or cannot be opened,
+    ExportError where the graphs differ in more than their weights, DeviceMemoryError.
+    """
+    made = plan.facts.fingerprint
+    build = rebuild_command(str(source.folder), library.name, made.options)
+    trt = library.trt
+    owners = runtimes_for(library, plan)
+    engine = load_engine(library, owners[-1], plan)
+    if not engine.refittable:
+        raise BackendError(f"{plan.path}: was not built with --refit; compile instead: {build}")
+    refitter = trt.Refitter(engine, library.logger)
+    weights = trt.OnnxParserRefitter(refitter, library.logger)
+    if not weights.refit_from_file(str(source.verified())):
+        faults = [" ".join(weights.get_error(i).desc().split()) for i in range(weights.num_errors)]
+        why = faults[0] if faults else "the parser gives no reason"
+        raise ExportError(
+            f"{source.name}: the weights of {source.facts.file} do not fit {plan.path}: {why}; "
+            f"compile instead: {build}"
+        )
+    if not refitter.refit_cuda_engine():
+        raise library.failure(
+            f"{plan.path}: cannot take the weights of {source.facts.file}",
+            ExportError,
+            f"compile instead: {build}",
+        )
+    storing = engine.create_serialization_config()
+    storing.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
+    data = engine.serialize_with_config(storing)
+    if data is None:
+        raise library.failure(f"{plan.path}: cannot be written again", BackendError)
+    return data

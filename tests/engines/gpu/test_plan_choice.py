@@ -1,0 +1,151 @@
+"""Which of several plans is taken, and what is said of those that are not."""
+
+import logging
+import os
+import shlex
+import threading
+from types import SimpleNamespace
+
+import pytest
+from msgspec.structs import replace
+
+from lvdm_engines import plans
+from lvdm_engines.backends import library as libraries
+from lvdm_engines.backends.driver import Gpu
+from lvdm_engines.backends.plan_store import find_plan
+from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.plan_facts import PlanOptions, Range, rebuild_command
+from lvdm_engines.plans import build_plans
+
+SMALL = PlanOptions(batch=Range(1, 2, 4))
+LATER = "2026-02-02T00:00:00+00:00"
+
+
+def test_of_two_plans_that_fit_the_newest_is_taken(source, make_plan, here):
+    make_plan()
+    newer = make_plan(built_at=LATER, options=replace(SMALL, tf32=False))
+    assert find_plan(source, here) == newer
+
+
+def test_a_caller_who_says_how_a_plan_was_built_gets_that_one(source, make_plan, here):
+    older = make_plan()
+    make_plan(built_at=LATER, options=replace(SMALL, tf32=False))
+    assert find_plan(source, here, SMALL) == older
+
+
+def test_an_option_that_differs_is_named_and_the_command_asks_for_it(source, make_plan, here):
+    make_plan()
+    with pytest.raises(BackendError) as caught:
+        find_plan(source, here, replace(SMALL, level=5, batch=Range(1, 2, 8)))
+    told = str(caught.value)
+    assert "option batch: got 1:2:4 in the plan, expected 1:2:8; option level: got 3 in the" in told
+    assert told.endswith("--backend tensorrt --batch 1:2:8 --level 5")
+
+
+def test_profiles_that_the_bundle_no_longer_has_are_named(source, make_plan, here):
+    make_plan(profiles=({"b": Range(1, 2, 4), "t": Range(4, 4, 4)},))  # before it could infill
+    with pytest.raises(BackendError, match=r"profiles: got \(b 1:2:4, t 4:4:4\), expected .*5:5:5"):
+        find_plan(source, here)
+
+
+@pytest.mark.parametrize(
+    ("made", "fits"),
+    [("11.4.0.1", True), ("11.9.0.1", False), ("10.16.0.1", False), ("12.0.0.1", False)],
+)
+def test_a_version_compatible_plan_serves_later_libraries_of_its_major_version(
+    source, make_plan, here, made, fits
+):
+    make_plan(version=made, options=replace(SMALL, version_compatible=True))
+    if fits:
+        assert find_plan(source, here)
+        return
+    with pytest.raises(BackendError, match=f"library version: got {made} in the plan"):
+        find_plan(source, here)
+
+
+def test_commands_can_be_pasted_into_a_shell_whatever_the_folder_is_called():
+    command = rebuild_command("my bundle; rm -r ~", "tensorrt", SMALL)
+    assert shlex.split(command)[2:4] == ["--bundle", "my bundle; rm -r ~"]
+
+
+def test_a_damaged_plan_says_how_to_replace_it(source, make_plan):
+    plan = make_plan()
+    plan.path.write_bytes(b"another!")
+    with pytest.raises(BundleError, match=r"got sha256 .* build again: .* --batch 1:2:4 --force$"):
+        plan.read()
+    plan.path.unlink()
+    with pytest.raises(BundleError, match=r"cannot be read \(No such file"):
+        plan.read()
+
+
+def test_a_plan_swapped_while_it_is_read_is_never_used(source, make_plan, monkeypatch):
+    plan = make_plan()
+    original = type(plan.path).read_bytes
+
+    def swapped(path):
+        data = original(path)
+        path.write_bytes(b"another!")  # after the bytes were read, before they are used
+        return data
+
+    monkeypatch.setattr(type(plan.path), "read_bytes", swapped)
+    assert plan.read() == b"the plan"
+    with pytest.raises(BundleError, match="got sha256"):
+        plan.read()
+
+
+@pytest.fixture
+def compiler(monkeypatch, fake_library, here):
+    """A library that compiles anything to the same bytes on one of two GPUs."""
+    built = SimpleNamespace(threads=[], activated=[])
+    gpu = Gpu(here.gpu, here.capability, 1, 1, "CUDA 13.0")
+
+    def open_device(index):
+        return SimpleNamespace(
+            activate=lambda: built.activated.append((index, threading.current_thread().name))
+        )
+
+    def compile_graph(job, library, monitor, activate):
+        if activate is not None:
+            activate()
+        return b"compiled"
+
+    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
+    monkeypatch.setattr(libraries, "gpus", lambda: [gpu, gpu])
+    monkeypatch.setattr(libraries, "lacks_cuda", lambda name: None)
+    monkeypatch.setattr(plans, "gpus", list)  # no summary
+    monkeypatch.setattr("lvdm_engines.backends.cuda_device.open_device", open_device)
+    monkeypatch.setattr("lvdm_engines.backends.trt_build._compile", compile_graph)
+    fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
+    return built
+
+
+def test_a_plan_is_built_on_the_gpu_that_was_chosen_in_the_thread_that_builds(
+    make_bundle, compiler
+):
+    (built,) = build_plans(make_bundle(), "tensorrt", SMALL, device=1)
+    assert built.plan.read() == b"compiled"
+    index, thread = compiler.activated[0]
+    assert (index, thread.startswith("build")) == (1, True)
+
+
+def test_another_gpu_than_the_first_needs_the_package_that_chooses_it(
+    make_bundle, compiler, monkeypatch
+):
+    monkeypatch.setattr(libraries, "lacks_cuda", lambda name: "cuda-core is not installed; pip")
+    with pytest.raises(BackendError, match="tensorrt: to build on GPU 1: cuda-core is not inst"):
+        build_plans(make_bundle(), "tensorrt", SMALL, device=1)
+    build_plans(make_bundle("other"), "tensorrt", SMALL)
+    assert compiler.activated == []
+
+
+def test_an_equal_plan_is_kept_but_not_if_it_is_damaged(make_bundle, compiler, caplog):
+    bundle = make_bundle()
+    (first,) = build_plans(bundle, "tensorrt", SMALL)
+    assert build_plans(bundle, "tensorrt", SMALL)[0].reused
+    first.plan.path.write_bytes(b"damaged!")
+    os.utime(first.plan.path, (1, 1))
+    with caplog.at_level(logging.WARNING):
+        (again,) = build_plans(bundle, "tensorrt", SMALL)
+    assert not again.reused
+    assert again.plan.read() == b"compiled"
+    assert "it is built anew" in caplog.text
