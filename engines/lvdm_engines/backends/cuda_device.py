@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,8 @@ class CudaRecording:
 
     def close(self) -> None:
         """Destroy the graph."""
-        self.graph.close()
+        with explained("destroy a CUDA graph"):
+            self.graph.close()
 
 
 @dataclass(frozen=True)
@@ -113,19 +114,17 @@ class CudaStream:
 
     def record(self, enqueue: Callable[[int], None]) -> CudaRecording:
         """Capture work as a CUDA graph; a failed capture leaves the stream usable."""
-        with explained("capture a CUDA graph"):
-            builder = self.stream.create_graph_builder()
+        with explained("capture a CUDA graph"), closing(self.stream.create_graph_builder()) as b:
             # relaxed: the library may ask the driver for memory facts meanwhile
-            builder.begin_building(mode="relaxed")
-        try:
-            enqueue(int(builder.stream.handle))
-        finally:
-            with explained("capture a CUDA graph"):
-                builder.end_building()
-        with explained("capture a CUDA graph"):
-            graph = builder.complete()
-            builder.close()
-        return CudaRecording(graph, self.stream)
+            b.begin_building(mode="relaxed")
+            try:
+                enqueue(int(b.stream.handle))
+            except BaseException:
+                with suppress(RuntimeError, _cuda_error()):  # what went wrong first is told
+                    b.end_building()
+                raise
+            b.end_building()
+            return CudaRecording(b.complete(), self.stream)
 
     def sync(self) -> None:
         """Wait for the stream."""
@@ -134,7 +133,8 @@ class CudaStream:
 
     def close(self) -> None:
         """Destroy the stream."""
-        self.stream.close()
+        with explained("destroy a stream"):
+            self.stream.close()
 
 
 class CudaDevice:

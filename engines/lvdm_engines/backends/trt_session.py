@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.backends.lane import Lane
 from lvdm_engines.backends.profiles import BATCH, choose, sizes_of
@@ -13,12 +16,12 @@ from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
 from lvdm_engines.session import check_feeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
-    from numpy.typing import NDArray
-
     from lvdm_engines.backends.context import Opened
+
+Feeds = Mapping[str, NDArray[Any]]
 
 
 class TrtSession:
@@ -44,28 +47,49 @@ class TrtSession:
         """See `Session.run`; the outputs are copies out of buffers that are used again."""
         check_feeds(self.inputs, feeds, self.name)
         with self._lock:
-            if self._opened is None:
-                raise SessionError(f"{self.name}: the session is closed; open it again")
-            self._opened.device.activate()
-            return self._run_parts(self._opened, feeds)
+            opened = self._usable()
+            done = [self._run_whole(opened, part) for part in self._parts(opened, feeds)]
+        if len(done) == 1:
+            return done[0]
+        return {spec.name: np.concatenate([d[spec.name] for d in done]) for spec in self.outputs}
 
-    def _run_parts(
-        self, opened: Opened, feeds: Mapping[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        sizes = sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
+    def device_seconds(self, feeds: Feeds, times: int) -> float:
+        """Return how long one run takes on the device alone, without copies and the host's part."""
+        return self._measured(feeds, lambda lane, part: lane.device_seconds(part, times))
+
+    def copy_seconds(self, feeds: Feeds, changing: Collection[str], times: int) -> float:
+        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+        return self._measured(feeds, lambda lane, part: lane.copy_seconds(part, changing, times))
+
+    def _measured(self, feeds: Feeds, measure: Callable[[Lane, Feeds], float]) -> float:
+        self.run(feeds)
+        self.run(feeds)  # recorded by now, where work is recorded
+        with self._lock:
+            opened = self._usable()
+            parts = self._parts(opened, feeds)
+            return sum(measure(self._lane(opened, part), part) for part in parts)
+
+    def _usable(self) -> Opened:
+        """Return what is open, on the GPU of this thread. Raises SessionError once closed."""
+        if self._opened is None:
+            raise SessionError(f"{self.name}: the session is closed; open it again")
+        self._opened.device.activate()
+        return self._opened
+
+    def _parts(self, opened: Opened, feeds: Feeds) -> list[Feeds]:
+        """Cut a batch above every profile into equal parts, as few as possible."""
+        sizes = self._sizes(feeds)
         most = self._most_rows(opened, sizes)
         rows = sizes.get(BATCH, 1)
         if rows <= most:
-            return self._run_whole(opened, feeds, sizes)
+            return [feeds]
         parts = -(-rows // most)  # equal ones: fewer shapes, and none below a profile's minimum
         cuts = [rows * part // parts for part in range(1, parts)]
         pieces = {s.name: self._split(s.shape, feeds[s.name], cuts) for s in self.inputs}
-        done = []
-        for part in range(parts):
-            piece = {name: split[part] for name, split in pieces.items()}
-            shapes = {name: array.shape for name, array in piece.items()}
-            done.append(self._run_whole(opened, piece, sizes_of(self.inputs, shapes)))
-        return {spec.name: np.concatenate([d[spec.name] for d in done]) for spec in self.outputs}
+        return [{name: split[part] for name, split in pieces.items()} for part in range(parts)]
+
+    def _sizes(self, feeds: Feeds) -> dict[str, int]:
+        return sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
 
     @staticmethod
     def _split(
@@ -81,9 +105,21 @@ class TrtSession:
         fitting = [p for p in opened.profiles if all(n in p[d] for d, n in others.items())]
         return max((p[BATCH].max for p in fitting if BATCH in p), default=sizes.get(BATCH, 1))
 
-    def _run_whole(
-        self, opened: Opened, feeds: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
-    ) -> dict[str, NDArray[Any]]:
+    def _run_whole(self, opened: Opened, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        try:
+            lane = self._lane(opened, feeds)
+            try:
+                return lane.run(feeds)
+            except LvdmError:
+                lane.forget()
+                raise
+        except DeviceMemoryError:
+            self._free()  # whatever the caller tries next will need room
+            raise
+
+    def _lane(self, opened: Opened, feeds: Feeds) -> Lane:
+        """Return the buffers of the profile for these feeds, made at its first use."""
+        sizes = self._sizes(feeds)
         index = choose(opened.profiles, sizes) if opened.profiles else 0
         if index is None:
             got = ", ".join(f"{dim} = {size}" for dim, size in sizes.items())
@@ -95,52 +131,31 @@ class TrtSession:
                 f"{self.name}: got {got}, expected one of the plan's profiles ({allowed}); "
                 f"build again with another --batch: {self._rebuild}"
             )
-        try:
-            lane = self._lanes.get(index)
-            if lane is None:
-                lane = self._lanes[index] = Lane(opened, index)
-            return lane.run(feeds)
-        except DeviceMemoryError:
-            self._free()  # whatever the caller tries next will need room
-            raise
-        except LvdmError:
-            if index in self._lanes:
-                self._lanes[index].forget()
-            raise
+        if index not in self._lanes:
+            self._lanes[index] = Lane(opened, index)
+        return self._lanes[index]
 
     def _free(self) -> None:
-        for lane in self._lanes.values():
-            lane.close()
-        self._lanes.clear()
-
-    def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
-        """Return how long one run takes on the device alone, without copies and the host's part.
-
-        The batch must fit one profile. Raises SessionError.
-        """
-        self.run(feeds)
-        self.run(feeds)  # recorded by now, where work is recorded
-        with self._lock:
-            if self._opened is None:
-                raise SessionError(f"{self.name}: the session is closed; open it again")
-            self._opened.device.activate()
-            sizes = sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
-            index = choose(self._opened.profiles, sizes) if self._opened.profiles else 0
-            if index not in self._lanes:
-                raise SessionError(f"{self.name}: a batch of {sizes.get(BATCH)} runs in parts")
-            return self._lanes[index].device_seconds(feeds, times)
+        lanes, self._lanes = self._lanes, {}
+        with ExitStack() as releases:
+            for lane in lanes.values():
+                releases.callback(lane.close)
 
     def close(self) -> None:
-        """See `Session.close`; a run in another thread ends first."""
+        """See `Session.close`; a run in another thread ends first.
+
+        Everything is released even if a part of it fails, which is raised at the end.
+        """
         with self._lock:
-            if self._opened is None:
+            opened, self._opened = self._opened, None
+            if opened is None:
                 return
-            self._opened.device.activate()
-            if self._before_close is not None:
-                self._before_close()
-            self._free()
-            self._opened.stream.close()
-            self._opened = None
+            with ExitStack() as releases:  # from the last to the first
+                releases.callback(opened.stream.close)
+                releases.callback(self._free)
+                if self._before_close is not None:
+                    releases.callback(self._before_close)
+                opened.device.activate()
 
     def __enter__(self) -> Self:
         return self

@@ -105,6 +105,39 @@ stream.sync()
     assert told == ["no"]
 
 
+def test_the_first_failure_is_told_where_ending_the_recording_fails_too(on_fake_gpu):
+    told = on_fake_gpu("""
+from types import SimpleNamespace
+from lvdm_engines.backends.cuda_device import CudaStream
+
+class Builder:
+    stream = SimpleNamespace(handle=7)
+    def begin_building(self, mode):
+        pass
+    def end_building(self):
+        raise RuntimeError("capture was invalidated")
+    def close(self):
+        print("closed")
+
+def fail(handle):
+    raise DeviceMemoryError("no")
+
+for work in (fail, lambda handle: None):
+    try:
+        CudaStream(SimpleNamespace(create_graph_builder=Builder)).record(work)
+    except Exception as err:
+        print(type(err).__name__, str(err).split(";")[0].replace(" ", "_"))
+""")
+    assert told == [
+        "closed",
+        "DeviceMemoryError",
+        "no",
+        "closed",
+        "SessionError",
+        "cannot_capture_a_CUDA_graph:_capture_was_invalidated",
+    ]
+
+
 def test_too_much_memory_is_an_error_of_its_own_and_costs_nothing(on_fake_gpu):
     told = on_fake_gpu("""
 for take in (lambda: device.allocate(1 << 21, stream), lambda: device.pin(1 << 21)):
