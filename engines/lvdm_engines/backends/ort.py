@@ -161,7 +161,9 @@ def _unusable_cuda() -> str | None:
             "the installed onnxruntime has no CUDA; "
             "pip uninstall onnxruntime, then pip install 'lvdm-rt[cuda]'"
         )
-    return driver_problem()
+    from lvdm_engines.backends.ort_cuda import provider_problem
+
+    return driver_problem() or provider_problem(ort)
 
 
 def _lacks_nothing(source: GraphSource) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -30,6 +33,11 @@ _log = logging.getLogger(__name__)
 _PROVIDER = "CUDAExecutionProvider"
 _SHAPES = 8  # whose buffers and recorded runs are kept
 _SMALL = 1 << 20  # bytes: below this, comparing with the last feed costs less than copying it
+# y = Identity(x), float (1,), opset 13: the smallest model that starts a provider
+_IDENTITY = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a00100d"
+)
 
 
 @dataclass
@@ -137,6 +145,42 @@ class BoundSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@cache
+def provider_problem(ort: Any) -> str | None:
+    """Try to start the provider, and say why it cannot run and what would fix it, or None.
+
+    That it is listed says nothing: its library is loaded at its first use, with CUDA and cuDNN, and
+    where one is missing ONNX Runtime goes on with the CPU.
+    """
+    _preload(ort)
+    refusals: tuple[type[Exception], ...] = (*native_errors(), RuntimeError, ValueError)
+    try:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # told once, here
+        native = ort.InferenceSession(_IDENTITY, options, providers=[_PROVIDER])
+        why = "its libraries cannot be loaded"
+        if native.get_providers()[0] == _PROVIDER:
+            return None
+    except refusals as err:
+        why = (str(err).strip().splitlines() or [type(err).__name__])[0]
+    return (
+        f"onnxruntime could not start its {_PROVIDER} ({why}); the CUDA and cuDNN that it needs "
+        "come with pip install 'lvdm-rt[cuda]'"
+    )
+
+
+def _preload(ort: Any) -> None:
+    """Load CUDA and cuDNN out of their wheels, where the loader of the system does not look."""
+    load = getattr(ort, "preload_dlls", None)
+    if load is None:
+        return
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints what it misses, and stdout may be a video
+        load()
+    for line in said.getvalue().splitlines():
+        _log.info("onnxruntime: %s", line)
 
 
 def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:

@@ -1,5 +1,6 @@
 """The bound session, on buffers in host memory; a GPU has other addresses and the same calls."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,8 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.ort_cuda import BoundSession, open_cuda
+from lvdm_engines.backends import ort
+from lvdm_engines.backends.ort_cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
@@ -94,6 +96,67 @@ def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
     session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
     with pytest.raises(DeviceMemoryError, match=r"predict: out of memory .* lower the batch size"):
         session.run(feeds)
+
+
+class Starting:
+    """onnxruntime as far as starting the provider; `provider` is what a session then runs on."""
+
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, provider="CUDAExecutionProvider", error=None):
+        self.provider, self.error = provider, error
+        self.preloaded = 0
+
+    def preload_dlls(self):
+        self.preloaded += 1
+        print("Failed to load libcublas.so.12")  # noqa: T201 - as the library does
+
+    def get_available_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, model, options, providers):  # noqa: N802 - the library's name
+        assert self.preloaded
+        assert providers == ["CUDAExecutionProvider"]
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(get_providers=lambda: [self.provider])
+
+
+def test_a_provider_that_starts_is_no_problem_and_prints_nothing(capsys):
+    fake = Starting()
+    assert provider_problem(fake) is None
+    assert provider_problem(fake) is None
+    assert fake.preloaded == 1
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("fake", "why"),
+    [
+        (Starting(provider="CPUExecutionProvider"), "its libraries cannot be loaded"),
+        (Starting(error=RuntimeError("CUDA failure 35: driver")), "CUDA failure 35: driver"),
+    ],
+)
+def test_a_provider_that_is_listed_but_does_not_start_is_unusable(fake, why, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr(ort, "driver_problem", lambda: None)
+    told = ort.CUDA.unusable()
+    assert told.startswith(f"onnxruntime could not start its CUDAExecutionProvider ({why});")
+    assert told.endswith("come with pip install 'lvdm-rt[cuda]'")
+
+
+def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
+    fake = Starting()
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr(ort, "driver_problem", lambda: "no NVIDIA driver")
+    assert ort.CUDA.unusable() == "no NVIDIA driver"
+    assert fake.preloaded == 0
+
+
+def test_the_model_that_starts_a_provider_is_a_model():
+    native = onnxruntime.InferenceSession(_IDENTITY, providers=["CPUExecutionProvider"])
+    x = np.float32([3])
+    assert native.run(None, {"x": x})[0] == x
 
 
 class FakeOrt:
