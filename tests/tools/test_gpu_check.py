@@ -1,6 +1,7 @@
 """`lvdm-tools gpu-check` without a GPU: what it measures on fakes, what it says, what it leaves."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,11 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from lvdm_engines.errors import BackendError, DeviceMemoryError, ExportError
+from lvdm_engines.errors import BackendError, DeviceMemoryError, ExportError, OptionsError
 from lvdm_engines.manifest import TensorSpec
 from lvdm_tools import cli, gpu_check, gpu_check_command
 from lvdm_tools.gpu_check import Check
-from lvdm_tools.gpu_check_end import Busy
+from lvdm_tools.gpu_check_end import Busy, Watched
 from lvdm_tools.gpu_check_table import host_share, judge, page
 
 GPU = {
@@ -49,11 +50,17 @@ def found():
                 "build_seconds": 200.0,
                 "parity": {"predict": {"most": 0.004}},
                 "predict": {
-                    "8": {"ms": 8.0, "device_ms": 7.9},
-                    "32": {"ms": 30.0, "device_ms": 29.0},
+                    "2": {"ms": 4.0},
+                    "8": {"ms": 8.0, "device_ms": 7.8, "copies_ms": 0.2},
+                    "32": {"ms": 30.0, "device_ms": 29.0, "copies_ms": 0.9},
                 },
                 "decoder": {"1": {"ms": 14.0, "device_ms": 13.9}},
-                "end_to_end": {"frames_per_second": 12.5, "outside_sessions": 0.02},
+                "end_to_end": {
+                    "frames_per_second": 12.5,
+                    "outside_sessions": 0.02,
+                    "seconds": 10.0,
+                    "device_seconds": 9.68,
+                },
             },
             "tensorrt-rtx": {"problem": "does not list compute capability 9.0"},
         },
@@ -64,14 +71,36 @@ def found():
 def test_the_targets_are_judged_on_what_was_measured(found):
     denoiser, decoder, host = judge(found)
     assert denoiser["met"] is True
-    assert denoiser["got"] == "44.2% of peak, 1.50× the best PyTorch"
+    assert denoiser["got"] == "41.4% of peak, 1.50× the best PyTorch (worst of batch 8, 32)"
     assert (decoder["met"], decoder["got"]) == (True, "1.43× the best PyTorch")
     assert (host["met"], host["got"]) == (True, "3.2%")
 
 
 def test_a_slow_denoiser_misses_its_target(found):
     found["backends"]["tensorrt"]["predict"] = {"8": {"ms": 11.0}}
-    assert [target["met"] for target in judge(found)] == [False, True, None]
+    assert [target["met"] for target in judge(found)] == [False, True, True]
+
+
+def test_the_worst_batch_decides(found):
+    found["torch"]["torch.compile fp16"]["predict"]["32"] = 36.0
+    found["backends"]["tensorrt"]["predict"]["32"]["ms"] = 35.0
+    denoiser = judge(found)[0]
+    assert denoiser["met"] is False
+    assert denoiser["got"].startswith("37.9% of peak, 1.03× the best PyTorch")
+
+
+def test_an_alternative_that_was_not_measured_is_not_a_no(found):
+    found["torch"] = {}
+    found["backends"]["tensorrt"]["predict"]["8"]["ms"] = 11.0
+    denoiser = judge(found)[0]
+    assert denoiser["met"] is None
+    assert denoiser["got"] == "30.1% of peak, not measured (worst of batch 8, 32)"
+
+
+def test_the_hosts_share_is_not_told_without_the_devices_time(found):
+    del found["backends"]["tensorrt"]["end_to_end"]["device_seconds"]
+    host = judge(found)[2]
+    assert (host["met"], host["got"]) == (None, "not measured")
 
 
 def test_what_was_never_measured_is_neither_met_nor_missed(found):
@@ -86,10 +115,22 @@ def test_the_page_shows_numbers_failures_and_what_never_ran(found):
     assert text.startswith("# GPU check: `sky` fp16 on NVIDIA H100\n")
     assert "| tensorrt | works here | 200.0 s | predict 0.004 |" in text
     assert "| tensorrt-rtx | never run: does not list compute capability 9.0 |" in text
-    assert "| tensorrt | 8.00 (41% of peak) | 30.00 (44% of peak) |" in text
-    assert "| torch.compile fp16 | 12.00 | failed: CUDA out of / memory |" in text
-    assert "| tensorrt-rtx | never run | never run |" in text
+    assert "| tensorrt | 4.00 (21% of peak) | 8.00 (41% of peak) | 30.00 (44% of peak) |" in text
+    assert "| torch.compile fp16 | never run | 12.00 | failed: CUDA out of / memory |" in text
+    assert "| tensorrt-rtx | never run | never run | never run |" in text
+    assert "| tensorrt | not measured | 0.200 (2.5%) | 0.900 (3.0%) |" in text
+    assert "leaving latents on the device could save this much at most" in text
     assert "| tensorrt | 12.50 | 3.2% |" in text
+
+
+def test_parity_outside_the_limits_stands_beside_its_numbers(found):
+    found["backends"]["tensorrt"]["parity"] = {
+        "predict": {"most": "nan", "problems": ["mean error nan, expected at most 0.005"]},
+        "decoder": {"failed": "decoder: cannot be opened"},
+    }
+    text = page(found)
+    assert "predict nan (OUTSIDE LIMITS: mean error nan, expected at most 0.005)" in text
+    assert "decoder failed: decoder: cannot be opened" in text
 
 
 def test_a_dry_run_never_looks_like_a_gpu(found):
@@ -97,7 +138,7 @@ def test_a_dry_run_never_looks_like_a_gpu(found):
     text = page(found)
     assert "on a CPU, as a dry run: no number here is a GPU's" in text
     assert "% of peak" not in text
-    assert "| none | no TensorRT backend ran here |  | never measured |" in text
+    assert "| none | no TensorRT backend ran here |  | not measured |" in text
 
 
 class FakeSession:
@@ -115,6 +156,10 @@ class FakeSession:
     def device_seconds(self, feeds, times):
         return 0.001
 
+    def copy_seconds(self, feeds, changing, times):
+        assert changing == ["latents"]
+        return 0.0002
+
     def close(self):
         FakeSession.closed += 1
 
@@ -123,13 +168,15 @@ class FakeSession:
 def check(tmp_path, monkeypatch):
     """A check of two backends, one usable, with everything heavy replaced."""
     saved = []
-    bundle = SimpleNamespace(manifest=SimpleNamespace(model=None, graphs={}))
+    graphs = {"predict": None, "decoder": None}
+    bundle = SimpleNamespace(manifest=SimpleNamespace(model=None, graphs=graphs))
     fakes = {
         "bundle_of": lambda *_: bundle,
         "_gflop": lambda *_: {"predict": 290.0, "decoder": 2850.0},
         "backend_report": lambda: {"tensorrt": None, "tensorrt-rtx": "no such GPU", "cuda": None},
         "build_plans": lambda *_: [],
-        "compare_bundle": lambda *_: {"predict": {"most": 0.001}},
+        "check_reference": lambda *_: None,
+        "compare_graph": lambda *_: {"most": 0.001, "problems": []},
         "open_session": lambda *_: FakeSession(),
         "_feeds": lambda graph, bundle, batch: {"latents": np.zeros((batch, 2), np.float32)},
         "end_to_end": lambda *_: {"frames_per_second": 10.0, "outside_sessions": 0.01},
@@ -154,6 +201,8 @@ def test_every_number_is_saved_as_soon_as_it_is_there(check):
     tensorrt = found["backends"]["tensorrt"]
     assert list(tensorrt["predict"]) == ["1", "2", "8", "32"]
     assert tensorrt["predict"]["8"]["device_ms"] == 1.0
+    assert tensorrt["predict"]["8"]["copies_ms"] == 0.2
+    assert list(tensorrt["parity"]) == ["predict", "decoder"]
     assert tensorrt["predict"]["32"] == {"failed": "predict: out of memory; lower the batch size"}
     assert list(tensorrt["decoder"]) == ["1"]
     assert found["backends"]["tensorrt-rtx"] == {"problem": "no such GPU"}
@@ -163,17 +212,90 @@ def test_every_number_is_saved_as_soon_as_it_is_there(check):
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("build_plans", BackendError("no")), ("compare_bundle", ExportError("far"))]
+    "error",
+    [
+        BackendError("no"),
+        TypeError("incompatible function arguments"),
+        AttributeError("no attribute"),
+        ImportError("no library"),
+        OSError("no such file"),
+        ValueError("bad"),
+        KeyError("t"),
+        RuntimeError("CUDA"),
+        AssertionError(),
+    ],
+    ids=lambda error: type(error).__name__,
 )
-def test_one_failure_does_not_hide_the_rest(check, name, error):
+@pytest.mark.parametrize(
+    "name", ["build_plans", "compare_graph", "open_session", "end_to_end", "backend_report"]
+)
+def test_one_failure_of_any_kind_does_not_hide_the_rest(check, name, error):
     def fail(*_):
         raise error
 
     check.patch.setattr(gpu_check, name, fail)
-    found = gpu_check.run(check.check)
-    told = found["backends"]["tensorrt"]["build_seconds" if name == "build_plans" else "parity"]
-    assert told == {"failed": str(error)}
-    assert ("predict" in found["backends"]["tensorrt"]) == (name == "compare_bundle")
+    tensorrt = gpu_check.run(check.check)["backends"]["tensorrt"]
+    cells = {
+        "build_plans": lambda: tensorrt["build_seconds"],
+        "compare_graph": lambda: tensorrt["parity"]["decoder"],
+        "open_session": lambda: tensorrt["predict"]["8"],
+        "end_to_end": lambda: tensorrt["end_to_end"],
+        "backend_report": lambda: {"failed": tensorrt["problem"]},
+    }
+    told = cells[name]()["failed"]
+    assert str(error) in told
+    assert told == str(error) or told.startswith(f"{type(error).__name__}: ")
+    assert ("end_to_end" in tensorrt) == (name not in ("build_plans", "backend_report"))
+
+
+def test_an_unexpected_failure_keeps_where_it_came_from(check):
+    def fail(*_):
+        raise TypeError("incompatible function arguments")
+
+    check.patch.setattr(gpu_check, "end_to_end", fail)
+    told = gpu_check.run(check.check)["backends"]["tensorrt"]["end_to_end"]
+    assert told["failed"] == "TypeError: incompatible function arguments"
+    assert "in fail" in told["trace"]
+
+
+def test_a_session_that_cannot_be_closed_costs_nothing_but_itself(check):
+    def close(self):
+        raise ExportError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    check.patch.setattr(FakeSession, "close", close)
+    tensorrt = gpu_check.run(check.check)["backends"]["tensorrt"]
+    assert tensorrt["decoder"]["1"]["ms"] >= 0
+    assert tensorrt["end_to_end"]["frames_per_second"] == 10.0
+
+
+def test_a_reference_of_another_model_is_said_of_every_graph(check):
+    def refuse(*_):
+        raise OptionsError("it has no graph 'decoder'")
+
+    check.patch.setattr(gpu_check, "check_reference", refuse)
+    parity = gpu_check.run(check.check)["backends"]["tensorrt"]["parity"]
+    assert parity["predict"] == parity["decoder"] == {"failed": "it has no graph 'decoder'"}
+
+
+def test_a_variant_of_torch_that_fails_leaves_the_others_and_is_let_go_of(check):
+    released = []
+    yardstick = gpu_check.yardstick
+    check.patch.setattr(gpu_check, "torch_graphs", lambda *_: {"predict": 1, "decoder": 2})
+    check.patch.setattr(gpu_check, "SIZES", {"sky": None})
+    check.patch.setattr(yardstick, "matrix_peak", lambda *_: 100.0)
+    check.patch.setattr(yardstick, "time_module", lambda *_: 5.0)
+    check.patch.setattr(yardstick, "release", released.append)
+
+    def variant(module, name, device):
+        if name == "one":
+            raise ValueError("no such layout")
+        return module
+
+    check.patch.setattr(yardstick, "variant", variant)
+    found = gpu_check.run(replace(check.check, variants=("one", "two")))
+    assert found["torch"]["one"]["predict"]["1"]["failed"] == "ValueError: no such layout"
+    assert found["torch"]["two"]["decoder"] == {"1": 5.0}
+    assert released == ["cpu"] * 4
 
 
 def test_sessions_are_closed_after_their_timings(check):
@@ -193,6 +315,34 @@ def test_time_is_counted_once_however_many_sessions_run():
     with busy, busy:
         assert busy.seconds == 0
     assert busy.seconds > 0
+
+
+def test_the_devices_time_of_a_video_is_that_of_its_runs_by_shape():
+    timed = []
+
+    class Session:
+        inputs = outputs = ()
+
+        def run(self, feeds):
+            return {}
+
+        def device_seconds(self, feeds, times):
+            timed.append(feeds["latents"].shape)
+            return 0.5 * len(feeds["latents"])
+
+    watched = Watched(Session(), Busy())
+    watched.run({"latents": np.ones((4, 2), np.float32)})
+    watched.restart()  # after the first video
+    for rows in (1, 2, 1, 1):
+        watched.run({"latents": np.ones((rows, 2), np.float32)})
+    assert watched.device_seconds() == 3 * 0.5 + 1.0
+    assert sorted(timed) == [(1, 2), (2, 2)]
+
+
+def test_a_session_that_cannot_time_the_device_says_so():
+    watched = Watched(SimpleNamespace(run=lambda feeds: {}), Busy())
+    watched.run({"latents": np.ones(1)})
+    assert watched.device_seconds() is None
 
 
 def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_path, capsys):

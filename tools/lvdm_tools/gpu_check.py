@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import platform
+import traceback
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from lvdm_engines.errors import LvdmError
 from lvdm_engines.plan_facts import PlanOptions
 from lvdm_engines.plans import build_plans
 from lvdm_engines.session import backend_report, open_session
-from lvdm_export.engines_verify import compare_bundle
+from lvdm_export.engines_verify import check_reference, compare_graph
 from lvdm_export.graph_export import count_gflop
 from lvdm_export.graphs import denoiser_graph
 from lvdm_export.probes import make_probes
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from lvdm_engines.manifest import Precision
     from lvdm_engines.session import Session
 
-SCHEMA = 1
+SCHEMA = 2
 _PACKAGES = (
     "numpy",
     "torch",
@@ -52,8 +53,9 @@ _PACKAGES = (
     "tensorrt-rtx",
     "cuda-core",
 )
-_RECORD = SessionOptions(cuda_graphs=True)  # a sampling loop repeats its shapes
-_LAUNCHES = 20  # per timing of the device alone
+_LAUNCHES = 20  # per timing of the device or of copies alone
+_CHANGING = ("latents", "timestep")  # at every step; what else a denoiser reads stays for a clip
+_TRACE = 4  # parts of a traceback that are kept
 
 Feeds = dict[str, "NDArray[Any]"]
 
@@ -135,23 +137,35 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
     check.report(f"matrix product on {check.device}")
     found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
     yield
-    modules = torch_graphs(SIZES[check.model], bundle.manifest) if check.variants else {}
+    modules = _attempt(torch_graphs, SIZES[check.model], bundle.manifest) if check.variants else {}
     for name in check.variants:
         entry: dict[str, Any] = {}
         found["torch"][name] = entry
         for graph, batches in _runs(check):
             cells = entry[graph] = {}
-            made = _attempt(yardstick.variant, modules[graph], name, check.device)
-            for batch in batches:
-                check.report(f"{name}: {graph} at batch {batch}")
-                feeds = _feeds(graph, bundle, batch)
-                cells[str(batch)] = (
-                    made
-                    if isinstance(made, dict)
-                    else _attempt(yardstick.time_module, made, feeds, check.device, check.seconds)
-                )
-                yield
-    yardstick.release(check.device)
+            try:
+                yield from _variant(check, bundle, (name, graph, batches), modules, cells)
+            finally:
+                _attempt(yardstick.release, check.device)
+
+
+def _variant(
+    check: Check,
+    bundle: Bundle,
+    which: tuple[str, str, tuple[int, ...]],
+    modules: dict[str, Any],
+    cells: dict[str, Any],
+) -> Iterator[None]:
+    """Time one graph in one variant of PyTorch, which is let go of at the end."""
+    name, graph, batches = which
+    made = modules if "failed" in modules else None
+    made = made or _attempt(yardstick.variant, modules[graph], name, check.device)
+    for batch in batches:
+        check.report(f"{name}: {graph} at batch {batch}")
+        feeds = _attempt(_feeds, graph, bundle, batch)
+        arguments = (made, feeds, check.device, check.seconds)
+        cells[str(batch)] = _failure(made, feeds) or _attempt(yardstick.time_module, *arguments)
+        yield
 
 
 def _runs(check: Check) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -160,37 +174,51 @@ def _runs(check: Check) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]) -> Iterator[None]:
     """Fill in what every backend does; yields after each number."""
-    usable = backend_report()
+    usable = _attempt(backend_report)
     for name in (n for n in BACKENDS if n in check.backends):
-        entry: dict[str, Any] = {"problem": usable[name]}
+        problem = usable["failed"] if "failed" in usable else usable[name]
+        entry: dict[str, Any] = {"problem": problem}
         found["backends"][name] = entry
         yield
-        if entry["problem"]:
-            continue
-        check.report(f"{name}: compiling")
-        entry["build_seconds"] = _attempt(_build, check, bundle, name)
+        if problem is None:
+            yield from _backend(check, (bundle, exact), name, entry)
+
+
+def _backend(
+    check: Check, bundles: tuple[Bundle, Bundle], name: str, entry: dict[str, Any]
+) -> Iterator[None]:
+    """Fill in what one backend does; whatever fails leaves its reason instead of a number."""
+    bundle, exact = bundles
+    check.report(f"{name}: compiling")
+    entry["build_seconds"] = _attempt(_build, check, bundle, name)
+    yield
+    if _failure(entry["build_seconds"]):
+        return
+    options = SessionOptions(plan=check.options)  # not one of another run with other options
+    unfit = _failure(_attempt(check_reference, bundle, exact))
+    entry["parity"] = parity = {}
+    for graph in bundle.manifest.graphs:
+        check.report(f"{name}: comparing {graph} with the CPU")
+        arguments = (bundle, graph, name, exact, options)
+        parity[graph] = unfit or _attempt(compare_graph, *arguments)
         yield
-        if isinstance(entry["build_seconds"], dict):
-            continue
-        entry["parity"] = _attempt(compare_bundle, bundle, name, check.report, exact)
-        yield
-        for graph, batches in _runs(check):
-            cells = entry[graph] = {}
-            session = _attempt(open_session, bundle, graph, name, _RECORD)
-            for batch in batches:
-                check.report(f"{name}: {graph} at batch {batch}")
-                feeds = _feeds(graph, bundle, batch)
-                cells[str(batch)] = (
-                    session
-                    if isinstance(session, dict)
-                    else _attempt(_time_session, session, feeds, check.seconds)
-                )
-                yield
-            if not isinstance(session, dict):
-                session.close()
-        check.report(f"{name}: {check.frames} frames from end to end")
-        entry["end_to_end"] = _attempt(end_to_end, bundle, name, check.frames)
-        yield
+    # a sampling loop repeats its shapes
+    recording = SessionOptions(cuda_graphs=True, plan=check.options)
+    for graph, batches in _runs(check):
+        cells = entry[graph] = {}
+        session = _attempt(open_session, bundle, graph, name, recording)
+        for batch in batches:
+            check.report(f"{name}: {graph} at batch {batch}")
+            feeds = _attempt(_feeds, graph, bundle, batch)
+            cells[str(batch)] = _failure(session, feeds) or _attempt(
+                _time_session, session, feeds, check.seconds
+            )
+            yield
+        if not _failure(session):
+            _attempt(session.close)
+    check.report(f"{name}: {check.frames} frames from end to end")
+    entry["end_to_end"] = _attempt(end_to_end, bundle, name, check.frames, options)
+    yield
 
 
 def _build(check: Check, bundle: Bundle, backend: str) -> float:
@@ -199,15 +227,24 @@ def _build(check: Check, bundle: Bundle, backend: str) -> float:
 
 
 def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, float]:
-    """Time a graph with its copies, and where the session can tell, on the device alone."""
+    """Time a graph with its copies, and where the session can tell, each of both alone.
+
+    `copies_ms` is what latents and timestep, going in, and the outputs, coming out, cost at each
+    step: all that could be saved at most by leaving latents on the device.
+    """
 
     def call() -> None:
         session.run(feeds)
 
-    ms = yardstick.median_ms(call, seconds)
+    found = {"ms": yardstick.median_ms(call, seconds)}
     alone: Any = getattr(session, "device_seconds", None)
-    device = {} if alone is None else {"device_ms": 1000 * alone(feeds, _LAUNCHES)}
-    return {"ms": ms, **device}
+    copies: Any = getattr(session, "copy_seconds", None)
+    if alone is not None:
+        found["device_ms"] = 1000 * alone(feeds, _LAUNCHES)
+    if copies is not None:
+        changing = [name for name in feeds if name in _CHANGING]
+        found["copies_ms"] = 1000 * copies(feeds, changing, _LAUNCHES)
+    return found
 
 
 def _feeds(graph: str, bundle: Bundle, batch: int) -> Feeds:
@@ -221,10 +258,17 @@ def _attempt(measure: Callable[..., Any], *arguments: Any) -> Any:
     """Return a measurement, or why there is none: one failure must not hide the others."""
     try:
         return measure(*arguments)
-    except (LvdmError, RuntimeError, AssertionError, MemoryError) as err:
-        # PyTorch raises RuntimeError throughout, and AssertionError where it was built without CUDA
-        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        return {"failed": line[:300]}
+    except LvdmError as err:
+        return {"failed": str(err)[:300]}
+    except Exception as err:  # noqa: BLE001 - bindings that never ran here may raise anything
+        line = (str(err).strip().splitlines() or ["no reason given"])[0]
+        trace = traceback.format_exception(err)[-_TRACE:]
+        return {"failed": f"{type(err).__name__}: {line}"[:300], "trace": "".join(trace)}
+
+
+def _failure(*found: Any) -> dict[str, Any] | None:
+    """Return the first of these that is a failure of `_attempt`, if any."""
+    return next((f for f in found if isinstance(f, dict) and "failed" in f), None)
 
 
 def write(found: dict[str, Any], path: Path) -> None:

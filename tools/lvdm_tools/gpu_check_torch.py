@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,10 @@ def median_ms(call: Callable[[], None], seconds: float, *, warm_up: int = 3) -> 
 
 
 def release(device: str) -> None:
-    """Give memory that PyTorch holds for later back to the device."""
+    """Let go of compiled code, and give memory that PyTorch holds for later back to the device."""
+    gc.collect()  # modules refer to themselves
     if device.startswith("cuda") and torch.cuda.is_available():
+        torch.compiler.reset()
         torch.cuda.empty_cache()
 
 
