@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,65 @@ def golden() -> Callable[[str], GoldenCase]:
         return GoldenCase(config, weights, arrays)
 
     return load
+
+
+@dataclass(frozen=True)
+class ExportedCase:
+    """A golden network as the graph of a bundle: what was exported, where to, and its feeds."""
+
+    graph: Any
+    path: Path
+    feeds: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def exported_denoiser(
+    golden: Callable[[str], GoldenCase], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], ExportedCase]:
+    """Export a golden denoiser in a precision, once for all tests: it takes about 20 s each."""
+    from lvdm_engines.manifest import TensorSpec
+    from lvdm_export.config_networks import read_unet
+    from lvdm_export.graphs import DenoiserGraph, Graph
+    from lvdm_export.nets.unet3d import UNet3d
+    from lvdm_export.onnx_file import write_onnx
+    from lvdm_export.section import Section
+
+    folder = tmp_path_factory.mktemp("golden")
+
+    @cache
+    def export(name: str, precision: str) -> ExportedCase:
+        case = golden(name)
+        params = {key: value for key, value in case.config.items() if key != "kind"}
+        params.setdefault("use_temporal_transformer", False)
+        network = loaded(UNet3d(read_unet(Section({"params": params}, name))), case, precision)
+        arrays = case.arrays
+        masked = "mask" in arrays
+        feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}
+        if masked:
+            feeds |= {"mask": arrays["mask"], "noise_level": arrays["s"]}
+        if "context" in arrays:
+            feeds["context"] = arrays["context"]
+        inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())
+        outputs = (TensorSpec("eps", "float32", ("b", *arrays["eps"].shape[1:])),)
+        graph = Graph(DenoiserGraph(network), inputs, outputs)
+        path = folder / f"{name}-{precision}.onnx"
+        write_onnx(graph, path)
+        return ExportedCase(graph, path, feeds)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def load_golden() -> Callable[[Any, GoldenCase, str], Any]:
+    """Give a network the weights of a case, baked and in a precision."""
+    return loaded
+
+
+def loaded(network: Any, case: GoldenCase, precision: str) -> Any:
+    """Return the network with the weights of a case, baked and in a precision."""
+    import torch
+
+    from lvdm_export.nets.layers import bake, to_half
+
+    network.load_state_dict({key: torch.from_numpy(a) for key, a in case.weights.items()})
+    return bake(to_half(network) if precision == "fp16" else network).eval()

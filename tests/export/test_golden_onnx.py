@@ -14,12 +14,10 @@ import torch
 from torch import nn
 
 from lvdm_engines.manifest import TensorSpec
-from lvdm_export.config_networks import read_autoencoder2d, read_unet
-from lvdm_export.graphs import DenoiserGraph, Graph
+from lvdm_export.config_networks import read_autoencoder2d
+from lvdm_export.graphs import Graph
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_export.nets.layers import bake, to_half
-from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.onnx_file import write_onnx
 from lvdm_export.section import Section
 
@@ -55,11 +53,6 @@ class Method(nn.Module):
         return getattr(self.network, self.name)(x)
 
 
-def loaded(network: nn.Module, case: Any, precision: str) -> nn.Module:
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in case.weights.items()})
-    return bake(to_half(network) if precision == "fp16" else network).eval()
-
-
 def export(module: nn.Module, feeds: dict[str, np.ndarray], path: Path) -> ort.InferenceSession:
     inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())
     write_onnx(Graph(module, inputs, (TensorSpec("out", "float32", ("b",)),)), path)
@@ -78,33 +71,23 @@ def error(session: ort.InferenceSession, feeds: dict[str, Any], expected: np.nda
 
 @pytest.mark.parametrize(("name", "precision"), UNETS)
 def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
-    golden: Any, name: str, precision: str, tmp_path: Path
+    golden: Any, exported_denoiser: Any, name: str, precision: str
 ) -> None:
-    case = golden(name)
-    params = {key: value for key, value in case.config.items() if key != "kind"}
-    params.setdefault("use_temporal_transformer", False)
-    unet = UNet3d(read_unet(Section({"params": params}, name)))
-    arrays = case.arrays
-    masked = "mask" in arrays
-    feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}
-    if masked:
-        feeds |= {"mask": arrays["mask"], "noise_level": np.array([-1, -1])}
-    if "context" in arrays:
-        feeds["context"] = arrays["context"]
-    graph = DenoiserGraph(loaded(unet, case, precision))
-    session = export(graph, feeds, tmp_path / "eps.onnx")
-    assert error(session, feeds, arrays["eps"]) < TOLERANCE[precision]
-    if masked:
-        feeds["noise_level"] = arrays["s"]
+    exported = exported_denoiser(name, precision)
+    arrays, feeds = golden(name).arrays, exported.feeds
+    session = ort.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    if "mask" in feeds:
         assert error(session, feeds, arrays["eps_s"]) < TOLERANCE[precision]
+        feeds = {**feeds, "noise_level": np.array([-1, -1])}
+    assert error(session, feeds, arrays["eps"]) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(("name", "precision"), AUTOENCODERS)
 def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
-    golden: Any, name: str, precision: str, tmp_path: Path
+    golden: Any, load_golden: Any, name: str, precision: str, tmp_path: Path
 ) -> None:
     case = golden(name)
-    network = loaded(_autoencoder(case.config, name), case, precision)
+    network = load_golden(_autoencoder(case.config, name), case, precision)
     arrays = case.arrays
     encode = {"x": arrays["x"]}
     session = export(Method(network, "encode"), encode, tmp_path / "encode.onnx")
