@@ -2,9 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PLANS := tests/engines/gpu/test_aot.py
 
-.PHONY: install test test-plans video clean
+.PHONY: install test video clean
 
 # Reinstalls when the project's metadata or pins change; the stamp is written last.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -15,19 +14,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed
 
-# All checks and tests: formatting, lint, types, tests, and the wheel with base dependencies only.
+# All checks and tests: formatting, lint, types, tests (every recorded network and the built-in one
+# are compiled by TensorRT-RTX on the way), and the wheel with base dependencies only.
 test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow" \
-		--ignore $(PLANS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
 	$(BIN)/python tests/check_wheel.py
-
-# Every recorded network as a TensorRT-RTX plan, float32 and float16: about five minutes more.
-test-plans: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet "tensorrt-rtx==1.7.*"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" $(PLANS)
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml

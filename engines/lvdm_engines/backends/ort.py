@@ -159,7 +159,8 @@ def _unusable_cuda() -> str | None:
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return (
             "the installed onnxruntime has no CUDA; "
-            "pip uninstall onnxruntime, then pip install 'lvdm-rt[cuda]'"
+            "pip install 'lvdm-rt[cuda]' && pip uninstall -y onnxruntime && "
+            "pip install --force-reinstall --no-deps onnxruntime-gpu"
         )
     from lvdm_engines.backends.ort_cuda import provider_problem
 
