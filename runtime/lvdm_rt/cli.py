@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _OPTION_FLAGS = (
     "frames", "seed", "videos", "mode", "preset", "sampler", "steps", "eta", "guidance",
-    "noise_level", "batch_size", "fps", "exact",
+    "noise_level", "fade", "batch_size", "fps", "exact",
 )  # fmt: skip
 
 
@@ -106,6 +106,12 @@ def lvdm_rt() -> None:
 )
 @click.option(
     "--condition", metavar="IN.mp4", help="Continue this video; OUT holds what follows it."
+)
+@click.option(
+    "--fade",
+    type=click.IntRange(0),
+    metavar="N",
+    help="New frames that keep fine detail of IN's last one, ever less. Default: a decode window.",
 )
 @click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Clips per network call.")
@@ -185,6 +191,8 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
     to_stdout = flags["out"] == "-"
     if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
         raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
+    if flags["fade"] is not None and flags["condition"] is None:
+        raise click.UsageError("--fade belongs to --condition, which was not given")
     if to_stdout and flags["as_json"]:
         raise click.UsageError("--json prints on standard output, where -o - puts the video")
     if to_stdout and flags["resume"]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lvdm_rt.codec import WindowedDecoder
 from lvdm_rt.denoise import LatentChunk
+from lvdm_rt.handover import HandOver
 from lvdm_rt.longvideo import Plan
 
 Frames = NDArray[np.uint8]
@@ -31,14 +32,17 @@ class _Delivery:
     decoder: WindowedDecoder
     skip: int
     left: int
+    hand_over: HandOver | None
 
     def cut(self, pieces: Iterable[Frames]) -> Iterator[Frames]:
         for frames in pieces:
+            if self.hand_over is not None and 0 < self.skip <= len(frames):
+                self.hand_over.start(frames[self.skip - 1])
             new = frames[self.skip :][: self.left]
             self.skip -= min(self.skip, len(frames))
             self.left -= len(new)
             if len(new):
-                yield new
+                yield new if self.hand_over is None else self.hand_over.apply(new)
 
 
 def deliver(
@@ -46,11 +50,13 @@ def deliver(
     latents: Generator[LatentChunk, None, None],
     new_decoder: Callable[[], WindowedDecoder],
     before: Latents | None,
+    new_hand_over: Callable[[], HandOver | None],
 ) -> Generator[Chunk, None, None]:
     """Decode videos as their latents come and yield exactly `plan.frames` frames of each.
 
     `before` holds the latents (c, plan.lead, h, w) of the condition that the first window shares
-    with the new ones, so that there is no seam; their own frames are not yielded.
+    with the new ones, so that there is no seam; their own frames are not yielded, the last of them
+    starts the hand-over.
     """
     videos: dict[int, _Delivery] = {}
     with closing(latents):
@@ -58,7 +64,8 @@ def deliver(
             ended = start + z.shape[1] >= plan.latents
             if video not in videos:
                 decoder = new_decoder()
-                videos[video] = _Delivery(decoder, plan.lead * decoder.per_latent, plan.frames)
+                skip = plan.lead * decoder.per_latent
+                videos[video] = _Delivery(decoder, skip, plan.frames, new_hand_over())
                 if before is not None:
                     z = np.concatenate([before, z], axis=1)  # noqa: PLW2901 - the same video
             state = videos[video]

@@ -35,7 +35,9 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `frames` counts new frames of each video; `first_video` numbers the first of `videos`, so that
     workers can share one job; `batch_size` is the number of clips in one network call (guidance
     doubles its rows); `overlap` is in latents, half a decode window unless given; `noise_level` -1
-    leaves the condition unperturbed; `exact` makes results bit-identical however clips are grouped.
+    leaves the condition unperturbed; `fade` is the number of new frames over which the look of the
+    last given frame turns into the autoencoder's, a decode window unless given, 0 at once; `exact`
+    makes results bit-identical however clips are grouped.
     """
 
     frames: int = 64
@@ -51,6 +53,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     noise_level: int | None = None
     batch_size: int | None = None
     overlap: int | None = None
+    fade: int | None = None
     fps: float | None = None
     exact: bool = False
 
@@ -70,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     noise_level: int
     batch_size: int
     overlap: int
+    fade: int
     fps: float
     exact: bool
 
@@ -98,6 +102,8 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
         )
     overlap = _first(options.overlap, model.decode_window // 2)
     _in_range("overlap", overlap, 0, model.decode_window // 2)
+    fade = _first(options.fade, model.decode_window * model.frames_per_latent)
+    _in_range("fade", fade, 0, MAX_FRAMES)
     fps = _first(options.fps, manifest.defaults.fps)
     if not _is_number(fps) or not 0 < fps <= 1000:
         raise OptionsError(f"got fps {fps}, expected more than 0 and at most 1000")
@@ -114,6 +120,7 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
         noise_level=_noise_level(options, preset, manifest),
         batch_size=_first(options.batch_size, 4),
         overlap=overlap,
+        fade=fade,
         fps=fps,
         exact=options.exact,
     )

@@ -23,6 +23,7 @@ from lvdm_rt.ahead import run_ahead
 from lvdm_rt.autoencoder import Autoencoder
 from lvdm_rt.delivery import Chunk, deliver
 from lvdm_rt.denoise import LatentChunk, Run, sample
+from lvdm_rt.handover import HandOver
 from lvdm_rt.network import Network
 from lvdm_rt.noise import philox
 from lvdm_rt.options import GenerateOptions, Settings, resolve
@@ -216,6 +217,7 @@ class Pipeline:
                 latents,
                 lambda: self._autoencoder.decoder(request.settings.overlap),
                 run.lead,
+                lambda: _hand_over(request),
             )
             yield from run_ahead(_counted(chunks, counter), FRAMES_AHEAD, counter.stop)
 
@@ -227,6 +229,12 @@ class Pipeline:
     def _watched(self, stream: Generator[T, None, None]) -> Generator[T, None, None]:
         self._streams.add(stream)
         return stream
+
+
+def _hand_over(request: Request) -> HandOver | None:
+    if request.condition is None:
+        return None
+    return HandOver(request.condition[-1], request.settings.fade)
 
 
 def _close_all(streams: Iterable[Generator[Any, None, None]]) -> None:

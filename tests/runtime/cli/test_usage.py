@@ -10,6 +10,7 @@ import pytest
     [
         (["-o", "a.mp4", "--sampler", "dpmpp_2m", "--eta", "1"], "--eta belongs to ddim"),
         (["-o", "a.mp4", "--sampler", "ddpm", "--eta", "0"], "--eta belongs to ddim"),
+        (["-o", "a.mp4", "--fade", "8"], "--fade belongs to --condition"),
         (["-o", "-", "--json"], "--json prints on standard output"),
         (["-o", "-", "--resume"], "keeps nothing to --resume"),
         (["-o", "-", "--videos", "2"], "takes one video"),
@@ -48,7 +49,7 @@ def test_every_flag_is_in_the_help(command):
     assert (code, err) == (0, "")
     for flag in (
         "-o", "--bundle", "--frames", "--seed", "--videos", "--mode", "--sampler", "--steps",
-        "--eta", "--guidance", "--noise-level", "--condition", "--prompt", "--batch-size",
+        "--eta", "--guidance", "--noise-level", "--condition", "--fade", "--prompt", "--batch-size",
         "--backend", "--fps", "--preset", "--exact", "--resume", "--json", "-q",
     ):  # fmt: skip
         assert f"{flag} " in out or f"{flag}\n" in out or f"{flag}," in out

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt.handover import HandOver, fade_out
+
+
+@pytest.fixture
+def pipeline(manifest, sessions):
+    with Pipeline(manifest, sessions) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def given():
+    """Frames with detail that the autoencoder of blocks cannot keep."""
+    return np.random.default_rng(0).integers(60, 180, (16, 16, 16, 3), np.uint8)
+
+
+def video(pipeline, given, **options):
+    options = GenerateOptions(frames=24, **options)
+    return np.concatenate(list(pipeline.stream(options, condition=given))).astype(np.float32)
+
+
+def test_weights_start_near_one_fall_all_the_way_and_end_near_zero():
+    weights = fade_out(16)
+    assert weights[0] > 0.99
+    assert weights[-1] < 0.01
+    assert (np.diff(weights) < 0).all()
+    assert fade_out(0).size == 0
+
+
+def test_what_was_lost_comes_back_less_and_less_across_chunks():
+    given, decoded = np.full((1, 1, 3), 100, np.uint8), np.full((1, 1, 3), 60, np.uint8)
+    hand_over, frames = HandOver(given, 4), np.full((6, 1, 1, 3), 200, np.uint8)
+    hand_over.start(decoded)
+    parts = [hand_over.apply(frames[:3]), hand_over.apply(frames[3:5]), hand_over.apply(frames[5:])]
+    lifted = np.concatenate(parts)[:, 0, 0, 0].astype(float) - 200
+    np.testing.assert_allclose(lifted[:4], 40 * fade_out(4), atol=0.5)
+    assert lifted[4:].tolist() == [0, 0]
+
+
+def test_pixels_stay_pixels():
+    hand_over = HandOver(np.full((1, 1, 3), 255, np.uint8), 4)
+    hand_over.start(np.zeros((1, 1, 3), np.uint8))
+    assert (hand_over.apply(np.full((4, 1, 1, 3), 250, np.uint8))[:2] == 255).all()
+
+
+def test_a_continued_video_starts_where_its_condition_ends(pipeline, given):
+    raw = video(pipeline, given, fade=0)
+    faded = video(pipeline, given)
+    assert np.abs(raw[0] - given[-1]).mean() > 20  # the autoencoder keeps no detail
+    known = pipeline.encode(given)
+    latents = [
+        c.latents for c in pipeline.sample_latents(GenerateOptions(frames=24), condition=given)
+    ]
+    joint = np.concatenate(list(pipeline.decode(np.concatenate([known[:, -2:], *latents], axis=1))))
+    np.testing.assert_array_equal(raw, joint[8 : 8 + 24])
+    lost = given[-1] - joint[7].astype(np.float32)
+    expected = np.clip(raw[:16] + fade_out(16)[:, None, None, None] * lost, 0, 255)
+    np.testing.assert_allclose(faded[:16], expected, atol=0.5)
+    np.testing.assert_array_equal(faded[16:], raw[16:])
+
+
+def test_every_video_of_a_batch_is_handed_over(pipeline, given):
+    options = GenerateOptions(frames=8, videos=2)
+    chunks = list(pipeline.stream_videos(options, condition=given))
+    first = [chunk.frames[0] for chunk in chunks if chunk.start == 0]
+    alone = video(pipeline, given)
+    assert len(first) == 2
+    assert np.abs(first[0] - alone[0]).max() <= 1
+    for frame in first:
+        assert np.abs(frame.astype(np.float32) - given[-1]).mean() < 20
+
+
+def test_windows_that_share_nothing_have_nothing_to_hand_over(pipeline, given):
+    np.testing.assert_array_equal(
+        video(pipeline, given, overlap=0), video(pipeline, given, overlap=0, fade=0)
+    )
