@@ -34,7 +34,7 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
     help="Frames of each video before its clip: how well long videos keep.",
 )
 @click.option(
-    "--conditions", type=_COUNT, default=16, show_default=True, help="Unseen clips to continue."
+    "--conditions", type=_COUNT, default=32, show_default=True, help="Unseen clips to continue."
 )
 @click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")

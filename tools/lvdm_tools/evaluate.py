@@ -16,7 +16,7 @@ from lvdm_tools import quality
 from lvdm_tools.data import ClipSpec, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lvdm_tools.data import ClipSource
 
     Clips = NDArray[np.uint8]
+    Frames = NDArray[np.uint8]
+    Pair = tuple[Frames, Frames]
 
 REAL_SETS = 3  # sets of unseen clips: the floor is the mean distance of their pairs
 
@@ -42,7 +44,7 @@ class Protocol:
     clips: int = 128
     frames: int = 16
     skip: int = 0
-    conditions: int = 16
+    conditions: int = 32
     data: str | Path = "synth"
     stride: int = 1
     seed: int = 0
@@ -132,16 +134,30 @@ def _continuation(
     wanted = pipeline.condition_frames(_options(protocol, frames=per_latent))
     wanted += -wanted % per_latent
     longer = _source(protocol, pipeline.manifest.model, frames=wanted)
-    seams: list[tuple[Clips, Clips, Clips]] = []
+    seen, both = [], []
     for number in range(protocol.conditions):
         given = longer.clip(REAL_SETS * protocol.clips + number)
         mine = _options(protocol, frames=per_latent, first_video=protocol.clips + number)
-        new = _all(pipeline.stream(mine, condition=given))
-        seams.append((given[-1], _reconstruct(pipeline, given)[-1], new[0]))
-    given, through, first_new = map(np.stack, zip(*seams, strict=True))
+        seen.append((given[-1], _all(pipeline.stream(mine, condition=given))[0]))
+        both.append(_decoded_seam(pipeline, mine, given))
     borders = np.arange(per_latent, pixels.shape[1], per_latent)
     before, after = (decoded[:, borders + i].reshape(-1, *decoded.shape[2:]) for i in (-1, 0))
-    return quality.continuation(quality.Seams(given, through, first_new, before, after), pixels)
+    seams = quality.Seams(_pairs(seen), _pairs(both), (before, after))
+    return quality.continuation(seams, pixels)
+
+
+def _decoded_seam(pipeline: Pipeline, options: GenerateOptions, given: Frames) -> Pair:
+    """Decode the end of the condition and what follows in one go, as if all were latents."""
+    known = pipeline.encode(given)[:, -pipeline.settings(options).overlap or None :]
+    new = [chunk.latents for chunk in pipeline.sample_latents(options, condition=given)]
+    frames = _all(pipeline.decode(np.concatenate([known, *new], axis=1)))
+    first = known.shape[1] * pipeline.manifest.model.frames_per_latent
+    return frames[first - 1], frames[first]
+
+
+def _pairs(pairs: Sequence[Pair]) -> tuple[Clips, Clips]:
+    before, after = zip(*pairs, strict=True)
+    return np.stack(before), np.stack(after)
 
 
 def _reconstruct(pipeline: Pipeline, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:

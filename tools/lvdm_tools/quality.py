@@ -90,14 +90,14 @@ class Generation(msgspec.Struct, frozen=True):
 class Continuation(msgspec.Struct, frozen=True):
     """Jump from the last given to the first new frame, in changes between real neighbours.
 
-    `ratio` takes the given frame as the model has it, encoded and decoded; `from_pixels` takes the
-    original pixels, so that the loss of the autoencoder counts as part of the jump. `real` is
-    `ratio` where one latent ends and the next begins in real clips that were encoded and decoded:
-    what a perfect denoiser would reach.
+    `ratio` is what a viewer sees: pixels that were given, then the pipeline's frames. `decoded` is
+    the denoiser's share: both frames decoded in one go, without a hand-over. `real` is the same
+    where one latent ends and the next begins in real clips that were encoded and decoded: what a
+    perfect denoiser would reach.
     """
 
     ratio: float
-    from_pixels: float
+    decoded: float
     real: float
     clips: int
 
@@ -109,17 +109,16 @@ class Continuation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Seams:
-    """Frames (n, h, w, 3) on either side of where new frames begin.
+    """Pairs of neighbouring frames, each (n, h, w, 3), where new frames begin.
 
-    `given` is the last frame of each condition, `decoded` the same after the autoencoder;
-    `before` and `after` are neighbours across the border of two latents of reconstructed clips.
+    `seen`: the last frame of each condition and the first one that the pipeline gives; `decoded`:
+    the same two out of one decoding; `real`: neighbours across the border of two latents of
+    reconstructed clips.
     """
 
-    given: NDArray[np.uint8]
-    decoded: NDArray[np.uint8]
-    first_new: NDArray[np.uint8]
-    before: NDArray[np.uint8]
-    after: NDArray[np.uint8]
+    seen: tuple[Clips, Clips]
+    decoded: tuple[Clips, Clips]
+    real: tuple[Clips, Clips]
 
 
 def reconstruction(decoded: Clips, real: Clips) -> Reconstruction:
@@ -170,10 +169,10 @@ def continuation(seams: Seams, real: Clips) -> Continuation:
 
     """
     return Continuation(
-        ratio=metrics.continuity(seams.decoded, seams.first_new, real),
-        from_pixels=metrics.continuity(seams.given, seams.first_new, real),
-        real=metrics.continuity(seams.before, seams.after, real),
-        clips=len(seams.given),
+        ratio=metrics.continuity(*seams.seen, real),
+        decoded=metrics.continuity(*seams.decoded, real),
+        real=metrics.continuity(*seams.real, real),
+        clips=len(seams.seen[0]),
     )
 
 
