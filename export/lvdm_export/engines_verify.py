@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.backends.profiles import BATCH, fits, sizes_of
-from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.backends.registry import BACKENDS, SessionOptions, load_backend
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import DeviceMemoryError, ExportError, LvdmError, OptionsError
+from lvdm_engines.errors import (
+    BackendError,
+    DeviceMemoryError,
+    ExportError,
+    LvdmError,
+    OptionsError,
+)
 from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session, open_session
 from lvdm_export.comparison import LIMITS, Comparison
@@ -41,8 +47,10 @@ def compare_bundle(
     Each graph has its `problems`, none where it is within the limits; a graph that cannot be opened
     or run has those alone, and the others are measured all the same. See `compare_graph`.
 
-    Raises OptionsError for a reference that is not the float32 export of the same model.
+    Raises BackendError for a backend that this machine cannot run at all, OptionsError for a
+    reference that is not the float32 export of the same model.
     """
+    check_backend(backend)
     if reference is not None:
         check_reference(bundle, reference)
     measured: dict[str, dict[str, Any]] = {}
@@ -63,6 +71,19 @@ def check_report(measured: Mapping[str, Mapping[str, Any]], bundle: Bundle, back
             f"{bundle.path} on {backend}: {'; '.join(problems)}; where numbers are outside their "
             "limits, export with --precision fp32 or build with --no-tf32"
         )
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a backend that can run no graph here. Raises BackendError with the way to fix it."""
+    if backend == "auto":  # always finds one
+        return
+    if backend not in BACKENDS:
+        raise BackendError(
+            f"got backend {backend!r}, expected auto or one of {', '.join(BACKENDS)}"
+        )
+    problem = load_backend(backend).unusable()
+    if problem is not None:
+        raise BackendError(f"{backend} is not usable: {problem}")
 
 
 def check_reference(bundle: Bundle, reference: Bundle) -> None:

@@ -11,7 +11,13 @@ pytest.importorskip("torch")
 
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import DeviceMemoryError, ExportError, OptionsError, SessionError
+from lvdm_engines.errors import (
+    BackendError,
+    DeviceMemoryError,
+    ExportError,
+    OptionsError,
+    SessionError,
+)
 from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.plan_facts import Range
 from lvdm_engines.session import open_session
@@ -182,6 +188,7 @@ def broken(monkeypatch):
         return session
 
     monkeypatch.setattr("lvdm_export.engines_verify.open_session", opened)
+    monkeypatch.setattr("lvdm_export.engines_verify.check_backend", lambda backend: None)
 
 
 def test_numbers_outside_the_limits_are_kept_and_a_graph_that_fails_hides_no_other(
@@ -195,6 +202,21 @@ def test_numbers_outside_the_limits_are_kept_and_a_graph_that_fails_hides_no_oth
         ExportError, match=r"on tensorrt: predict: mean error 0\.1.*interpolate: interpolate: can"
     ):
         check_report(found, fixed_bundle, "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("tensorrt", "^tensorrt is not usable: .*pip install"),
+        ("gpu", "got backend 'gpu', expected"),
+    ],
+)
+def test_a_backend_that_runs_nothing_here_is_one_line_not_one_per_graph(
+    fixed_bundle, monkeypatch, backend, message
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=message):
+        compare_bundle(fixed_bundle, backend, lambda line: None)
 
 
 def test_the_command_prints_all_numbers_before_it_fails(fixed_bundle, broken, capsys):
