@@ -176,7 +176,7 @@ def builtin_half(name, names):
 )
 def test_every_builtin_graph_compiles_in_half_precision_too(name, names, tmp_path):
     graph, share = builtin_half(name, names)
-    assert share > 0.85
+    assert share > 0.7
     manifest = load_bundle(builtin_bundles()[name]).manifest
     path = tmp_path / f"{names[0]}.onnx"
     clips = [getattr(getattr(manifest.model, n, None), "clip", 0) for n in names]
