@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: recorded outputs of the authors' code and their weights."""
 
 import json
+import signal
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ import numpy as np
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def rule_weight(source_key: str, shape: list[int]) -> np.ndarray:
