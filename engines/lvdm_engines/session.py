@@ -72,9 +72,10 @@ def open_session(
     Raises BundleError for a missing, damaged or contradictory graph, BackendError for a backend
     that cannot run it, with the way to fix that.
     """
-    choice = choose_backend(bundle, graph, backend)
+    wanted = options or SessionOptions()
+    choice = choose_backend(bundle, graph, backend, wanted)
     _log.info("%s runs on %s", graph, choice)
-    return load_backend(choice.backend).open(bundle.graph(graph), options or SessionOptions())
+    return load_backend(choice.backend).open(bundle.graph(graph), wanted)
 
 
 def open_sessions(
@@ -100,7 +101,9 @@ def open_sessions(
     return opened
 
 
-def choose_backend(bundle: Bundle, graph: str, backend: str = "auto") -> Choice:
+def choose_backend(
+    bundle: Bundle, graph: str, backend: str = "auto", options: SessionOptions | None = None
+) -> Choice:
     """Return the backend that `open_session` would take for a graph.
 
     Raises BackendError for an unknown name, or if nothing can run the graph.
@@ -117,7 +120,7 @@ def choose_backend(bundle: Bundle, graph: str, backend: str = "auto") -> Choice:
     refused: dict[str, str] = {}
     for name in candidates:
         found = load_backend(name)
-        why = found.unusable() or found.lacking(source)
+        why = found.unusable() or found.lacking(source, options or SessionOptions())
         if why is None:
             return Choice(name, refused)
         refused[name] = why

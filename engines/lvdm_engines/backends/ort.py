@@ -167,9 +167,9 @@ def _unusable_cuda() -> str | None:
     return driver_problem() or provider_problem(ort)
 
 
-def _lacks_nothing(source: GraphSource) -> str | None:
+def _lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:
     """ONNX Runtime needs nothing beside the graph itself."""
-    del source
+    del source, options
     return None
 
 

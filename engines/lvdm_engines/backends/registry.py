@@ -41,11 +41,12 @@ class Backend:
     """What a backend module offers.
 
     `unusable()` says in one line why this machine cannot run the backend and what would fix it,
-    or None. `lacking(source)` says the same of one graph, such as a plan that was not built.
+    or None. `lacking(source, options)` says the same of one graph, such as a plan that was not
+    built for that GPU.
     """
 
     unusable: Callable[[], str | None]
-    lacking: Callable[[GraphSource], str | None]
+    lacking: Callable[[GraphSource, SessionOptions], str | None]
     open: Callable[[GraphSource, SessionOptions], Session]
 
 

@@ -32,9 +32,10 @@ _CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly t
 
 
 def _backend(name: str) -> Backend:
-    def lacking(source: GraphSource) -> str | None:
+    def lacking(source: GraphSource, options: SessionOptions) -> str | None:
         try:
-            find_plan(source, libraries.whereabouts(libraries.load_library(name)))
+            here = libraries.whereabouts(libraries.load_library(name), options.device)
+            find_plan(source, here, options.plan)
         except BackendError as err:
             return str(err)
         return None

@@ -11,8 +11,10 @@ from msgspec.structs import replace
 
 from lvdm_engines import plans
 from lvdm_engines.backends import library as libraries
+from lvdm_engines.backends import trt
 from lvdm_engines.backends.driver import Gpu
 from lvdm_engines.backends.plan_store import find_plan
+from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.errors import BackendError, BundleError
 from lvdm_engines.plan_facts import PlanOptions, Range, rebuild_command
 from lvdm_engines.plans import build_plans
@@ -117,6 +119,21 @@ def compiler(monkeypatch, fake_library, here):
     monkeypatch.setattr("lvdm_engines.backends.trt_build._compile", compile_graph)
     fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
     return built
+
+
+def test_whether_a_plan_is_there_is_asked_of_the_gpu_that_will_run_it(
+    source, make_plan, monkeypatch, fake_library, here
+):
+    make_plan()
+    gpus = [Gpu(name, here.capability, 1, 1, "CUDA 13.0") for name in ("NVIDIA L4", here.gpu)]
+    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
+    monkeypatch.setattr(libraries, "gpus", lambda: gpus)
+    lacking = trt.TENSORRT.lacking
+    assert lacking(source, SessionOptions(device=1)) is None
+    assert "GPU: got NVIDIA H100" in lacking(source, SessionOptions(device=0))
+    assert "option level: got 3" in lacking(
+        source, SessionOptions(device=1, plan=replace(SMALL, level=5))
+    )
 
 
 def test_a_plan_is_built_on_the_gpu_that_was_chosen_in_the_thread_that_builds(
