@@ -111,7 +111,7 @@ def lvdm_rt() -> None:
     "--fade",
     type=click.IntRange(0),
     metavar="N",
-    help="New frames that keep fine detail of IN's last one, ever less. Default: a decode window.",
+    help="New frames in which the look of IN's last one fades out. Default: a decode window.",
 )
 @click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Clips per network call.")

@@ -9,21 +9,27 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
+_THRESHOLDS = 0  # seed
 
-def fade_out(length: int) -> NDArray[np.float32]:
-    """Weights of `length` frames that fall from nearly 1 to nearly 0, level at both ends."""
-    at = np.arange(1, length + 1) / (length + 1)
+
+def fade_out(length: int, count: int | None = None) -> NDArray[np.float32]:
+    """Weights of `length` frames that fall from nearly 1 to nearly 0; the first `count` of them."""
+    at = np.arange(1, min(length, length if count is None else count) + 1) / (length + 1)
     return (0.5 + 0.5 * np.cos(np.pi * at)).astype(np.float32)
 
 
 class HandOver:
     """Gives new frames (f, h, w, 3) back, less and less, what the last given frame lost."""
 
-    def __init__(self, last_given: Frames, length: int) -> None:
-        """Fade over `length` frames; `last_given` is (h, w, 3)."""
+    def __init__(self, last_given: Frames, length: int, count: int | None = None) -> None:
+        """Fade over `length` frames, of which `count` will come; `last_given` is (h, w, 3)."""
         self._given = last_given
-        self._weights = fade_out(length)
+        self._weights = fade_out(length, count)
         self._lost: NDArray[np.float32] | None = None
+        # Rounding at the same half everywhere would drop all corrections by one level in the same
+        # frame, a visible step; each pixel rounds at a fixed threshold of its own instead.
+        rng = np.random.default_rng(_THRESHOLDS)
+        self._thresholds = rng.random((*last_given.shape[:2], 1), np.float32)
 
     def start(self, decoded: Frames) -> None:
         """Take the last given frame (h, w, 3) as the autoencoder returns it."""
@@ -35,5 +41,5 @@ class HandOver:
         if self._lost is None or not len(weights):
             return frames
         near = frames[: len(weights)] + weights[:, None, None, None] * self._lost
-        rounded = np.floor(np.clip(near, 0, 255) + np.float32(0.5)).astype(np.uint8)
+        rounded = np.clip(np.floor(near + self._thresholds), 0, 255).astype(np.uint8)
         return np.concatenate([rounded, frames[len(weights) :]])

@@ -36,8 +36,8 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     workers can share one job; `batch_size` is the number of clips in one network call (guidance
     doubles its rows); `overlap` is in latents, half a decode window unless given; `noise_level` -1
     leaves the condition unperturbed; `fade` is the number of new frames over which the look of the
-    last given frame turns into the autoencoder's, a decode window unless given, 0 at once; `exact`
-    makes results bit-identical however clips are grouped.
+    last given frame turns into the autoencoder's, a decode window unless given, 0 at once and
+    where windows do not overlap; `exact` makes results bit-identical however clips are grouped.
     """
 
     frames: int = 64
@@ -102,8 +102,7 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
         )
     overlap = _first(options.overlap, model.decode_window // 2)
     _in_range("overlap", overlap, 0, model.decode_window // 2)
-    fade = _first(options.fade, model.decode_window * model.frames_per_latent)
-    _in_range("fade", fade, 0, MAX_FRAMES)
+    fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)
     if not _is_number(fps) or not 0 < fps <= 1000:
         raise OptionsError(f"got fps {fps}, expected more than 0 and at most 1000")
@@ -124,6 +123,19 @@ def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
         fps=fps,
         exact=options.exact,
     )
+
+
+def _fade(wanted: int | None, overlap: int, usual: int) -> int:
+    if overlap == 0:  # the last given frame is not decoded together with new ones
+        if wanted:
+            raise OptionsError(
+                f"got fade {wanted} with overlap 0, but a fade needs decode windows that overlap; "
+                "leave it out"
+            )
+        return 0
+    fade: int = _first(wanted, usual)
+    _in_range("fade", fade, 0, MAX_FRAMES)
+    return fade
 
 
 def _check_counts(options: GenerateOptions) -> None:

@@ -234,7 +234,8 @@ class Pipeline:
 def _hand_over(request: Request) -> HandOver | None:
     if request.condition is None:
         return None
-    return HandOver(request.condition[-1], request.settings.fade)
+    settings = request.settings
+    return HandOver(request.condition[-1], settings.fade, settings.frames)
 
 
 def _close_all(streams: Iterable[Generator[Any, None, None]]) -> None:

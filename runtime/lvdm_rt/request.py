@@ -53,7 +53,7 @@ class Request:
     def identity(self) -> dict[str, Any]:
         """Everything that latents depend on, as JSON values."""
         settings = msgspec.to_builtins(self.settings)
-        del settings["fps"]
+        del settings["fps"], settings["fade"]
         condition = self.condition
         return {
             **settings,
