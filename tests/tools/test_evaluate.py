@@ -127,7 +127,8 @@ def test_a_perfect_model_reaches_every_target() -> None:
     assert report.generation.frechet is not None
     assert report.generation.frechet.ratio < 2
     assert report.continuation is not None
-    assert report.continuation.ratio == report.continuation.decoded == 0
+    joined = report.continuation
+    assert joined.ratio == joined.raw == joined.decoded == 0
     assert 0.5 < report.continuation.real < 2
     assert report.reached
 
@@ -147,6 +148,25 @@ def test_a_grey_model_misses_every_target() -> None:
     assert report.continuation.decoded == 0  # grey follows grey
     assert report.continuation.ratio > 1.5
     assert not report.reached
+
+
+def test_what_the_hand_over_hides_is_told_and_a_jump_of_the_denoiser_does_not_pass() -> None:
+    class Jumping(PerfectPipeline):
+        def sample_latents(
+            self, options: GenerateOptions, *, condition: np.ndarray
+        ) -> Iterator[LatentChunk]:
+            yield LatentChunk(0, 0, to_latents(255 - np.repeat(condition[-1:], 4, axis=0)))
+
+    found = evaluate(Jumping(), Protocol(clips=4, frames=8, conditions=2)).continuation
+    assert found is not None
+    assert found.ratio == 0
+    assert found.raw == found.decoded > 1.5
+    assert not found.reached
+
+
+def test_a_mode_that_continues_nothing_has_no_continuity() -> None:
+    protocol = Protocol(clips=4, frames=8, conditions=1, sampling={"mode": "short"})
+    assert evaluate(PerfectPipeline(), protocol).continuation is None
 
 
 def test_few_clips_give_no_distance_and_so_do_not_pass() -> None:
@@ -230,8 +250,8 @@ def test_the_command_writes_numbers_and_table_and_records_them(
     assert "| measure | target | fake | untrained |" in table.read_text()
     assert table.read_text() in result.output
     recorded = load_bundle(bundle).manifest.quality
-    assert recorded["continuity"] == recorded["continuity_of_decoded_frames"] == 0
-    assert "both frames decoded 0.00" in table.read_text()
+    assert recorded["continuity"] == recorded["continuity_without_hand_over"] == 0
+    assert "without hand-over 0.00; both frames decoded 0.00" in table.read_text()
     assert "48 clips of 8 frames, synth, seed 0, mode=hierarchical" in recorded["measured_on"]
     assert recorded["frechet_over_floor_untrained"] > 10
     assert "psnr_db" not in recorded  # infinite

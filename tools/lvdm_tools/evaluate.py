@@ -77,7 +77,7 @@ def evaluate(
     """Measure an open pipeline; `say` is told which part begins.
 
     Reconstruction and continuation need an encoder in the bundle, continuation also a predict
-    model; what cannot be measured is None.
+    model and a mode that continues; what cannot be measured is None.
 
     Raises:
         ConfigError: numbers that cannot be measured.
@@ -97,7 +97,7 @@ def evaluate(
     say(f"generating {protocol.clips} clips")
     generated = generate(pipeline, protocol)
     continuation = None
-    if decoded is not None and "predict" in graphs:
+    if decoded is not None and "predict" in graphs and settings["mode"] != "short":
         say(f"continuing {protocol.conditions} clips")
         continuation = _continuation(pipeline, protocol, (real[0], decoded))
     return Report(
@@ -142,7 +142,8 @@ def _continuation(
         both.append(_decoded_seam(pipeline, mine, given))
     borders = np.arange(per_latent, pixels.shape[1], per_latent)
     before, after = (decoded[:, borders + i].reshape(-1, *decoded.shape[2:]) for i in (-1, 0))
-    seams = quality.Seams(_pairs(seen), _pairs(both), (before, after))
+    (given_last, _), joint = _pairs(seen), _pairs(both)
+    seams = quality.Seams(_pairs(seen), (given_last, joint[1]), joint, (before, after))
     return quality.continuation(seams, pixels)
 
 

@@ -90,33 +90,36 @@ class Generation(msgspec.Struct, frozen=True):
 class Continuation(msgspec.Struct, frozen=True):
     """Jump from the last given to the first new frame, in changes between real neighbours.
 
-    `ratio` is what a viewer sees: pixels that were given, then the pipeline's frames. `decoded` is
-    the denoiser's share: both frames decoded in one go, without a hand-over. `real` is the same
-    where one latent ends and the next begins in real clips that were encoded and decoded: what a
-    perfect denoiser would reach.
+    `ratio` is what a viewer sees: pixels that were given, then the pipeline's frames. It says
+    little of the model, because the hand-over makes up for what the autoencoder loses; `raw` is
+    the same without a hand-over. `decoded` is the denoiser's share: both frames decoded in one go,
+    so that the autoencoder loses the same of both. `real` is `decoded` of real clips where one
+    latent ends and the next begins: what a perfect denoiser would reach.
     """
 
     ratio: float
+    raw: float
     decoded: float
     real: float
     clips: int
 
     @property
     def reached(self) -> bool:
-        """Whether the jump is small enough."""
-        return self.ratio <= MOST_CONTINUITY
+        """Whether the jump is small enough, for the viewer and in what the denoiser made."""
+        return max(self.ratio, self.decoded) <= MOST_CONTINUITY
 
 
 @dataclass(frozen=True)
 class Seams:
     """Pairs of neighbouring frames, each (n, h, w, 3), where new frames begin.
 
-    `seen`: the last frame of each condition and the first one that the pipeline gives; `decoded`:
-    the same two out of one decoding; `real`: neighbours across the border of two latents of
-    reconstructed clips.
+    `seen`: the last frame of each condition and the first one that the pipeline gives; `raw`: the
+    same without a hand-over; `decoded`: both out of one decoding; `real`: neighbours across the
+    border of two latents of reconstructed clips.
     """
 
     seen: tuple[Clips, Clips]
+    raw: tuple[Clips, Clips]
     decoded: tuple[Clips, Clips]
     real: tuple[Clips, Clips]
 
@@ -170,6 +173,7 @@ def continuation(seams: Seams, real: Clips) -> Continuation:
     """
     return Continuation(
         ratio=metrics.continuity(*seams.seen, real),
+        raw=metrics.continuity(*seams.raw, real),
         decoded=metrics.continuity(*seams.decoded, real),
         real=metrics.continuity(*seams.real, real),
         clips=len(seams.seen[0]),

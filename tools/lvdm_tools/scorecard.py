@@ -42,6 +42,7 @@ def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
         "frame_change_difference": made.frame_change.difference,
         "frechet_over_floor": made.frechet.ratio if made.frechet else None,
         "continuity": joined.ratio if joined else None,
+        "continuity_without_hand_over": joined.raw if joined else None,
         "continuity_of_decoded_frames": joined.decoded if joined else None,
         "continuity_of_reconstructed_clips": joined.real if joined else None,
     }
@@ -100,8 +101,8 @@ def _rows(report: Report) -> dict[str, tuple[str, str]]:
             f"≤ {quality.MOST_CONTINUITY:g}",
             _MISSING
             if joined is None
-            else f"{joined.ratio:.2f} (both frames decoded {joined.decoded:.2f}; "
-            f"reconstructed real clips {joined.real:.2f})",
+            else f"{joined.ratio:.2f} (without hand-over {joined.raw:.2f}; both frames decoded "
+            f"{joined.decoded:.2f}, in reconstructed real clips {joined.real:.2f})",
         ),
     }
 
