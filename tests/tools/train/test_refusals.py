@@ -91,12 +91,22 @@ def test_starting_from_a_network_of_other_sizes_is_refused(
         train(settings, tmp_path / "run")
 
 
+def test_a_table_of_v_of_another_length_than_the_schedule_is_refused(
+    tiny_denoiser, tmp_path, train, changed
+):
+    settings = changed(tiny_denoiser, "network.prediction", "v")
+    with pytest.raises(ConfigError, match=r"network\.timesteps is 1000, expected 500"):
+        train(changed(settings, "schedule", {"steps": 500}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_starting_a_denoiser_from_another_model_is_refused(
     denoiser, autoencoder, tiny_denoiser, tmp_path, train, changed
 ):
     settings = changed(changed(tiny_denoiser, "start_from", str(denoiser)), "network.num_heads", 4)
-    with pytest.raises(ConfigError, match="start_from holds another network"):
+    with pytest.raises(ConfigError, match=r"start_from .* num_heads 2 instead of 4"):
         train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(LvdmError, match="autoencoder3d, expected unet3d"):
         train(changed(tiny_denoiser, "start_from", str(autoencoder)), tmp_path / "other")
 

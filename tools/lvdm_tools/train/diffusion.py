@@ -89,12 +89,6 @@ class DiffusionTask:
         torch.manual_seed(self.run.seed)
         network = UNet3d(self.config)
         if initial is not None:
-            if dataclasses.replace(initial.config, prediction=self.config.prediction) != (
-                self.config
-            ):
-                raise ConfigError(
-                    f"start_from holds another network ({initial.config}), expected {self.config}"
-                )
             with torch.no_grad():
                 for name, parameter in initial.named_parameters():
                     network.get_parameter(name).copy_(parameter)
@@ -155,7 +149,8 @@ class DiffusionTask:
             }
             return self._predict(network, self.fabric.to_device(batch)).float().cpu().numpy()
 
-        level = -1 if kind.kind == "unconditional" or not self.run.noise_levels else 0
+        clean = kind.kind == "unconditional" or not self.run.noise_levels
+        level = -1 if clean or self.run.clean_conditions > 0 else 0
         sampled = preview.sample(eps, z_0, given(kind), level, self.clips.schedule, rng)
         return self._decode(sampled, kind)
 
@@ -196,11 +191,33 @@ def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
             f"noise_levels is {run.noise_levels}, but network.num_classes is {config.num_classes}: "
             f"raise it to {run.noise_levels + 1} (the official layout keeps one spare row)"
         )
+    if config.prediction == "v" and config.timesteps != run.schedule.steps:
+        raise ConfigError(
+            f"network.timesteps is {config.timesteps}, expected {run.schedule.steps}: a network "
+            "that predicts v holds a value for each of the schedule.steps"
+        )
     if config.context_dim is not None:
         raise ConfigError("network.context_dim is set: text models cannot be trained here")
     with torch.device("meta"):  # a trial without memory, before hours of encoding
         build(UNet3d, config)
     return config
+
+
+def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
+    """Refuse weights to start from that belong to a network of other sizes.
+
+    What the last convolution gives may differ: ε and v are near each other at low noise.
+
+    Raises:
+        ConfigError: naming the fields.
+
+    """
+    free = {"prediction", "timesteps"}
+    theirs, ours = dataclasses.asdict(initial.config), dataclasses.asdict(config)
+    wrong = [k for k in ours if k not in free and theirs[k] != ours[k]]
+    if wrong:
+        told = ", ".join(f"{name} {theirs[name]} instead of {ours[name]}" for name in wrong)
+        raise ConfigError(f"start_from holds another network: {told}; make them equal")
 
 
 def check_lengths(run: DiffusionRun, downsample: Sequence[int]) -> None:

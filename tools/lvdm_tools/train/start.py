@@ -17,7 +17,13 @@ from lvdm_tools.data import ClipSpec, check_divisible, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import latents, loop
 from lvdm_tools.train.autoencoder import AutoencoderTask
-from lvdm_tools.train.diffusion import Decoder, DiffusionTask, check_lengths, unet_config
+from lvdm_tools.train.diffusion import (
+    Decoder,
+    DiffusionTask,
+    check_initial,
+    check_lengths,
+    unet_config,
+)
 from lvdm_tools.train.modelfile import read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
@@ -127,13 +133,14 @@ def _diffusion(
     network, record, digest = read_autoencoder(run.autoencoder)
     spec = ClipSpec(data.frames, data.size, data.stride)
     check_divisible(spec, network.config.downsample)
-    unet_config(run, network.config.embed_dim)
+    config = unet_config(run, network.config.embed_dim)
     check_lengths(run, network.config.downsample)
     source = open_source(request.data, spec, seed=run.seed)
     extra = {"autoencoder_sha256": digest}
     initial = None
     if run.start_from is not None:
         initial, extra["start_from_sha256"] = read_denoiser(run.start_from)
+        check_initial(initial, config)
     _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, request.data, digest]
     encoding = latents.Encoding(
