@@ -99,8 +99,10 @@ def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: betas has shape {list(stored)}, but the config expects "
             f"[{schedule.steps}] (timesteps); check that both belong to the same model"
         )
-    found = checkpoint.read("betas").double()
-    if not torch.allclose(found, expected, rtol=1e-4, atol=0.0):
+    found = checkpoint.read("betas")
+    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
+    found = found.double()
+    if not torch.allclose(found, expected, rtol=max(1e-4, rounding), atol=0.0):
         raise CheckpointError(
             f"{checkpoint.path}: betas run from {found[0]:.4g} to {found[-1]:.4g}, but the config "
             f"expects {schedule.beta_start:.4g} to {schedule.beta_end:.4g} (linear_start, "

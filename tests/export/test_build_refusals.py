@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.checkpoint import Checkpoint
+from lvdm_export.weights import check_schedule
 
 
 def quiet(_line: str) -> None:
@@ -72,3 +76,12 @@ def test_a_schedule_that_the_weights_were_not_trained_on_is_refused(
     with pytest.raises(CheckpointError, match=message):
         build(BuildOptions(denoisers=source, out=tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_schedule_stored_in_half_precision_is_recognised(dtype: torch.dtype) -> None:
+    betas = (torch.linspace(0.0015**0.5, 0.0155**0.5, 1000) ** 2).to(dtype)
+    stored = Checkpoint(Path("half.ckpt"), {"betas": (1000,)}, lambda _: betas, ours=False)
+    check_schedule(ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155), stored)
+    with pytest.raises(CheckpointError, match="betas run from"):
+        check_schedule(ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.02), stored)
