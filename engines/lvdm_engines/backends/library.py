@@ -24,6 +24,7 @@ _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 _OLDEST = {"tensorrt": (10, 12), "tensorrt-rtx": (1, 7)}
 _MEMORY = re.compile(r"out ?of ?memory|could not be allocated|FAILED_ALLOCATION", re.IGNORECASE)
+_NO_CUDA = "CUDA initialization failure"
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -52,6 +53,19 @@ class Library:
     def dtype(self, native: Any) -> str:
         """Return the manifest's word for one of the library's types."""
         return _DTYPES.get(native.name, str(native.name).lower())
+
+    def create(self, kind: Any, *arguments: Any) -> Any:
+        """Make one of the library's objects that take its logger.
+
+        Raises BackendError where the library has none to give, DeviceMemoryError for want of
+        memory.
+        """
+        self.errors.clear()
+        try:
+            return kind(*arguments, self.logger)
+        except TypeError as err:  # how the bindings tell of a null pointer
+            what = f"{self.name}: cannot create a {kind.__name__}"
+            raise self.failure(what, BackendError, "update the NVIDIA driver") from err
 
     def failure(self, what: str, kind: type[LvdmError], advice: str = "") -> LvdmError:
         """Turn what the library logged since the last failure into one error of one line."""
@@ -168,7 +182,8 @@ def make_logger(trt: Any, errors: deque[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             line = " ".join(message.split())
-            if levels.get(severity) == logging.DEBUG:
+            told = levels.get(severity) == logging.DEBUG
+            if told or _NO_CUDA in line:  # a mere warning, though nothing works after it
                 errors.append(line)
             _log.log(levels.get(severity, logging.DEBUG), "%s", line)
 

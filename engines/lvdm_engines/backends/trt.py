@@ -86,9 +86,7 @@ def open_session(
 
 def runtimes_for(library: Library, plan: Plan) -> tuple[Any, ...]:
     """Return the runtime for a plan, last, and the one that loaded it, if that is another."""
-    runtime = library.trt.Runtime(library.logger)
-    if runtime is None:
-        raise library.failure(f"{library.name}: no runtime", BackendError)
+    runtime = library.create(library.trt.Runtime)
     runtime.engine_host_code_allowed = False  # never run host code out of a plan
     owners = [runtime]
     made = plan.facts.fingerprint

@@ -58,7 +58,8 @@ def compile_plan(
     called in that thread first: it chooses the GPU to build on, which is a matter of the thread.
 
     Raises ExportError for a graph that the library cannot parse or compile, DeviceMemoryError when
-    memory runs out, and whatever `progress` raises, an interrupt included.
+    memory runs out, BackendError where the library does not start, and whatever `progress` raises,
+    an interrupt included.
     """
     library.errors.clear()
     monitor = make_monitor(library.trt, progress)
@@ -82,9 +83,7 @@ def _compile(job: Job, library: Library, monitor: Any, activate: Callable[[], No
     if activate is not None:
         activate()
     trt = library.trt
-    builder = trt.Builder(library.logger)
-    if builder is None:
-        raise library.failure(f"{job.name}: no builder", BackendError)
+    builder = library.create(trt.Builder)
     strong = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strong)
     parser = _parse(job, library, network)
@@ -97,7 +96,7 @@ def _compile(job: Job, library: Library, monitor: Any, activate: Callable[[], No
 
 
 def _parse(job: Job, library: Library, network: Any) -> Any:
-    parser = library.trt.OnnxParser(network, library.logger)
+    parser = library.create(library.trt.OnnxParser, network)
     if parser.parse_from_file(str(job.path)):
         return parser
     faults = [parser.get_error(i) for i in range(parser.num_errors)]

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from lvdm_engines.errors import LvdmError
+
 if TYPE_CHECKING:
     from lvdm_engines.backends.library import Library
+
+_log = logging.getLogger(__name__)
 
 _KINDS = 8  # of layers, the most frequent
 
 
 def summary_of(library: Library, plan: Any) -> dict[str, Any]:
-    """Open a plan that was just built, on the GPU that built it, and summarize it."""
-    runtime = library.trt.Runtime(library.logger)
-    engine = None if runtime is None else runtime.deserialize_cuda_engine(plan)
-    return {} if engine is None else summarize(library, engine)
+    """Open a plan that was just built, on the GPU that built it, and summarize it, if it can be."""
+    try:
+        runtime = library.create(library.trt.Runtime)
+        engine = runtime.deserialize_cuda_engine(plan)
+        return {} if engine is None else summarize(library, engine)
+    except (LvdmError, RuntimeError, TypeError) as err:  # the plan is worth more than its summary
+        _log.info("%s: the plan is not summarized (%s)", library.name, err)
+        return {}
 
 
 def summarize(library: Library, engine: Any) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
     engine = load_engine(library, owners[-1], plan)
     if not engine.refittable:
         raise BackendError(f"{plan.path}: was not built with --refit; compile instead: {build}")
-    refitter = trt.Refitter(engine, library.logger)
-    weights = trt.OnnxParserRefitter(refitter, library.logger)
+    refitter = library.create(trt.Refitter, engine)
+    weights = library.create(trt.OnnxParserRefitter, refitter)
     if not weights.refit_from_file(str(source.verified())):
         faults = [" ".join(weights.get_error(i).desc().split()) for i in range(weights.num_errors)]
         why = faults[0] if faults else "the parser gives no reason"

@@ -185,3 +185,25 @@ def test_a_gpu_that_rtx_does_not_know_is_sent_to_tensorrt(fake_library, monkeypa
     )
     assert there("8.9") is None
     assert there("12.0") is None
+
+
+def test_a_library_that_does_not_start_is_one_error_that_says_why(fake_library):
+    def null(network, logger):
+        fake_library.errors.append("CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    fake_library.errors.append("an earlier failure")
+    with pytest.raises(
+        BackendError,
+        match=r"^tensorrt: cannot create a null: CUDA initialization failure with error: 35; "
+        "update the NVIDIA driver$",
+    ):
+        fake_library.create(null, "the network")
+
+
+def test_the_warning_that_cuda_does_not_start_is_kept_as_a_reason(fake_library):
+    logger = libraries.make_logger(fake_library.trt, fake_library.errors)
+    severity = fake_library.trt.ILogger.Severity
+    logger.log(severity.WARNING, "Unable to determine GPU memory usage")
+    logger.log(severity.WARNING, "CUDA initialization failure with error: 35.\n Check it")
+    assert list(fake_library.errors) == ["CUDA initialization failure with error: 35. Check it"]

@@ -67,6 +67,21 @@ print(json.dumps([trt.__version__, sorted(names)]))
 """
 
 
+START = """
+from collections import deque
+import tensorrt_bindings as trt
+from lvdm_engines.backends.library import Library, make_logger
+from lvdm_engines.errors import BackendError
+errors = deque()
+library = Library("tensorrt", trt, trt.__version__, make_logger(trt, errors), errors)
+for kind in (trt.Runtime, trt.Builder):
+    try:
+        library.create(kind)
+    except BackendError as err:
+        print(err)
+"""
+
+
 def dotted(node):
     """The names of a chain such as `self._opened.engine.name`."""
     parts = []
@@ -110,8 +125,8 @@ def real_names(module, environment):
 
 
 @pytest.fixture(scope="module")
-def tensorrt(tmp_path_factory):
-    """The bindings over empty libraries with just the symbols that they look up."""
+def empty_libraries(tmp_path_factory):
+    """Where the bindings find empty libraries with just the symbols that they look up."""
     spec = importlib.util.find_spec("tensorrt_bindings")
     if spec is None:
         pytest.skip("tensorrt-cu13-bindings is not installed")
@@ -131,7 +146,12 @@ def tensorrt(tmp_path_factory):
             cwd=folder,
             check=True,
         )
-    return real_names("tensorrt_bindings", {**os.environ, "LD_LIBRARY_PATH": str(folder)})
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def tensorrt(empty_libraries):
+    return real_names("tensorrt_bindings", empty_libraries)
 
 
 def test_the_search_sees_what_the_code_uses(needed):
@@ -165,3 +185,13 @@ def test_everything_used_exists_in_tensorrt_rtx(needed):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     _, names = real_names("tensorrt_rtx", dict(os.environ))
     assert needed - names == set()
+
+
+def test_bindings_that_get_a_null_pointer_end_in_one_line(empty_libraries):
+    done = subprocess.run(
+        [sys.executable, "-c", START], capture_output=True, text=True, env=empty_libraries
+    )
+    assert done.stdout.splitlines() == [
+        f"tensorrt: cannot create a {kind}: tensorrt gives no reason; update the NVIDIA driver"
+        for kind in ("Runtime", "Builder")
+    ], done.stderr

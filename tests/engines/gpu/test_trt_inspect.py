@@ -1,8 +1,9 @@
 import json
+import logging
 
 import pytest
 
-from lvdm_engines.backends.trt_inspect import layer_facts
+from lvdm_engines.backends.trt_inspect import layer_facts, summary_of
 
 
 def told(key, half, single):
@@ -35,3 +36,13 @@ def test_layers_and_types_are_counted_in_the_words_of_either_version(text):
 )
 def test_what_the_inspector_does_not_say_is_left_out(text, layers):
     assert layer_facts(text).get("layers") == layers
+
+
+def test_a_finished_plan_is_not_lost_where_it_cannot_be_summarized(fake_library, caplog):
+    def null(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    fake_library.trt.Runtime = null
+    with caplog.at_level(logging.INFO):
+        assert summary_of(fake_library, b"the plan") == {}
+    assert "the plan is not summarized" in caplog.text
