@@ -85,6 +85,7 @@ class BoundSession:
             array = np.ascontiguousarray(feeds[name])
             if name in bound.last and np.array_equal(bound.last[name], array):
                 continue  # masks, noise levels and contexts stay the same for all steps of a clip
+            bound.last.pop(name, None)  # an interrupted copy leaves neither the old nor the new
             value.update_inplace(array)
             if array.nbytes <= _SMALL:
                 bound.last[name] = array.copy()

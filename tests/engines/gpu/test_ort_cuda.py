@@ -52,6 +52,22 @@ def test_changed_feeds_are_copied_again_even_when_changed_in_place(session, feed
     np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
 
 
+def test_an_interrupted_copy_is_made_again(session, feeds, monkeypatch):
+    session.run(feeds)
+    bound = next(iter(session._bound.values()))
+    mask = bound.inputs["mask"]
+
+    def interrupted(array):
+        mask.update_inplace(array)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(bound.inputs, "mask", SimpleNamespace(update_inplace=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        session.run({**feeds, "mask": 1 - feeds["mask"]})
+    monkeypatch.undo()
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
 def test_outputs_belong_to_the_caller(session, feeds):
     first = session.run(feeds)["eps"]
     kept = first.copy()
