@@ -31,7 +31,9 @@ _DTYPES: dict[str, Dtype] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_MEMORY = re.compile(r"allocate|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"allocate|ALLOC_FAILED|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
+)
 
 
 class OrtSession:

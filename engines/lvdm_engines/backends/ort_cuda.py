@@ -75,7 +75,7 @@ class BoundSession:
                 raise SessionError(f"{self.name}: the session is closed; open it again")
             try:
                 return self._run(feeds)
-            except native_errors() as err:
+            except (*native_errors(), RuntimeError) as err:  # buffers raise the plain one
                 self._bound.clear()  # whatever the caller tries next may need the room
                 raise explained(self.name, "run", err) from err
 

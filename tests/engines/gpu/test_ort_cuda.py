@@ -114,6 +114,39 @@ def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
         session.run(feeds)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", SessionError),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", DeviceMemoryError),
+        ("Failed to allocate memory for requested buffer of size 9", DeviceMemoryError),
+    ],
+)
+@pytest.mark.parametrize("where", ["ortvalue_from_shape_and_type", "update_inplace", "run"])
+def test_what_buffers_raise_is_an_error_of_the_session(source, native, feeds, where, text, kind):
+    def fail(*_):
+        raise RuntimeError(text)
+
+    def make(shape, dtype, *place):
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *place)
+        value.update_inplace = fail
+        return value
+
+    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
+    if where == "run":
+        session._native = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=fail)
+    else:
+        made = fail if where.startswith("ortvalue") else make
+        value = SimpleNamespace(ortvalue_from_shape_and_type=made)
+        session._ort = SimpleNamespace(OrtValue=value, RunOptions=onnxruntime.RunOptions)
+    with pytest.raises(SessionError) as caught:
+        session.run(feeds)
+    assert type(caught.value) is kind
+    assert not session._bound
+    session._ort, session._native = onnxruntime, native
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
 class Starting:
     """onnxruntime as far as starting the provider; `provider` is what a session then runs on."""
 
