@@ -15,7 +15,7 @@ from lvdm_engines.backends.plan_store import Plan, find_plan
 from lvdm_engines.backends.registry import Backend, SessionOptions
 from lvdm_engines.backends.trt_session import TrtSession
 from lvdm_engines.contract import difference
-from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
 from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.plan_facts import rebuild_command
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_STALE = {"VERSION_MISMATCH", "MALFORMED_ENGINE", "UNSUPPORTED_CC"}  # another build is not
 _CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly than it saves
 
 
@@ -116,16 +117,27 @@ def load_engine(library: Library, runtime: Any, plan: Plan) -> Any:
     if hasattr(runtime, "get_engine_validity"):
         validity, reasons = runtime.get_engine_validity(data)
         if validity == library.trt.EngineValidity.INVALID:
-            raise BackendError(
-                f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU "
-                f"({reasons}); build again: {plan.rebuild}"
-            )
+            raise _invalid(library, plan, reasons)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise library.failure(
             f"{plan.path}: cannot be opened", BackendError, f"build again: {plan.rebuild}"
         )
     return engine
+
+
+def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
+    """Say why a plan cannot run here, and what would help against that; reasons are bits."""
+    bits: Any = getattr(library.trt, "EngineInvalidityDiagnostics", None)
+    known = {} if bits is None else bits.__members__
+    names = [name for name, bit in known.items() if int(reasons) & int(bit)]
+    why = ", ".join(names) or f"reasons {reasons}"
+    what = f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU ({why})"
+    if "INSUFFICIENT_GPU_MEMORY" in names:
+        return DeviceMemoryError(f"{what}; free memory on the GPU, see nvidia-smi")
+    stale = not _STALE.isdisjoint(names)
+    advice = f"build again: {plan.rebuild}" if stale else "update the NVIDIA driver"
+    return library.failure(what, BackendError, advice)
 
 
 def _check_engine(source: GraphSource, library: Library, engine: Any, rebuild: str) -> None:

@@ -101,8 +101,20 @@ def portable(fake_library, runtimes):
     trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     trt.EngineValidity = SimpleNamespace(INVALID="invalid")
-    judged = SimpleNamespace(validity="valid")
-    trt.Runtime.get_engine_validity = lambda self, data: (judged.validity, "UNSUPPORTED_CC")
+    bits = {
+        "VERSION_MISMATCH": 1,
+        "UNSUPPORTED_CC": 2,
+        "OLD_CUDA_DRIVER": 4,
+        "INSUFFICIENT_GPU_MEMORY": 16,
+    }
+    trt.EngineInvalidityDiagnostics = SimpleNamespace(__members__=bits)
+    judged = SimpleNamespace(validity="valid", reasons=0, said=[])
+
+    def judge(self, data):
+        fake_library.errors.extend(judged.said)
+        return judged.validity, judged.reasons
+
+    trt.Runtime.get_engine_validity = judge
     return judged
 
 
@@ -122,14 +134,32 @@ def test_rtx_records_runs_itself_and_keeps_its_kernels_beside_the_plan(
     assert gpu.count("record") == 0
 
 
+@pytest.mark.parametrize(
+    ("reasons", "said", "told"),
+    [
+        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; build again: lvdm-export b"),
+        (3, ["built by 1.6"], r"\(VERSION_MISMATCH, UNSUPPORTED_CC\): built by 1.6; build again"),
+        (4, ["CUDA 12.2"], r"\(OLD_CUDA_DRIVER\): CUDA 12.2; update the NVIDIA driver$"),
+        (256, [], r"\(reasons 256\): tensorrt gives no reason; update the NVIDIA driver$"),
+    ],
+)
 def test_a_plan_that_rtx_calls_invalid_here_is_refused_before_it_is_opened(
-    source, make_plan, fake_library, portable, gpu, runtimes
+    source, make_plan, fake_library, portable, gpu, runtimes, reasons, said, told
 ):
     plan = make_plan()
-    portable.validity = "invalid"
-    with pytest.raises(BackendError, match=r"invalid on this GPU \(UNSUPPORTED_CC\); build again"):
+    portable.validity, portable.reasons, portable.said = "invalid", reasons, said
+    with pytest.raises(BackendError, match=r"calls it invalid on this GPU " + told):
         trt.open_session(source, plan, fake_library, gpu)
     assert runtimes[-1].opened == []
+
+
+def test_a_plan_that_finds_no_room_on_the_gpu_is_a_matter_of_memory(
+    source, make_plan, fake_library, portable, gpu
+):
+    plan = make_plan()
+    portable.validity, portable.reasons = "invalid", 16
+    with pytest.raises(DeviceMemoryError, match=r"INSUFFICIENT_GPU_MEMORY\); free memory"):
+        trt.open_session(source, plan, fake_library, gpu)
 
 
 def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
