@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from lvdm_engines.backends.driver import driver_problem, gpus
+from lvdm_engines.backends.driver import Gpu, driver_problem, gpus
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
 
 _log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ ANY = "any"  # the GPU of a plan that the driver finishes wherever it runs
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 _OLDEST = {"tensorrt": (10, 12), "tensorrt-rtx": (1, 7)}
+_OLDEST_GPU = (7, 5)  # for TensorRT 11
 _MEMORY = re.compile(r"out ?of ?memory|could not be allocated|FAILED_ALLOCATION", re.IGNORECASE)
 _NO_CUDA = "CUDA initialization failure"
 _DTYPES = {
@@ -136,7 +137,18 @@ def unusable(name: str) -> str | None:
             f"got version {library.version}, expected {oldest} or newer; "
             f"pip install -U 'lvdm-rt[{EXTRAS[name]}]'"
         )
-    return _unsupported_gpu(library)
+    return _unsupported_gpu(library) or _start_problem(name)
+
+
+@cache
+def _start_problem(name: str) -> str | None:
+    """Start the library on the GPU, and return why it cannot or None: a driver may be too old."""
+    library = load_library(name)
+    try:
+        library.create(library.trt.Runtime)
+    except LvdmError as err:
+        return str(err).removeprefix(f"{name}: ")
+    return None
 
 
 def lacks_cuda(name: str) -> str | None:
@@ -152,8 +164,10 @@ def lacks_cuda(name: str) -> str | None:
 def _unsupported_gpu(library: Library) -> str | None:
     """TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them."""
     found = gpus()
-    if not library.portable or not found:
+    if not found:
         return None
+    if not library.portable:
+        return _too_old(library, found)
     known = {n.removeprefix("SM") for n in library.trt.ComputeCapability.__members__}
     if any(gpu.capability.replace(".", "") in known for gpu in found):
         return None
@@ -163,9 +177,20 @@ def _unsupported_gpu(library: Library) -> str | None:
     )
 
 
+def _too_old(library: Library, found: list[Gpu]) -> str | None:
+    """TensorRT 11 dropped what came before Turing, and says so only while compiling."""
+    newest = max(tuple(int(part) for part in gpu.capability.split(".")) for gpu in found)
+    if newest >= _OLDEST_GPU or not library.version.startswith("11."):
+        return None
+    return (
+        f"version {library.version} needs compute capability {'.'.join(map(str, _OLDEST_GPU))} or "
+        f"newer, got {found[0].capability} ({found[0].name}); use --backend cuda"
+    )
+
+
 def _broken(name: str, err: Exception) -> str:
     line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-    return f"cannot be imported ({line}); pip install --force-reinstall 'lvdm-rt[{EXTRAS[name]}]'"
+    return f"cannot be imported ({line}); pip install --force-reinstall {name}"
 
 
 def make_logger(trt: Any, errors: deque[str]) -> Any:

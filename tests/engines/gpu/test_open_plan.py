@@ -1,6 +1,7 @@
 """Opening a plan: what is checked before anything of it is used."""
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -237,3 +238,65 @@ def test_the_warning_that_cuda_does_not_start_is_kept_as_a_reason(fake_library):
     logger.log(severity.WARNING, "Unable to determine GPU memory usage")
     logger.log(severity.WARNING, "CUDA initialization failure with error: 35.\n Check it")
     assert list(fake_library.errors) == ["CUDA initialization failure with error: 35. Check it"]
+
+
+@pytest.fixture
+def installed(fake_library, runtimes, monkeypatch):
+    """A machine with the packages, a driver and a GPU; returns what makes it another GPU."""
+
+    def there(capability):
+        gpu = Gpu("NVIDIA GPU", capability, 1, 1, "CUDA 13.0")
+        monkeypatch.setattr(libraries, "gpus", lambda: [gpu])
+
+    there("9.0")
+    libraries._start_problem.cache_clear()
+    for name in ("missing", "lacks_cuda"):
+        monkeypatch.setattr(libraries, name, lambda name: None)
+    monkeypatch.setattr(libraries, "driver_problem", lambda: None)
+    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
+    yield there
+    libraries._start_problem.cache_clear()
+
+
+def test_a_library_counts_as_usable_once_it_has_started(installed, runtimes):
+    assert libraries.unusable("tensorrt") is None
+    assert libraries.unusable("tensorrt") is None
+    assert len(runtimes) == 1
+
+
+def test_a_library_that_does_not_start_is_unusable(installed, fake_library):
+    def null(logger):
+        fake_library.errors.append("CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    fake_library.trt.Runtime = null
+    assert libraries.unusable("tensorrt") == (
+        "cannot create a null: CUDA initialization failure with error: 35; update the NVIDIA driver"
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "usable"),
+    [("7.5", "11.4.0", True), ("7.0", "11.4.0", False), ("7.0", "10.13.0", True)],
+)
+def test_a_gpu_before_turing_is_refused_for_tensorrt_11(
+    installed, fake_library, monkeypatch, capability, version, usable
+):
+    installed(capability)
+    library = replace(fake_library, version=version)
+    monkeypatch.setattr(libraries, "load_library", lambda name: library)
+    told = libraries.unusable("tensorrt")
+    assert (told is None) == usable
+    assert usable or "needs compute capability 7.5 or newer, got 7.0 (NVIDIA GPU)" in told
+
+
+@pytest.mark.parametrize("name", libraries.EXTRAS)
+def test_a_library_that_cannot_be_imported_names_the_package_to_install_again(name, monkeypatch):
+    def fail(module):
+        raise ImportError("libnvinfer.so.11: cannot open shared object file")
+
+    monkeypatch.setattr(libraries, "missing", lambda name: None)
+    monkeypatch.setattr(libraries.importlib, "import_module", fail)
+    libraries.load_library.cache_clear()
+    with pytest.raises(BackendError, match=rf"pip install --force-reinstall {name}$"):
+        libraries.load_library(name)
