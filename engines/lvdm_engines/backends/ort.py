@@ -130,10 +130,12 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 @cache
 def native_errors() -> tuple[type[Exception], ...]:
-    """Return what ONNX Runtime raises; its exception types have no parent of their own."""
+    """Return what ONNX Runtime raises; its exception types have no parent of their own.
+
+    Its buffers raise plain RuntimeError."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
-    return (MemoryError, *(kind for kind in kinds if issubclass(kind, Exception)))
+    return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
 
 
 def explained(graph: str, doing: str, err: Exception) -> SessionError:

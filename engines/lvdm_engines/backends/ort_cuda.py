@@ -75,7 +75,7 @@ class BoundSession:
                 raise SessionError(f"{self.name}: the session is closed; open it again")
             try:
                 return self._run(feeds)
-            except (*native_errors(), RuntimeError) as err:  # buffers raise the plain one
+            except native_errors() as err:
                 self._bound.clear()  # whatever the caller tries next may need the room
                 raise explained(self.name, "run", err) from err
 
@@ -156,7 +156,7 @@ def provider_problem(ort: Any) -> str | None:
     where one is missing ONNX Runtime goes on with the CPU.
     """
     _preload(ort)
-    refusals: tuple[type[Exception], ...] = (*native_errors(), RuntimeError, ValueError)
+    refusals: tuple[type[Exception], ...] = (*native_errors(), ValueError)
     try:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # told once, here
