@@ -132,7 +132,8 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 def native_errors() -> tuple[type[Exception], ...]:
     """Return what ONNX Runtime raises; its exception types have no parent of their own.
 
-    Its buffers raise plain RuntimeError."""
+    Its buffers raise plain RuntimeError.
+    """
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
