@@ -1,7 +1,7 @@
 """Finished latents on disk, one file per clip, so that an interrupted run can go on.
 
-    FOLDER/work.json                        what the run is: every setting, model and condition
-    FOLDER/video-000000/predict-000003.npy  latents of one clip, (c, t, h, w) float32
+    work.json                        what the run is: every setting, model and condition
+    video-000000/predict-000003.npy  latents of one clip, (c, t, h, w) float32
 
 A file appears whole or not at all. Knows nothing of networks or video files.
 """
