@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train, export and measure the built-in model: scripts/train_sky_tiny.sh [FOLDER]
-# About three hours on one CPU core. Run it again after an interruption and it goes on.
+# About two hours and a half on one CPU core. Run it again after an interruption and it goes on.
 set -euo pipefail
 runs=${1:-runs/sky-tiny}
 export OMP_NUM_THREADS=1 # one thread is as fast as two on networks this small
