@@ -231,6 +231,22 @@ def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_a_check_that_shows_nothing_is_saved_and_exits_with_1(check, tmp_path, capsys):
+    class Failing(FakeSession):
+        def run(self, feeds):
+            raise BackendError("no kernel image")
+
+    check.patch.setattr(gpu_check, "open_session", lambda *_: Failing())
+    assert (
+        cli.run(
+            ["gpu-check", "--dry-run", "--no-torch", "--backend", "tensorrt", "-o", str(tmp_path)]
+        )
+        == 1
+    )
+    assert "tensorrt compiles, no run succeeded" in capsys.readouterr().err
+    assert "no kernel image" in (tmp_path / "gpu-check.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_dry_run_goes_through_everything_on_the_cpu(tmp_path):
     options = ["--dry-run", "--seconds", "0", "--frames", "9", "-o", str(tmp_path)]

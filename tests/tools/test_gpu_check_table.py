@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lvdm_tools.gpu_check_table import host_share, judge, page
+from lvdm_tools.gpu_check_table import host_share, judge, page, verdict
 
 GPU = {
     "name": "NVIDIA H100",
@@ -120,6 +120,36 @@ def test_parity_outside_the_limits_stands_beside_its_numbers(found):
     text = page(found)
     assert "predict nan (OUTSIDE LIMITS: mean error nan, expected at most 0.005)" in text
     assert "decoder failed: decoder: cannot be opened" in text
+
+
+RAN = {"parity": {"predict": {"most": 0.1}}, "predict": {"8": {"ms": 1.0}}, "end_to_end": {}}
+WRONG = {"decoder": {"most": 9.0, "problems": ["mean error 9"]}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "state"),
+    [
+        (RAN, "works here"),
+        ({"build_seconds": {"failed": "cannot compile"}}, "does not compile"),
+        (RAN | {"parity": WRONG}, "not shown to agree with the CPU: decoder"),
+        (
+            RAN | {"parity": {"predict": {"failed": "x"}}},
+            "not shown to agree with the CPU: predict",
+        ),
+        (RAN | {"predict": {"8": {"failed": "NaN"}}}, "compiles, no run succeeded"),
+        ({}, "not measured to the end"),
+    ],
+)
+def test_a_backend_works_only_where_it_compiles_agrees_and_runs(found, entry, state):
+    found["backends"] = {"tensorrt": {"problem": None, **entry}}
+    assert f"| tensorrt | {state} |" in page(found)
+    assert verdict(found) == (None if state == "works here" else f"tensorrt {state}")
+
+
+def test_a_check_passes_with_one_working_backend_and_others_that_cannot_run(found):
+    assert verdict(found) is None
+    del found["backends"]["tensorrt"]
+    assert verdict(found) == "no backend can run here"
 
 
 def test_a_dry_run_never_looks_like_a_gpu(found):

@@ -46,6 +46,7 @@ def command(out: Path, **options: Any) -> None:
 
     Takes about half an hour for the paper-size model, most of it exporting and compiling, which a
     second run finds done. Every number is saved at once: an interrupted run keeps its report.
+    Exits with 1 where no backend can run, or one that can does not compile or agree with the CPU.
     """
     problem = driver_problem()
     if problem and not options["dry_run"]:
@@ -54,7 +55,7 @@ def command(out: Path, **options: Any) -> None:
             "--dry-run goes through everything on the CPU"
         )
     from lvdm_tools import gpu_check
-    from lvdm_tools.gpu_check_table import page
+    from lvdm_tools.gpu_check_table import page, verdict
 
     out.mkdir(parents=True, exist_ok=True)
     report = out / "gpu-check.md"
@@ -66,6 +67,9 @@ def command(out: Path, **options: Any) -> None:
     found = gpu_check.run(_check(out, save, options))
     click.echo(page(found))
     click.echo(f"{report} and gpu-check.json are written", err=True)
+    wrong = verdict(found)
+    if wrong:
+        raise BackendError(f"{wrong}; {report} says why")
 
 
 def _check(out: Path, save: Any, options: dict[str, Any]) -> Check:

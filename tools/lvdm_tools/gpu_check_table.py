@@ -11,6 +11,7 @@ PEAK_SHARE = 0.40  # of the measured dense half precision peak, at batch 8 or mo
 SPEED_UP = 1.3  # over the best PyTorch variant
 HOST_SHARE = 0.05  # of the wall time of a whole video
 _BATCH = 8
+_WORKS = "works here"
 
 
 def judge(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -193,8 +194,40 @@ def _copy_cell(cell: Any) -> str:
     return f"{cell['copies_ms']:.3f} ({cell['copies_ms'] / cell['ms']:.1%})"
 
 
+def verdict(found: dict[str, Any]) -> str | None:
+    """Say why a finished check cannot count as passed, or None; a slow backend can."""
+    ran = {n: entry for n, entry in found["backends"].items() if not entry.get("problem")}
+    if not ran:
+        return "no backend can run here"
+    wrong = [f"{name} {_state(entry)}" for name, entry in ran.items() if _state(entry) != _WORKS]
+    return "; ".join(wrong) or None
+
+
+def _has_numbers(entry: dict[str, Any]) -> bool:
+    """Whether a run of a graph was timed."""
+    cells = (cell for graph in ("predict", "decoder") for cell in entry.get(graph, {}).values())
+    return any("ms" in cell for cell in cells)
+
+
+def _wrong(entry: dict[str, Any]) -> list[str]:
+    """Name the graphs whose comparison failed or lies outside the limits."""
+    parity = entry.get("parity", {})
+    return [name for name, graph in parity.items() if "failed" in graph or graph.get("problems")]
+
+
 def _state(entry: dict[str, Any]) -> str:
-    return f"never run: {entry['problem']}" if entry.get("problem") else "works here"
+    """Say how far a backend came: it works where it compiles, agrees with the CPU and runs."""
+    built = entry.get("build_seconds")
+    if entry.get("problem"):
+        return f"never run: {entry['problem']}".replace("|", "/")
+    if isinstance(built, dict):
+        return "does not compile"
+    if _wrong(entry):
+        return f"not shown to agree with the CPU: {', '.join(_wrong(entry))}"
+    if entry.get("parity") and _has_numbers(entry):
+        return _WORKS
+    ended = "end_to_end" in entry
+    return "compiles, no run succeeded" if ended else "not measured to the end"
 
 
 def _speed(video: Any) -> str:
