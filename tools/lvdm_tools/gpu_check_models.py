@@ -7,7 +7,9 @@ on training, and nothing has to be downloaded.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -151,11 +153,11 @@ def torch_graphs(size: Size, manifest: Manifest) -> dict[str, nn.Module]:
 def bundle_of(
     name: str, precision: Precision, folder: Path, report: Callable[[str], None]
 ) -> Bundle:
-    """Export a model into `folder`, once; a bundle that is there already is used again."""
-    out = folder / f"{name}-{precision}"
+    """Export a model into `folder`, once; a bundle of the same networks there is used again."""
+    size = SIZES[name]
+    out = folder / f"{name}-{precision}-{_key(size, precision)}"
     if (out / "manifest.json").is_file():
         return load_bundle(out)
-    size = SIZES[name]
     sources = _checkpoints(size, folder / f"{name}-checkpoints")
     joint = Source(*sources["unet"])
     options = BuildOptions(
@@ -166,6 +168,12 @@ def bundle_of(
         name=f"{name}-{precision}",
     )
     return build(options, report)
+
+
+def _key(size: Size, precision: Precision) -> str:
+    """Return what changes with the networks and with the code that exports them."""
+    made_of = (repr(size), precision, metadata.version("lvdm-rt"))
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
 
 
 def _checkpoints(size: Size, folder: Path) -> dict[str, tuple[Path, Path]]:
