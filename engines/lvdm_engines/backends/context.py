@@ -80,7 +80,10 @@ class Context:
             for spec, shape in zip(self._o.inputs, shapes, strict=True):
                 if not self._context.set_input_shape(spec.name, shape):
                     raise self._o.failure(f"take {spec.name} of shape {shape}")
-            missing = self._context.infer_shapes()
+            try:
+                missing = self._context.infer_shapes()
+            except RuntimeError as err:  # the bindings raise where shapes contradict each other
+                raise self._o.failure("infer shapes") from err
             if missing:
                 raise self._o.failure(f"infer shapes without {', '.join(missing)}")
             self._shapes = shapes

@@ -181,7 +181,9 @@ def _contexts(
     settings.set_runtime_cache(kernels)
 
     def keep() -> None:
-        _write_cache(file, bytes(memoryview(kernels.serialize())))
+        kept = kernels.serialize()
+        if kept is not None:
+            _write_cache(file, bytes(memoryview(kept)))
 
     # the settings must outlive the contexts, which the closure sees to
     return lambda: engine.create_execution_context(runtime_config=settings), keep

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lvdm_engines.backends.context import Opened
+    from lvdm_engines.plan_facts import Profile
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -27,7 +28,8 @@ Feeds = Mapping[str, NDArray[Any]]
 class TrtSession:
     """See `Session`. Runs of one session take turns; every profile has buffers of its own.
 
-    A batch above the largest profile runs in parts, since rows are independent.
+    A batch above the largest profile runs in parts, and one below the smallest beside rows that
+    are thrown away, since rows are independent.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class TrtSession:
         check_feeds(self.inputs, feeds, self.name)
         with self._lock:
             opened = self._usable()
-            done = [self._run_whole(opened, part) for part in self._parts(opened, feeds)]
+            done = [self._run_padded(opened, part) for part in self._parts(opened, feeds)]
         if len(done) == 1:
             return done[0]
         return {spec.name: np.concatenate([d[spec.name] for d in done]) for spec in self.outputs}
@@ -66,7 +68,7 @@ class TrtSession:
         self.run(feeds)  # recorded by now, where work is recorded
         with self._lock:
             opened = self._usable()
-            parts = self._parts(opened, feeds)
+            parts = [self._padded(opened, part) for part in self._parts(opened, feeds)]
             return sum(measure(self._lane(opened, part), part) for part in parts)
 
     def _usable(self) -> Opened:
@@ -83,7 +85,7 @@ class TrtSession:
         rows = sizes.get(BATCH, 1)
         if rows <= most:
             return [feeds]
-        parts = -(-rows // most)  # equal ones: fewer shapes, and none below a profile's minimum
+        parts = -(-rows // most)  # equal ones: fewer shapes, less padding
         cuts = [rows * part // parts for part in range(1, parts)]
         pieces = {s.name: self._split(s.shape, feeds[s.name], cuts) for s in self.inputs}
         return [{name: split[part] for name, split in pieces.items()} for part in range(parts)]
@@ -101,9 +103,40 @@ class TrtSession:
 
     def _most_rows(self, opened: Opened, sizes: Mapping[str, int]) -> int:
         """Return the largest batch that any profile takes with these other sizes."""
+        fitting = self._fitting(opened, sizes)
+        return max((p[BATCH].max for p in fitting), default=sizes.get(BATCH, 1))
+
+    @staticmethod
+    def _fitting(opened: Opened, sizes: Mapping[str, int]) -> list[Profile]:
+        """Return the profiles of a free batch that fit in every other size."""
         others = {dim: size for dim, size in sizes.items() if dim != BATCH}
-        fitting = [p for p in opened.profiles if all(n in p[d] for d, n in others.items())]
-        return max((p[BATCH].max for p in fitting if BATCH in p), default=sizes.get(BATCH, 1))
+        return [
+            p for p in opened.profiles if BATCH in p and all(n in p[d] for d, n in others.items())
+        ]
+
+    def _padded(self, opened: Opened, feeds: Feeds) -> Feeds:
+        """Repeat the last row up to the least batch that a profile takes, where there are fewer."""
+        sizes = self._sizes(feeds)
+        rows = sizes.get(BATCH)
+        if rows is None or choose(opened.profiles, sizes) is not None:
+            return feeds
+        enough = (p[BATCH].min for p in self._fitting(opened, sizes) if p[BATCH].min > rows)
+        missing = min(enough, default=rows) - rows
+        return {
+            s.name: np.concatenate([feeds[s.name], *[feeds[s.name][-1:]] * missing])
+            if s.shape and s.shape[0] == BATCH
+            else feeds[s.name]
+            for s in self.inputs
+        }
+
+    def _run_padded(self, opened: Opened, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        padded = self._padded(opened, feeds)
+        done = self._run_whole(opened, padded)
+        rows, ran = self._sizes(feeds).get(BATCH), self._sizes(padded).get(BATCH)
+        if rows == ran:
+            return done
+        ours = [spec.name for spec in self.outputs if spec.shape and spec.shape[0] == BATCH]
+        return done | {name: done[name][:rows].copy() for name in ours}
 
     def _run_whole(self, opened: Opened, feeds: Feeds) -> dict[str, NDArray[Any]]:
         try:

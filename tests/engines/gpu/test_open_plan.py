@@ -135,6 +135,17 @@ def test_rtx_records_runs_itself_and_keeps_its_kernels_beside_the_plan(
     assert gpu.count("record") == 0
 
 
+def test_a_library_that_has_no_kernels_to_keep_closes_all_the_same(
+    source, make_plan, fake_library, portable, gpu, engine, monkeypatch
+):
+    nothing = SimpleNamespace(deserialize=lambda data: False, serialize=lambda: None)
+    settings = type(engine.create_runtime_config())
+    monkeypatch.setattr(settings, "create_runtime_cache", lambda _: nothing)
+    plan = make_plan()
+    trt.open_session(source, plan, fake_library, gpu).close()
+    assert list(plan.path.parent.glob("*.kernels*")) == []
+
+
 @pytest.mark.parametrize(
     ("reasons", "said", "told"),
     [

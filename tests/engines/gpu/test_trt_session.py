@@ -7,6 +7,7 @@ import pytest
 from lvdm_engines.backends.arena import Arena
 from lvdm_engines.backends.trt_session import TrtSession
 from lvdm_engines.errors import DeviceMemoryError, SessionError
+from lvdm_engines.plan_facts import Range
 
 
 @pytest.mark.parametrize(("rows", "clip"), [(1, 4), (3, 4), (7, 4), (16, 4), (4, 5)])
@@ -101,6 +102,27 @@ def test_a_batch_above_every_profile_runs_in_parts(session, gpu, feeds_of, expec
     np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
     sizes = [nbytes // 4 for kind, nbytes in gpu.log if kind == "download"]
     assert [size // (2 * 4 * 2 * 2) for size in sizes] == [12, 12, 13]  # rows
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 9, 20])
+def test_a_batch_that_a_plan_wants_more_rows_for_is_padded(
+    opened, engine, feeds_of, expected, rows
+):
+    engine.profiles = ({"b": Range(8, 8, 8), "t": Range(4, 4, 4)},)
+    with TrtSession(opened(profiles=engine.profiles), "") as session:
+        for seed in range(3):
+            feeds = feeds_of(rows, seed=seed)
+            np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+        assert session.device_seconds(feeds, 1) > 0
+
+
+def test_shapes_that_contradict_each_other_end_in_one_line(session, engine, feeds_of, monkeypatch):
+    def contradiction(context):
+        raise RuntimeError("inferShapes failed")
+
+    monkeypatch.setattr(type(engine.create_execution_context()), "infer_shapes", contradiction)
+    with pytest.raises(SessionError, match=r"^predict: cannot infer shapes"):
+        session.run(feeds_of(2))
 
 
 def test_a_shape_outside_every_profile_names_them_and_the_rebuild_command(session, feeds_of):
