@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lvdm_engines.backends.context import Context, Opened, Shapes
+from lvdm_engines.backends.feeds import unchanged
 from lvdm_engines.backends.profiles import shape_at
 from lvdm_engines.errors import LvdmError, SessionError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from lvdm_engines.manifest import TensorSpec
 
 _CONTEXTS = 8  # shapes whose contexts and recorded work are kept
-_GLANCE = 64  # values that tell what changes at every step from what stays
 
 
 @dataclass
@@ -157,17 +157,9 @@ class Lane:
         return context
 
     def _feed(self, binding: Binding, array: NDArray[Any]) -> None:
-        """Upload a feed, unless it is still there from the last run.
-
-        Masks, noise levels and contexts stay the same for all steps of a clip. Latents differ at a
-        glance, so that comparing costs next to nothing where it does not pay.
-        """
+        """Upload a feed, unless it is still there from the last run."""
         view = binding.view(array.shape)
-        if (
-            binding.fed == array.shape
-            and np.array_equal(view.flat[:_GLANCE], array.flat[:_GLANCE])
-            and np.array_equal(view, array)
-        ):
+        if unchanged(view if binding.fed == array.shape else None, array):
             return
         binding.fed = None
         view[...] = array

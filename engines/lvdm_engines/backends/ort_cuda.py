@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from collections import OrderedDict
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lvdm_engines.backends.feeds import unchanged
 from lvdm_engines.backends.ort import check_graph, explained, native_errors, session_options
 from lvdm_engines.backends.profiles import sizes_of
 from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.session import check_feeds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -32,7 +34,6 @@ _log = logging.getLogger(__name__)
 
 _PROVIDER = "CUDAExecutionProvider"
 _SHAPES = 8  # whose buffers and recorded runs are kept
-_SMALL = 1 << 20  # bytes: below this, comparing with the last feed costs less than copying it
 # y = Identity(x), float (1,), opset 13: the smallest model that starts a provider
 _IDENTITY = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
@@ -42,7 +43,7 @@ _IDENTITY = bytes.fromhex(
 
 @dataclass
 class _Bound:
-    """Buffers for one set of shapes; `last` holds small feeds that are still in them."""
+    """Buffers for one set of shapes; `last` holds the feeds that are still in them."""
 
     binding: Any
     inputs: dict[str, Any]
@@ -81,17 +82,48 @@ class BoundSession:
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         bound = self._buffers(feeds)
-        for name, value in bound.inputs.items():
-            array = np.ascontiguousarray(feeds[name])
-            if name in bound.last and np.array_equal(bound.last[name], array):
-                continue  # masks, noise levels and contexts stay the same for all steps of a clip
-            bound.last.pop(name, None)  # an interrupted copy leaves neither the old nor the new
-            value.update_inplace(array)
-            if array.nbytes <= _SMALL:
-                bound.last[name] = array.copy()
+        for name in bound.inputs:
+            if not unchanged(bound.last.get(name), feeds[name]):
+                self._feed(bound, name, feeds[name])
         self._native.run_with_iobinding(bound.binding, bound.run_options)
+        return self._fetch(bound)
+
+    @staticmethod
+    def _feed(bound: _Bound, name: str, feed: NDArray[Any]) -> None:
+        bound.last.pop(name, None)  # an interrupted copy leaves neither the old nor the new
+        bound.inputs[name].update_inplace(np.ascontiguousarray(feed))
+        bound.last[name] = feed.copy()
+
+    @staticmethod
+    def _fetch(bound: _Bound) -> dict[str, NDArray[Any]]:
         # on a GPU `numpy` copies; in host memory it may be the buffer itself
         return {name: np.array(value.numpy()) for name, value in bound.outputs.items()}
+
+    def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
+        """Return how long one run takes on the device alone, without copies."""
+        bound = self._ready(feeds)
+        started = time.perf_counter()
+        for _ in range(times):
+            self._native.run_with_iobinding(bound.binding, bound.run_options)
+        return (time.perf_counter() - started) / times
+
+    def copy_seconds(
+        self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
+    ) -> float:
+        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+        bound = self._ready(feeds)
+        started = time.perf_counter()
+        for _ in range(times):
+            for name in changing:
+                self._feed(bound, name, feeds[name])
+            self._fetch(bound)
+        return (time.perf_counter() - started) / times
+
+    def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
+        """Return the buffers of feeds that have just been run, and recorded where runs are."""
+        self.run(feeds)
+        self.run(feeds)
+        return self._buffers(feeds)
 
     def _buffers(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
         key = tuple(feeds[spec.name].shape for spec in self.inputs)

@@ -52,6 +52,28 @@ def test_changed_feeds_are_copied_again_even_when_changed_in_place(session, feed
     np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
 
 
+def test_feeds_that_stay_are_copied_once_however_large(session, feeds, monkeypatch):
+    session.run(feeds)
+    bound = next(iter(session._bound.values()))
+    copied = []
+    for name, value in list(bound.inputs.items()):
+
+        def update(array, name=name, value=value):
+            copied.append(name)
+            value.update_inplace(array)
+
+        monkeypatch.setitem(bound.inputs, name, SimpleNamespace(update_inplace=update))
+    feeds["latents"] = feeds["latents"] + 1
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    assert copied == ["latents"]
+
+
+def test_runs_and_copies_are_timed_alone(session, feeds):
+    assert session.device_seconds(feeds, 2) > 0
+    assert session.copy_seconds(feeds, ["latents"], 2) > 0
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+
+
 def test_an_interrupted_copy_is_made_again(session, feeds, monkeypatch):
     session.run(feeds)
     bound = next(iter(session._bound.values()))
