@@ -14,11 +14,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
+$(VENV)/tensorrt-10.12: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ tensorrt-cu12-bindings==10.12.0.36
+	touch $@
+
 install: $(VENV)/.installed
 
 # All checks and tests: formatting, lint, types, tests in two processes for two cores, and the wheel
 # with base dependencies only.
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

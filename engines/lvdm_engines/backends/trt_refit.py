@@ -25,6 +25,11 @@ def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
     made = plan.facts.fingerprint
     build = rebuild_command(str(source.folder), library.name, made.options)
     trt = library.trt
+    if not hasattr(trt.SerializationFlag, "INCLUDE_REFIT"):
+        raise BackendError(
+            f"got {library.name} {library.version}, expected 10.14 or newer, which writes a plan "
+            f"with other weights that stays refittable; compile instead: {build}"
+        )
     owners = runtimes_for(library, plan)
     engine = load_engine(library, owners[-1], plan)
     if not engine.refittable:

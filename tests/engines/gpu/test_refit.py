@@ -104,3 +104,13 @@ def test_a_plan_for_another_precision_cannot_take_the_weights(bundles, refitting
 def test_backends_without_plans_have_none_to_refit(bundles):
     with pytest.raises(BackendError, match="expected tensorrt, tensorrt-rtx"):
         refit_plans(*bundles, "cpu", OPTIONS)
+
+
+def test_a_library_whose_plans_would_not_stay_refittable_is_refused_first(
+    bundles, refitting, fake_library
+):
+    later = bundles[1]
+    fake_library.trt.SerializationFlag = SimpleNamespace()
+    with pytest.raises(BackendError, match=r"expected 10\.14 or newer, .* compile instead: lvdm-"):
+        refit_plans(later, bundles[0], "tensorrt", OPTIONS)
+    assert refitting.files == []

@@ -57,6 +57,8 @@ ONLY_RTX = {
     "IRuntimeConfig.set_runtime_cache",
     "Runtime.get_engine_validity",
 }
+SINCE_10_14 = {"SerializationFlag.INCLUDE_REFIT"}
+OLDEST = Path(sys.prefix) / "tensorrt-10.12"  # `make test` puts the bindings there
 LIST = """
 import json, {module} as trt
 names = set()
@@ -124,16 +126,11 @@ def real_names(module, environment):
     return version, set(names)
 
 
-@pytest.fixture(scope="module")
-def empty_libraries(tmp_path_factory):
-    """Where the bindings find empty libraries with just the symbols that they look up."""
-    spec = importlib.util.find_spec("tensorrt_bindings")
-    if spec is None:
-        pytest.skip("tensorrt-cu13-bindings is not installed")
+def empty_libraries(bindings, folder):
+    """An environment where bindings find empty libraries with just the symbols they look up."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
-    folder = tmp_path_factory.mktemp("libraries")
-    binary = next(Path(spec.submodule_search_locations[0]).glob("tensorrt*.so")).read_bytes()
+    binary = next(bindings.glob("tensorrt*.so")).read_bytes()
     wanted = {name.decode() for name in re.findall(rb"libnv\w+\.so\.\d+", binary)}
     symbols = re.findall(
         rb"\x00((?:create|get|init)\w*(?:_INTERNAL|Registry|Version|Plugins))", binary
@@ -146,12 +143,29 @@ def empty_libraries(tmp_path_factory):
             cwd=folder,
             check=True,
         )
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(bindings.parent)}
 
 
 @pytest.fixture(scope="module")
-def tensorrt(empty_libraries):
-    return real_names("tensorrt_bindings", empty_libraries)
+def newest(tmp_path_factory):
+    spec = importlib.util.find_spec("tensorrt_bindings")
+    if spec is None:
+        pytest.skip("tensorrt-cu13-bindings is not installed")
+    folder = Path(spec.submodule_search_locations[0])
+    return empty_libraries(folder, tmp_path_factory.mktemp("newest"))
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory):
+    folder = OLDEST / "tensorrt_bindings"
+    if not folder.is_dir():
+        pytest.skip("tensorrt-cu12-bindings 10.12 is not installed; `make test` does so")
+    return empty_libraries(folder, tmp_path_factory.mktemp("oldest"))
+
+
+@pytest.fixture(scope="module")
+def tensorrt(newest):
+    return real_names("tensorrt_bindings", newest)
 
 
 def test_the_search_sees_what_the_code_uses(needed):
@@ -177,6 +191,12 @@ def test_everything_used_exists_in_tensorrt_11(needed, tensorrt):
     assert needed - names - ONLY_RTX == set()
 
 
+def test_everything_used_exists_in_the_oldest_tensorrt_or_is_asked_for_first(needed, oldest):
+    version, names = real_names("tensorrt_bindings", oldest)
+    assert version.startswith("10.12.")
+    assert needed - names - ONLY_RTX == SINCE_10_14
+
+
 def test_what_only_rtx_has_really_is_not_in_tensorrt(tensorrt):
     assert tensorrt[1] & ONLY_RTX == set()
 
@@ -187,9 +207,13 @@ def test_everything_used_exists_in_tensorrt_rtx(needed):
     assert needed - names == set()
 
 
-def test_bindings_that_get_a_null_pointer_end_in_one_line(empty_libraries):
+@pytest.mark.parametrize("age", ["newest", "oldest"])
+def test_bindings_that_get_a_null_pointer_end_in_one_line(age, request):
     done = subprocess.run(
-        [sys.executable, "-c", START], capture_output=True, text=True, env=empty_libraries
+        [sys.executable, "-c", START],
+        capture_output=True,
+        text=True,
+        env=request.getfixturevalue(age),
     )
     assert done.stdout.splitlines() == [
         f"tensorrt: cannot create a {kind}: tensorrt gives no reason; update the NVIDIA driver"
