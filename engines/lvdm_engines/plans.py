@@ -23,7 +23,7 @@ from lvdm_engines.backends.plan_store import (
     save_plan,
 )
 from lvdm_engines.backends.profiles import graph_files, profiles_for
-from lvdm_engines.backends.trt_build import Job, Step, compile_plan
+from lvdm_engines.backends.trt_build import Job, Step, check_options, compile_plan
 from lvdm_engines.backends.trt_inspect import summary_of
 from lvdm_engines.backends.trt_refit import refit
 from lvdm_engines.errors import BackendError, BundleError
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from lvdm_engines.backends.library import Library
     from lvdm_engines.bundle import Bundle, GraphSource
 
-__all__ = ["Built", "PlanOptions", "Step", "build_plans", "refit_plans", "stored_plans"]
+__all__ = [
+    "Built",
+    "PlanOptions",
+    "Step",
+    "build_plans",
+    "check_build",
+    "refit_plans",
+    "stored_plans",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +55,24 @@ class Built:
     graphs: tuple[str, ...]
     plan: Plan
     reused: bool
+
+
+def check_build(backend: str, options: PlanOptions | None = None, *, device: int = 0) -> None:
+    """Find out whether `build_plans` could start, before hours of export.
+
+    Raises BackendError where the library or the GPU is missing, or cannot do what is asked.
+    """
+    if backend in ("cpu", "cuda"):
+        return
+    library = _compiler(backend)
+    _building_here(library, device)
+    check_options(library, options or PlanOptions())
+
+
+def _compiler(backend: str) -> Library:
+    if backend not in libraries.EXTRAS:
+        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
+    return libraries.load_library(backend)
 
 
 def build_plans(
@@ -68,9 +94,7 @@ def build_plans(
     """
     if backend in ("cpu", "cuda"):
         return []
-    if backend not in libraries.EXTRAS:
-        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
-    library = libraries.load_library(backend)
+    library = _compiler(backend)
     here = _building_here(library, device)
     activate = _activation(library, device)
     wanted = options or PlanOptions()
@@ -96,9 +120,7 @@ def refit_plans(
     Raises BackendError where there is no such plan or it was made for something else, ExportError
     where the graphs differ in more than their weights.
     """
-    if backend not in libraries.EXTRAS:
-        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
-    library = libraries.load_library(backend)
+    library = _compiler(backend)
     here = libraries.whereabouts(library, device)
     activate = _activation(library, device)
     if activate is not None:

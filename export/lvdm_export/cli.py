@@ -13,7 +13,8 @@ import click
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
 from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_export.compilation import RUN_AS_THEY_ARE, check_compiler, compile_bundle, refit_bundle
+from lvdm_engines.plans import check_build
+from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
 
@@ -96,7 +97,9 @@ def build_engines(**options: Any) -> None:
     if options["bundle"]:
         bundle = load_bundle(options["bundle"])
     else:
-        check_compiler(options["backend"])
+        check_build(options["backend"], wanted)
+        if options["refit_from"]:
+            load_bundle(options["refit_from"])
         bundle = _export(options, pairs, report)
         click.echo(f"{bundle.path}: {', '.join(bundle.manifest.graphs)} exported and verified")
     if options["refit_from"]:
@@ -181,6 +184,8 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     from lvdm_export.verify import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
+    if backend == "cpu" and reference is not None:
+        raise click.UsageError("--reference is for a GPU --backend: cpu is held to torch's answers")
     if backend == "cpu":
         report = verify_bundle(bundle, backend, told)
     else:

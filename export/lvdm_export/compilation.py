@@ -3,18 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from lvdm_engines.backends.library import load_library
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.plan_facts import PlanOptions
 from lvdm_engines.plans import Step, build_plans, refit_plans
 
 RUN_AS_THEY_ARE = ("cpu", "cuda")
-
-
-def check_compiler(backend: str) -> None:
-    """Ask for the library before hours of export. Raises BackendError with the way to get it."""
-    if backend not in RUN_AS_THEY_ARE:
-        load_library(backend)
 
 
 def compile_bundle(

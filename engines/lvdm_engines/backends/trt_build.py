@@ -58,9 +58,10 @@ def compile_plan(
     called in that thread first: it chooses the GPU to build on, which is a matter of the thread.
 
     Raises ExportError for a graph that the library cannot parse or compile, DeviceMemoryError when
-    memory runs out, BackendError where the library does not start, and whatever `progress` raises,
-    an interrupt included.
+    memory runs out, BackendError for impossible options or where the library does not start, and
+    whatever `progress` raises, an interrupt included.
     """
+    check_options(library, job.options)
     library.errors.clear()
     monitor = make_monitor(library.trt, progress)
     with ThreadPoolExecutor(1, "build") as pool:
@@ -148,23 +149,36 @@ def _config(job: Job, library: Library, builder: Any) -> Any:
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.refit:
-        if library.portable and not gpus():
-            raise BackendError(f"{library.name} makes refittable plans only where there is a GPU")
         config.set_flag(trt.BuilderFlag.REFIT)
     if library.portable:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # so that runs can be captured
         _aim(library, config, options)
-    elif options.targets:
-        raise BackendError(f"{library.name} compiles for the GPU at hand; leave --target out")
     if options.version_compatible:
-        if library.portable:
-            raise BackendError(
-                f"{library.name} has no version-compatible plans; leave --version-compatible out"
-            )
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         # a plan with the lean runtime inside is host code, which our loader refuses to run
         config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     return config
+
+
+def check_options(library: Library, options: PlanOptions) -> None:
+    """Refuse options that the library cannot fulfil here. Raises BackendError."""
+    if not library.portable:
+        if options.targets:
+            raise BackendError(f"{library.name} compiles for the GPU at hand; leave --target out")
+        return
+    if options.version_compatible:
+        raise BackendError(
+            f"{library.name} has no version-compatible plans; leave --version-compatible out"
+        )
+    if options.refit and not gpus():
+        raise BackendError(f"{library.name} makes refittable plans only where there is a GPU")
+    known = _capabilities(library)
+    for target in options.targets:
+        if target not in known:
+            raise BackendError(
+                f"got target {target!r}, expected compute capabilities out of "
+                f"{', '.join(known)} for {library.name} {library.version}"
+            )
 
 
 def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) -> Any:
@@ -180,21 +194,20 @@ def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) 
 
 def _aim(library: Library, config: Any, options: PlanOptions) -> None:
     """Set the compute capabilities to compile for; the library has its own default."""
-    known = {
-        f"{n[2:-1]}.{n[-1]}": value
-        for n, value in library.trt.ComputeCapability.__members__.items()
-        if n.startswith("SM")
-    }
-    for target in options.targets:
-        if target not in known:
-            raise BackendError(
-                f"got target {target!r}, expected compute capabilities out of "
-                f"{', '.join(known)} for {library.name} {library.version}"
-            )
+    known = _capabilities(library)
     if options.targets:
         config.num_compute_capabilities = len(options.targets)
     for index, target in enumerate(options.targets):
         config.set_compute_capability(known[target], index)
+
+
+def _capabilities(library: Library) -> dict[str, Any]:
+    """Return what TensorRT-RTX compiles for, by names such as 8.6."""
+    return {
+        f"{n[2:-1]}.{n[-1]}": value
+        for n, value in library.trt.ComputeCapability.__members__.items()
+        if n.startswith("SM")
+    }
 
 
 def make_monitor(trt: Any, progress: Callable[[Step], None] | None) -> Any:

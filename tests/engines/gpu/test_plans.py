@@ -14,7 +14,7 @@ from lvdm_engines.backends.plan_store import find_plan, plans_of
 from lvdm_engines.backends.profiles import profiles_for, split
 from lvdm_engines.errors import BackendError, BundleError, ExportError, OptionsError
 from lvdm_engines.plan_facts import PlanFacts, PlanOptions, Range
-from lvdm_engines.plans import build_plans, stored_plans
+from lvdm_engines.plans import build_plans, check_build, stored_plans
 
 HERE = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 6000", "8.9")
 SMALL = PlanOptions(batch=Range(1, 2, 4))
@@ -126,6 +126,18 @@ def test_what_rtx_cannot_do_is_said_before_the_build(
     monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
     with pytest.raises(BackendError, match=message):
         build_plans(make_bundle(), "tensorrt-rtx", options)
+    with pytest.raises(BackendError, match=message):
+        check_build("tensorrt-rtx", options)
+
+
+def test_whether_a_build_could_start_is_known_before_the_export(rtx, monkeypatch):
+    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    check_build("cpu")
+    check_build("tensorrt-rtx", SMALL)
+    with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
+        check_build("tensorrt-rtx", replace(SMALL, refit=True))
+    with pytest.raises(BackendError, match=r"^tensorrt: "):  # missing, or without a GPU to build on
+        check_build("tensorrt", SMALL)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
