@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
 
 def facts(path_or_name: str) -> dict[str, Any]:
-    """Return the whole manifest as plain containers. Raises BundleError."""
-    plain: dict[str, Any] = msgspec.to_builtins(load_bundle(path_or_name).manifest)
+    """Return the manifest as plain containers, and under `plans` what was compiled, by graph.
+
+    Raises BundleError.
+    """
+    bundle = load_bundle(path_or_name)
+    plain: dict[str, Any] = msgspec.to_builtins(bundle.manifest)
+    plain["plans"] = {
+        name: [{"path": str(plan.path), **msgspec.to_builtins(plan.facts)} for plan in plans]
+        for name, plans in stored_plans(bundle).items()
+    }
     return plain
 
 

@@ -32,6 +32,52 @@ def test_verify_and_inspect_of_a_good_bundle_exit_0(
     assert "GFLOP per run" in out
 
 
+def test_inspect_as_json_lists_plans(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from lvdm_engines.backends.plan_store import Plan
+    from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions
+
+    made = Fingerprint(
+        graph="denoiser",
+        library="tensorrt",
+        version="11.4.0.106",
+        gpu="NVIDIA H100",
+        capability="9.0",
+        onnx_sha256="0" * 64,
+        data_sha256=None,
+        precision="fp16",
+        profiles=(),
+        options=PlanOptions(),
+    )
+    facts = PlanFacts(
+        file="denoiser.plan",
+        sha256="1" * 64,
+        bytes=7,
+        fingerprint=made,
+        seconds=2.5,
+        built_at="2026-01-01T00:00:00+00:00",
+    )
+    plans = {"predict": [Plan(bundle.path / "engines" / "a" / "denoiser.plan", facts)]}
+    monkeypatch.setattr("lvdm_export.inspection.stored_plans", lambda _: plans)
+    _, out, _ = run(capsys, "inspect", bundle.path, "--json")
+    (told,) = json.loads(out)["plans"]["predict"]
+    assert told["path"].endswith("engines/a/denoiser.plan")
+    assert told["fingerprint"]["gpu"] == "NVIDIA H100"
+
+
+def test_impossible_compilation_is_refused_before_the_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    wanted = ["--backend", "tensorrt-rtx", "--target", "1.0", "--out", tmp_path / "b"]
+    code, _, err = run(capsys, "build-engines", "--predict", "no.yaml", "no.ckpt", *wanted)
+    assert code == 1
+    assert "got target '1.0', expected compute capabilities out of" in err
+
+
 def test_json_reports_are_json_and_nothing_else(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +102,7 @@ def test_json_reports_are_json_and_nothing_else(
             "--text and --short",
         ),
         (["build-engines", "--precision", "int8"], "int8"),
+        (["verify", "x", "--reference", "y"], "--reference is for a GPU --backend"),
         (["frobnicate"], "No such command"),
     ],
 )
