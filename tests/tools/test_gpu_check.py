@@ -182,7 +182,7 @@ def test_sessions_are_closed_after_their_timings(check):
 
 
 def test_the_report_is_written_whole(tmp_path):
-    gpu_check.write({"a": 1}, tmp_path / "gpu-check.json")
+    gpu_check.write('{"a": 1}', tmp_path / "gpu-check.json")
     assert json.loads((tmp_path / "gpu-check.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["gpu-check.json"]
 
@@ -229,6 +229,13 @@ def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_p
         "needs an NVIDIA GPU, and nothing was measured: no NVIDIA driver" in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert cli.run(["gpu-check", "--dry-run", "--no-torch", "-o", str(out)]) == 1
+    assert "cannot be written (Not a directory); free space there" in capsys.readouterr().err
 
 
 def test_a_check_that_shows_nothing_is_saved_and_exits_with_1(check, tmp_path, capsys):

@@ -8,7 +8,6 @@ or cannot run is recorded as such, beside what can.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import platform
 import traceback
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ class Check:
 def run(check: Check) -> dict[str, Any]:
     """Measure everything and return it; `check.save` gets it after every number.
 
-    Raises LvdmError only for what spoils the whole run, such as a full disk.
+    Raises LvdmError or OSError only for what spoils the whole run, such as a full disk.
     """
     found: dict[str, Any] = _header(check)
     bundle = bundle_of(check.model, check.precision, check.work, check.report)
@@ -134,6 +133,7 @@ def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
 
 def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None]:
     """Fill in PyTorch's numbers; yields after each."""
+    yardstick.tune()
     check.report(f"matrix product on {check.device}")
     found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
     yield
@@ -271,8 +271,8 @@ def _failure(*found: Any) -> dict[str, Any] | None:
     return next((f for f in found if isinstance(f, dict) and "failed" in f), None)
 
 
-def write(found: dict[str, Any], path: Path) -> None:
-    """Write the numbers as JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n")
+def write(text: str, path: Path) -> None:
+    """Write a report, whole or not at all."""
+    partial = path.with_suffix(f"{path.suffix}.partial")
+    partial.write_text(text)
     partial.replace(path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lvdm_engines.backends.driver import driver_problem
-from lvdm_engines.errors import BackendError
+from lvdm_engines.errors import BackendError, OptionsError
 from lvdm_engines.plan_facts import PlanOptions, Range
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ if TYPE_CHECKING:
 def command(out: Path, **options: Any) -> None:
     """Measure backends, parity, speed beside PyTorch and whole videos on this machine's GPU.
 
-    Takes about half an hour for the paper-size model, most of it exporting and compiling, which a
-    second run finds done. Every number is saved at once: an interrupted run keeps its report.
-    Exits with 1 where no backend can run, or one that can does not compile or agree with the CPU.
+    For the paper-size model most of the time goes into exporting and compiling, which a second run
+    finds done; how long that takes on a GPU machine has not been measured. Every number is saved at
+    once: an interrupted run keeps its report. Exits with 1 where no backend can run, or one that
+    can does not compile or agree with the CPU.
     """
     problem = driver_problem()
     if problem and not options["dry_run"]:
@@ -57,14 +59,20 @@ def command(out: Path, **options: Any) -> None:
     from lvdm_tools import gpu_check
     from lvdm_tools.gpu_check_table import page, verdict
 
-    out.mkdir(parents=True, exist_ok=True)
     report = out / "gpu-check.md"
 
     def save(found: dict[str, Any]) -> None:
-        gpu_check.write(found, out / "gpu-check.json")
-        report.write_text(page(found))
+        gpu_check.write(json.dumps(found, indent=1) + "\n", out / "gpu-check.json")
+        gpu_check.write(page(found), report)
 
-    found = gpu_check.run(_check(out, save, options))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        found = gpu_check.run(_check(out, save, options))
+    except OSError as err:
+        raise OptionsError(
+            f"{err.filename or out}: cannot be written ({err.strerror or err}); free space there "
+            "or choose another folder with -o, what was measured before is kept"
+        ) from err
     click.echo(page(found))
     click.echo(f"{report} and gpu-check.json are written", err=True)
     wrong = verdict(found)

@@ -136,6 +136,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for name, entry in found["backends"].items():
         yield _row(name, _state(entry), _number(entry.get("build_seconds"), "s"), _parity(entry))
     yield from _times_table(found, "predict", "Milliseconds per denoiser step, copies included")
+    yield ""
+    yield (
+        "PyTorch has its inputs and outputs on the device already. It may use TF32, cuDNN picks "
+        'convolutions by trial, and torch.compile works in mode "reduce-overhead" for one shape '
+        "at a time."
+    )
     yield from _times_table(found, "decoder", "Milliseconds per decoded clip, copies included")
     yield from _copies(found)
     title = "From end to end (host and copies, measured: wall time less the device's time)"

@@ -35,8 +35,15 @@ def variant(module: nn.Module, name: str, device: str) -> Callable[..., Any]:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     if name == HALF:
         return module
-    compiled: Callable[..., Any] = torch.compile(module, mode="reduce-overhead")
+    # for one shape at a time, as it is timed: code for any shape would be slower
+    compiled: Callable[..., Any] = torch.compile(module, mode="reduce-overhead", dynamic=False)
     return compiled
+
+
+def tune() -> None:
+    """Let cuDNN choose its fastest convolutions by trial, as a user who wants speed would."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
 
 def time_module(
