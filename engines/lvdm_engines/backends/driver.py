@@ -5,9 +5,19 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_NO_DEVICE = 100  # CUresult
+_ADVICE = {
+    _NO_DEVICE: "unset CUDA_VISIBLE_DEVICES, or start the container with --gpus all",
+    802: "run systemctl start nvidia-fabricmanager",
+    803: "it was updated while loaded; restart the machine",
+    804: "its CUDA compatibility package does not fit this GPU; run apt remove 'cuda-compat-*'",
+    999: "run modprobe nvidia-uvm, or restart the machine",
+}
+_PCI = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,37 @@ def driver_problem() -> str | None:
     try:
         driver = _libcuda()
     except OSError:
-        return "no NVIDIA driver (libcuda.so.1) on this machine; install it, or use --backend cpu"
+        return _no_driver()
     code = driver.cuInit(0)
     if code != 0:
-        return f"the NVIDIA driver reports error {code} at start; check nvidia-smi"
+        advice = _ADVICE.get(code, "see what nvidia-smi and dmesg say")
+        return f"the NVIDIA driver reports error {code} at start; {advice}"
     count = ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
-    return None if count.value > 0 else "the NVIDIA driver sees no GPU; check nvidia-smi"
+    return None if count.value > 0 else f"the NVIDIA driver sees no GPU; {_ADVICE[_NO_DEVICE]}"
+
+
+def _no_driver() -> str:
+    """Say what to do without libcuda, which depends on whether there is a GPU at all."""
+    if not _has_card():
+        return "found neither an NVIDIA GPU nor its driver (libcuda.so.1); use --backend cpu"
+    return (
+        "there is an NVIDIA GPU but no driver (libcuda.so.1); install it with "
+        "apt install nvidia-driver (Debian) or ubuntu-drivers install (Ubuntu) and restart, or "
+        "start a container with --gpus all"
+    )
+
+
+def _has_card() -> bool:
+    """Look for a display or compute card of NVIDIA's among the PCI devices."""
+    for device in _PCI.glob("*"):
+        try:
+            vendor, kind = ((device / name).read_text() for name in ("vendor", "class"))
+        except OSError:
+            continue
+        if vendor.strip() == "0x10de" and kind.startswith(("0x03", "0x12")):
+            return True
+    return False
 
 
 def gpus(*, memory: bool = False) -> list[Gpu]:

@@ -92,22 +92,39 @@ def test_no_context_is_made_unless_free_memory_is_asked_for(libcuda):
 @pytest.mark.parametrize(
     ("facts", "problem"),
     [
-        ({"start": 100}, "the NVIDIA driver reports error 100 at start; check nvidia-smi"),
-        ({"count": 0}, "the NVIDIA driver sees no GPU; check nvidia-smi"),
+        ({"start": 100}, "reports error 100 at start; unset CUDA_VISIBLE_DEVICES, or start the"),
+        ({"start": 803}, "reports error 803 at start; it was updated while loaded; restart"),
+        ({"start": 7}, "reports error 7 at start; see what nvidia-smi and dmesg say"),
+        ({"count": 0}, "sees no GPU; unset CUDA_VISIBLE_DEVICES, or start the container with"),
     ],
 )
-def test_a_driver_without_a_gpu_says_what_to_check(libcuda, facts, problem):
+def test_a_driver_without_a_gpu_says_what_to_do(libcuda, facts, problem):
     libcuda(**facts)
-    assert driver.driver_problem() == problem
+    assert driver.driver_problem().startswith(f"the NVIDIA driver {problem}")
     assert driver.gpus() == []
 
 
-def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "kind", "problem"),
+    [
+        ("0x10de", "0x030200", "there is an NVIDIA GPU but no driver (libcuda.so.1); install it"),
+        ("0x10de", "0x040300", "found neither an NVIDIA GPU nor its driver"),  # its sound
+        ("0x1002", "0x030000", "found neither an NVIDIA GPU nor its driver"),
+    ],
+)
+def test_a_machine_without_a_driver_is_told_whether_one_would_help(
+    monkeypatch, tmp_path, vendor, kind, problem
+):
     def missing():
         raise OSError
 
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "vendor").write_text(f"{vendor}\n")
+    (tmp_path / "0000:01:00.0" / "class").write_text(f"{kind}\n")
+    (tmp_path / "0000:02:00.0").mkdir()  # cannot be read
+    monkeypatch.setattr(driver, "_PCI", tmp_path)
     monkeypatch.setattr(driver, "_libcuda", missing)
     driver.driver_problem.cache_clear()
-    assert "no NVIDIA driver" in driver.driver_problem()
+    assert driver.driver_problem().startswith(problem)
     assert driver.gpus() == []
     driver.driver_problem.cache_clear()
