@@ -80,7 +80,7 @@ class PerfectPipeline:
 
     def stream_videos(self, options: GenerateOptions) -> Iterator[Chunk]:
         for start in range(0, options.frames, 4):
-            for video in range(options.videos):
+            for video in range(options.first_video, options.first_video + options.videos):
                 count = min(4, options.frames - start)
                 yield Chunk(video, start, self.frames(video, start, count))
 
@@ -130,7 +130,33 @@ def test_a_perfect_model_reaches_every_target() -> None:
     joined = report.continuation
     assert joined.ratio == joined.raw == joined.decoded == 0
     assert 0.5 < report.continuation.real < 2
+    assert report.long_videos is not None
+    assert report.long_videos.windows == pytest.approx(1, abs=0.1)
+    assert report.long_videos.keyframes == pytest.approx(1, abs=0.1)
     assert report.reached
+
+
+def test_a_jump_at_every_decode_window_is_found_and_does_not_pass() -> None:
+    class Jumping(PerfectPipeline):
+        def frames(self, video: int, start: int, count: int) -> np.ndarray:
+            period = 4 * (4 - self.settings(GenerateOptions()).overlap)
+            return super().frames(video, start, count) // 2 + 60 * (start // period % 2)
+
+    protocol = Protocol(clips=2, frames=8, conditions=1, long_videos=2, long_frames=96)
+    found = evaluate(Jumping(), protocol).long_videos
+    assert found is not None
+    assert found.windows is not None
+    assert found.windows > 10
+    assert (found.videos, found.frames) == (2, 96)
+    assert not found.reached
+
+
+def test_videos_that_no_window_divides_have_no_seams() -> None:
+    protocol = Protocol(clips=2, frames=8, conditions=1, long_videos=1, long_frames=16)
+    found = evaluate(PerfectPipeline(), protocol).long_videos
+    assert found is not None
+    assert found.windows is None
+    assert found.reached
 
 
 def test_a_grey_model_misses_every_target() -> None:
@@ -199,7 +225,9 @@ def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes() -> None:
 def test_the_parts_are_announced() -> None:
     said: list[str] = []
     evaluate(PerfectPipeline(), Protocol(clips=2, frames=8, conditions=1), said.append)
-    assert [line.split()[0] for line in said] == ["reading", "encoding", "generating", "continuing"]
+    assert [line.split()[0] for line in said] == [
+        *("reading", "encoding", "generating", "continuing", "generating")
+    ]
 
 
 @pytest.mark.parametrize(

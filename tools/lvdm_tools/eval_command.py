@@ -36,6 +36,13 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
 @click.option(
     "--conditions", type=_COUNT, default=32, show_default=True, help="Unseen clips to continue."
 )
+@click.option(
+    "--long-videos",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Videos of 160 frames to search for seams.",
+)
 @click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -77,7 +84,7 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
 
 
 def _protocol(options: dict[str, Any]) -> Protocol:
-    names = ("clips", "frames", "skip", "conditions", "data", "stride", "seed")
+    names = ("clips", "frames", "skip", "conditions", "long_videos", "data", "stride", "seed")
     sampling = {name: options[name] for name in _SAMPLING if options[name] is not None}
     return Protocol(**{name: options[name] for name in names}, sampling=sampling)
 

@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.errors import ConfigError
+from lvdm_rt.codec import window_starts
+from lvdm_rt.longvideo import plan
 from lvdm_tools import quality
 from lvdm_tools.data import ClipSpec, open_source
 
@@ -38,7 +40,8 @@ class Protocol:
     """How to measure: numbers of clips, their length, where they come from, how to sample.
 
     Generated clips are cut after the first `skip` frames of a video, to see how it ages. `sampling`
-    holds fields of GenerateOptions; what is missing is the model's own choice.
+    holds fields of GenerateOptions; what is missing is the model's own choice. `long_videos` of
+    `long_frames` frames are searched for seams; none with 0.
     """
 
     clips: int = 128
@@ -49,6 +52,8 @@ class Protocol:
     stride: int = 1
     seed: int = 0
     sampling: dict[str, Any] = field(default_factory=dict)
+    long_videos: int = 8
+    long_frames: int = 160
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -63,11 +68,12 @@ class Report(msgspec.Struct, frozen=True):
     reconstruction: quality.Reconstruction | None
     generation: quality.Generation
     continuation: quality.Continuation | None
+    long_videos: quality.LongVideos | None
 
     @property
     def reached(self) -> bool:
         """Whether every number that was measured meets its target."""
-        parts = (self.reconstruction, self.generation, self.continuation)
+        parts = (self.reconstruction, self.generation, self.continuation, self.long_videos)
         return all(part is None or part.reached for part in parts)
 
 
@@ -100,6 +106,10 @@ def evaluate(
     if decoded is not None and "predict" in graphs and settings["mode"] != "short":
         say(f"continuing {protocol.conditions} clips")
         continuation = _continuation(pipeline, protocol, (real[0], decoded))
+    long_videos = None
+    if protocol.long_videos and settings["mode"] != "short":
+        say(f"generating {protocol.long_videos} videos of {protocol.long_frames} frames")
+        long_videos = _long_videos(pipeline, protocol)
     return Report(
         bundle=pipeline.manifest.name,
         data=str(protocol.data),
@@ -110,6 +120,7 @@ def evaluate(
         reconstruction=None if decoded is None else quality.reconstruction(decoded, real[0]),
         generation=quality.generation(generated, real),
         continuation=continuation,
+        long_videos=long_videos,
     )
 
 
@@ -154,6 +165,34 @@ def _decoded_seam(pipeline: Pipeline, options: GenerateOptions, given: Frames) -
     frames = _all(pipeline.decode(np.concatenate([known, *new], axis=1)))
     first = known.shape[1] * pipeline.manifest.model.frames_per_latent
     return frames[first - 1], frames[first]
+
+
+def _long_videos(pipeline: Pipeline, protocol: Protocol) -> quality.LongVideos:
+    """Generate videos that no other part of the report has used, and keep only their changes."""
+    model, frames = pipeline.manifest.model, protocol.long_frames
+    first = protocol.clips + protocol.conditions
+    options = _options(protocol, frames=frames, videos=protocol.long_videos, first_video=first)
+    changes = np.zeros((protocol.long_videos, frames - 1))
+    last: dict[int, Frames] = {}
+    for chunk in pipeline.stream_videos(options):
+        number = chunk.video - first
+        known = [last[number]] if number in last else []
+        joined = np.concatenate([*known, chunk.frames]).astype(np.int16)
+        start = chunk.start - len(known)
+        changes[number, start : start + len(joined) - 1] = np.abs(np.diff(joined, axis=0)).mean(
+            axis=(1, 2, 3)
+        )
+        last[number] = chunk.frames[-1:]
+    settings = pipeline.settings(options)
+    made = plan(frames, model, settings.mode, settings.overlap)
+    starts = window_starts(made.latents, model.decode_window, settings.overlap)
+    borders = {*starts[1:], *(start + model.decode_window for start in starts[:-1])}
+    keys = {made.position(key) for key in range(made.keys)} if made.stride > 1 else set()
+    windows, keyframes = (
+        [n * model.frames_per_latent for n in places if 0 < n * model.frames_per_latent < frames]
+        for places in (borders, keys)
+    )
+    return quality.long_videos(changes, windows, keyframes)
 
 
 def _pairs(pairs: Sequence[Pair]) -> tuple[Clips, Clips]:

@@ -29,6 +29,7 @@ LEAST_PSNR, LEAST_SSIM = 30.0, 0.88
 MOST_DIFFERENCE = 0.20  # of a statistic of generated clips from that of real ones
 MOST_FRECHET_RATIO = 3.0
 MOST_CONTINUITY = 1.5
+MOST_SEAM = 1.15
 
 
 class Reconstruction(msgspec.Struct, frozen=True):
@@ -109,6 +110,24 @@ class Continuation(msgspec.Struct, frozen=True):
         return max(self.ratio, self.decoded) <= MOST_CONTINUITY
 
 
+class LongVideos(msgspec.Struct, frozen=True):
+    """Change from frame to frame in long videos where something begins, over that elsewhere.
+
+    `windows`: where windows of the decoder begin or end; `keyframes`: where a keyframe begins. None
+    where nothing of the kind lies inside the videos.
+    """
+
+    windows: float | None
+    keyframes: float | None
+    videos: int
+    frames: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether no seam shows between decode windows."""
+        return self.windows is None or self.windows <= MOST_SEAM
+
+
 @dataclass(frozen=True)
 class Seams:
     """Pairs of neighbouring frames, each (n, h, w, 3), where new frames begin.
@@ -178,6 +197,32 @@ def continuation(seams: Seams, real: Clips) -> Continuation:
         real=metrics.continuity(*seams.real, real),
         clips=len(seams.seen[0]),
     )
+
+
+def long_videos(
+    changes: NDArray[np.float64], windows: Sequence[int], keyframes: Sequence[int]
+) -> LongVideos:
+    """Compare the changes (n, f - 1) from each frame of long videos to the next by their places.
+
+    `windows` and `keyframes` are frames, above 0, that begin something.
+    """
+    return LongVideos(
+        windows=_beginnings(changes, windows),
+        keyframes=_beginnings(changes, keyframes),
+        videos=len(changes),
+        frames=changes.shape[1] + 1,
+    )
+
+
+def _beginnings(changes: NDArray[np.float64], places: Sequence[int]) -> float | None:
+    begins = np.zeros(changes.shape[1], bool)
+    begins[np.asarray(places, int) - 1] = True  # change i leads to frame i + 1
+    if not begins.any() or begins.all():
+        return None
+    there, elsewhere = changes[:, begins].mean(), changes[:, ~begins].mean()
+    if not elsewhere:
+        return math.inf if there else 1.0
+    return float(there / elsewhere)
 
 
 def _statistic(generated: float | tuple[float, ...], real: float | tuple[float, ...]) -> Statistic:

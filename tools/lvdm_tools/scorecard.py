@@ -46,6 +46,9 @@ def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
         "continuity_of_decoded_frames": joined.decoded if joined else None,
         "continuity_of_reconstructed_clips": joined.real if joined else None,
     }
+    if report.long_videos:
+        numbers["seam_of_windows"] = report.long_videos.windows
+        numbers["seam_of_keyframes"] = report.long_videos.keyframes
     for label, other in (beside or {}).items():
         frechet = other.generation.frechet
         numbers[f"frechet_over_floor_{label}"] = frechet.ratio if frechet else None
@@ -104,7 +107,19 @@ def _rows(report: Report) -> dict[str, tuple[str, str]]:
             else f"{joined.ratio:.2f} (without hand-over {joined.raw:.2f}; both frames decoded "
             f"{joined.decoded:.2f}, in reconstructed real clips {joined.real:.2f})",
         ),
+        "change at decode windows / elsewhere": (
+            f"≤ {quality.MOST_SEAM:g}",
+            _MISSING if report.long_videos is None else _seams(report.long_videos),
+        ),
     }
+
+
+def _seams(found: quality.LongVideos) -> str:
+    windows, keys = (
+        _MISSING if number is None else f"{number:.2f}"
+        for number in (found.windows, found.keyframes)
+    )
+    return f"{windows} (at keyframes {keys}; {found.videos} videos of {found.frames} frames)"
 
 
 def _beside(statistic: quality.Statistic, digits: str) -> str:
