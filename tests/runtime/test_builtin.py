@@ -36,9 +36,13 @@ def test_exact_videos_are_bit_identical_for_any_grouping(pipeline):
 
 
 def test_no_seam_shows_between_decode_windows(pipeline):
-    frames = video_of(pipeline, frames=160, steps=50).astype(np.float32)
-    change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))  # of frame i to i + 1
-    model, settings = pipeline.manifest.model, pipeline.settings(GenerateOptions())
+    options = GenerateOptions(frames=96, seed=7, videos=4)
+    model, settings = pipeline.manifest.model, pipeline.settings(options)
+    videos = {number: [] for number in range(options.videos)}
+    for chunk in pipeline.stream_videos(options):
+        videos[chunk.video].append(chunk.frames)
+    frames = np.stack([np.concatenate(chunks) for chunks in videos.values()]).astype(np.float32)
+    change = np.abs(np.diff(frames, axis=1)).mean(axis=(0, 2, 3, 4))  # of frame i to i + 1
     per_latent = model.frames_per_latent
     period = (model.decode_window - settings.overlap) * per_latent
     into = (np.arange(len(change)) + 1) % period  # where in its window frame i + 1 lies
