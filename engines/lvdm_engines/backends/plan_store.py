@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from lvdm_engines.backends.library import ANY, Here
 from lvdm_engines.backends.profiles import graph_files, profiles_for
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_TURING = "7.5"
 # what a message calls the fields of a fingerprint that the machine or the bundle decides
 _WORDS = {
     "format": "plan format",
@@ -139,6 +141,9 @@ def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None
     wrong, nearest = min(judged, key=lambda pair: len(pair[0]))
     told = "; ".join(wrong) or f"{nearest.path.name} is missing"
     options = wanted or nearest.facts.fingerprint.options
+    made = nearest.facts.fingerprint
+    if made.gpu == ANY and not _covers(options, here.capability):
+        options = replace(options, targets=(*options.targets, here.capability))
     command = rebuild_command(bundle, here.library, options)
     raise BackendError(
         f"no plan of {source.name!r} fits this machine, the nearest "
@@ -168,10 +173,18 @@ def differences(
         if getattr(made, name) != want and not (name == "version" and _newer(made, here.version))
     ]
     other = differing_options(made.options, wanted or made.options)
+    if made.gpu == ANY and not _covers(made.options, here.capability):
+        targets = ", ".join(made.options.targets) or "the library's own targets"
+        told.append(f"compute capability: got {targets} in the plan, expected {here.capability}")
     profiles = () if other or told else _profiles(source, made.options)
     if profiles and made.profiles != profiles:
         told.append(f"profiles: got {_short(made.profiles)}, expected {_short(profiles)}")
     return told + other
+
+
+def _covers(options: PlanOptions, capability: str) -> bool:
+    """Tell whether a plan of TensorRT-RTX was compiled for a GPU; Turing must be asked for."""
+    return capability in options.targets if options.targets else capability != _TURING
 
 
 def differing_options(made: PlanOptions, wanted: PlanOptions) -> list[str]:

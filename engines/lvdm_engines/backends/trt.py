@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_STALE = {"VERSION_MISMATCH", "MALFORMED_ENGINE", "UNSUPPORTED_CC"}  # another build is not
+_STALE = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}  # another build is not
 _CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly than it saves
 
 
@@ -135,8 +135,12 @@ def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
     what = f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU ({why})"
     if "INSUFFICIENT_GPU_MEMORY" in names:
         return DeviceMemoryError(f"{what}; free memory on the GPU, see nvidia-smi")
-    stale = not _STALE.isdisjoint(names)
-    advice = f"build again: {plan.rebuild}" if stale else "update the NVIDIA driver"
+    if not _STALE.isdisjoint(names):
+        advice = f"build again: {plan.rebuild}"
+    elif "UNSUPPORTED_CC" in names:
+        advice = "use --backend tensorrt or cuda on this GPU"
+    else:
+        advice = "update the NVIDIA driver"
     return library.failure(what, BackendError, advice)
 
 

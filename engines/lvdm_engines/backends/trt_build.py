@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_OTHERWISE = "export with --precision fp16, or use --backend cuda"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -75,7 +77,9 @@ def compile_plan(
         raise monitor.error
     if plan is None:
         raise library.failure(
-            f"{job.name}: {library.name} cannot compile {job.path.name}", ExportError
+            f"{job.name}: {library.name} cannot compile {job.path.name}",
+            ExportError,
+            "use --backend cuda" if job.facts.precision == "fp16" else _OTHERWISE,
         )
     return plan
 

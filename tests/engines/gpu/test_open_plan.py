@@ -149,7 +149,7 @@ def test_a_library_that_has_no_kernels_to_keep_closes_all_the_same(
 @pytest.mark.parametrize(
     ("reasons", "said", "told"),
     [
-        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; build again: lvdm-export b"),
+        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; use --backend tensorrt or cuda"),
         (3, ["built by 1.6"], r"\(VERSION_MISMATCH, UNSUPPORTED_CC\): built by 1.6; build again"),
         (4, ["CUDA 12.2"], r"\(OLD_CUDA_DRIVER\): CUDA 12.2; update the NVIDIA driver$"),
         (256, [], r"\(reasons 256\): tensorrt gives no reason; update the NVIDIA driver$"),
@@ -208,9 +208,21 @@ def test_other_words_keep_their_kind_and_their_advice(fake_library):
 
 def test_a_machine_without_the_packages_gets_one_line_per_backend(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(libraries, "driver_problem", lambda: None)
     for name, extra in libraries.EXTRAS.items():
         line = libraries.unusable(name)
         assert line.endswith(f"is not installed; pip install 'lvdm-rt[{extra}]'")
+    monkeypatch.setattr(libraries, "driver_problem", lambda: "no GPU")
+    assert libraries.unusable("tensorrt") == (
+        "no GPU; use --backend cpu, or with a GPU: pip install 'lvdm-rt[tensorrt]'"
+    )
+
+
+def test_a_machine_with_the_packages_but_no_gpu_is_not_told_to_install(monkeypatch):
+    monkeypatch.setattr(libraries, "missing", lambda name: None)
+    monkeypatch.setattr(libraries, "lacks_cuda", lambda name: None)
+    monkeypatch.setattr(libraries, "driver_problem", lambda: "no GPU")
+    assert libraries.unusable("tensorrt") == "no GPU; use --backend cpu"
 
 
 def test_a_gpu_that_rtx_does_not_know_is_sent_to_tensorrt(fake_library, monkeypatch):
