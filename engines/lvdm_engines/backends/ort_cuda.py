@@ -17,7 +17,7 @@ import numpy as np
 from lvdm_engines.backends.feeds import unchanged
 from lvdm_engines.backends.ort import check_graph, explained, native_errors, session_options
 from lvdm_engines.backends.profiles import sizes_of
-from lvdm_engines.errors import BackendError, SessionError
+from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
 from lvdm_engines.session import check_feeds
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class BoundSession:
         self._ort, self._native = ort, native
         self._place = place
         self._graphs = graphs
+        self._plainly = False  # though the library would record
         self._recorded = 0
         self._bound: OrderedDict[tuple[tuple[int, ...], ...], _Bound] = OrderedDict()
         self._lock = threading.Lock()
@@ -75,10 +76,23 @@ class BoundSession:
             if self._native is None:
                 raise SessionError(f"{self.name}: the session is closed; open it again")
             try:
+                try:
+                    return self._run(feeds)
+                except native_errors() as err:
+                    self._run_plainly_from_now_on(err)
                 return self._run(feeds)
             except native_errors() as err:
                 self._bound.clear()  # whatever the caller tries next may need the room
                 raise explained(self.name, "run", err) from err
+
+    def _run_plainly_from_now_on(self, err: Exception) -> None:
+        """Give recording up after a failure that it may have caused; raises any other again."""
+        error = explained(self.name, "run", err)
+        if not self._graphs or self._plainly or isinstance(error, DeviceMemoryError):
+            raise err
+        _log.warning("%s runs without CUDA graphs: %s", self.name, error)
+        self._plainly = True
+        self._bound.clear()
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         bound = self._buffers(feeds)
@@ -100,7 +114,7 @@ class BoundSession:
         return {name: np.array(value.numpy()) for name, value in bound.outputs.items()}
 
     def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
-        """Return how long one run takes on the device alone, without copies."""
+        """Return how long one run takes without copies, the host's launches included."""
         bound = self._ready(feeds)
         started = time.perf_counter()
         for _ in range(times):
@@ -147,7 +161,7 @@ class BoundSession:
         options.log_severity_level = 4  # errors come as exceptions, once
         if self._graphs:  # one recording per shape; those that were kept once stay in the library
             self._recorded += 1
-            number = self._recorded if self._recorded <= _SHAPES else -1
+            number = -1 if self._plainly or self._recorded > _SHAPES else self._recorded
             options.add_run_config_entry("gpu_graph_id", str(number))
         return _Bound(binding, inputs, outputs, options, {})
 
@@ -217,16 +231,14 @@ def _preload(ort: Any) -> None:
 
 
 def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:
-    """Open a graph on a GPU, with recorded runs if its shapes are fixed or the caller asks.
+    """Open a graph on a GPU, with recorded runs for each of its recent shapes.
 
     ONNX Runtime records only graphs that lie wholly on the GPU; others are run plainly.
     """
     path = source.verified()
-    fixed = all(isinstance(n, int) for spec in source.facts.inputs for n in spec.shape)
-    graphs = fixed or options.cuda_graphs
     settings = {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
     recording = {**settings, "enable_cuda_graph": "1"}
-    for provider_settings in (recording, settings) if graphs else (settings,):
+    for provider_settings in (recording, settings) if options.cuda_graphs else (settings,):
         try:
             native = ort.InferenceSession(
                 str(path), session_options(ort, options), [(_PROVIDER, provider_settings)]

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from lvdm_engines.backends import ort
+from lvdm_engines.backends.feeds import unchanged
 from lvdm_engines.backends.ort_cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import GraphSource
@@ -220,8 +221,64 @@ def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
     fake = Starting()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(ort, "driver_problem", lambda: "no NVIDIA driver")
-    assert ort.CUDA.unusable() == "no NVIDIA driver"
+    assert ort.CUDA.unusable() == "no NVIDIA driver; use --backend cpu"
     assert fake.preloaded == 0
+
+
+def test_a_run_that_cannot_be_recorded_is_made_plainly_from_then_on(source, native, feeds, caplog):
+    numbers = []
+
+    def run(binding, options):
+        numbers.append(options.get_run_config_entry("gpu_graph_id"))
+        if numbers[-1] != "-1":
+            raise RuntimeError("CUDA failure 900: not permitted when stream is capturing")
+        native.run_with_iobinding(binding, options)
+
+    recording = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
+    with BoundSession(source, onnxruntime, recording, ("cpu", 0), graphs=True) as session:
+        for rows in (2, 1, 2):
+            part = {name: array[:rows] for name, array in feeds.items()}
+            np.testing.assert_array_equal(session.run(part)["eps"], expected(part))
+    assert numbers == ["1", "-1", "-1", "-1"]
+    assert caplog.text.count("predict runs without CUDA graphs: predict: cannot run: CUDA") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "runs"),
+    [
+        ("CUDA failure 700: illegal address", SessionError, 2),
+        ("CUDA failure 2: out of memory", DeviceMemoryError, 1),
+    ],
+)
+def test_a_run_that_fails_plainly_too_is_an_error_and_no_memory_is_one_at_once(
+    source, native, feeds, said, error, runs
+):
+    tried = []
+
+    def run(binding, options):
+        tried.append(options)
+        raise RuntimeError(said)
+
+    failing = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
+    with (
+        BoundSession(source, onnxruntime, failing, ("cpu", 0), graphs=True) as session,
+        pytest.raises(error),
+    ):
+        session.run(feeds)
+    assert len(tried) == runs
+
+
+def test_feeds_are_compared_all_over_so_that_given_frames_do_not_mislead():
+    latents = np.random.default_rng(0).standard_normal((1, 4, 5, 8, 8)).astype(np.float32)
+    other = latents.copy()
+    other[:, :, 1:4] += 1  # as in a gap between two given frames
+    every = latents.size // 64
+    assert not np.array_equal(latents.flat[::every], other.flat[::every])
+    assert not unchanged(latents, other)
+    other = latents.copy()
+    other[0, 3, 4, 7, 6] += 1
+    assert not unchanged(latents, other)
+    assert unchanged(latents, latents.copy())
 
 
 def test_the_model_that_starts_a_provider_is_a_model():
