@@ -250,7 +250,7 @@ def test_a_check_that_shows_nothing_is_saved_and_exits_with_1(check, tmp_path, c
         )
         == 1
     )
-    assert "tensorrt compiles, no run succeeded" in capsys.readouterr().err
+    assert "tensorrt fails at predict, decoder" in capsys.readouterr().err
     assert "no kernel image" in (tmp_path / "gpu-check.md").read_text()
 
 

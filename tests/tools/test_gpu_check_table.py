@@ -122,7 +122,12 @@ def test_parity_outside_the_limits_stands_beside_its_numbers(found):
     assert "decoder failed: decoder: cannot be opened" in text
 
 
-RAN = {"parity": {"predict": {"most": 0.1}}, "predict": {"8": {"ms": 1.0}}, "end_to_end": {}}
+RAN = {
+    "parity": {"predict": {"most": 0.1}},
+    "predict": {"8": {"ms": 1.0}, "32": {"failed": "out of memory"}},
+    "decoder": {"1": {"ms": 1.0}},
+    "end_to_end": {"frames_per_second": 10.0},
+}
 WRONG = {"decoder": {"most": 9.0, "problems": ["mean error 9"]}}
 
 
@@ -136,7 +141,10 @@ WRONG = {"decoder": {"most": 9.0, "problems": ["mean error 9"]}}
             RAN | {"parity": {"predict": {"failed": "x"}}},
             "not shown to agree with the CPU: predict",
         ),
-        (RAN | {"predict": {"8": {"failed": "NaN"}}}, "compiles, no run succeeded"),
+        (RAN | {"predict": {"8": {"failed": "NaN"}}}, "fails at predict"),
+        (RAN | {"decoder": {"1": {"failed": "NaN"}}}, "fails at decoder"),
+        (RAN | {"end_to_end": {"failed": "NaN"}}, "fails at a whole video"),
+        ({"parity": {"predict": {"most": 0.1}}}, "not measured to the end"),
         ({}, "not measured to the end"),
     ],
 )
@@ -144,6 +152,13 @@ def test_a_backend_works_only_where_it_compiles_agrees_and_runs(found, entry, st
     found["backends"] = {"tensorrt": {"problem": None, **entry}}
     assert f"| tensorrt | {state} |" in page(found)
     assert verdict(found) == (None if state == "works here" else f"tensorrt {state}")
+
+
+def test_a_batch_that_did_not_run_leaves_its_target_open(found):
+    found["backends"]["tensorrt"]["predict"]["32"] = {"failed": "out of memory"}
+    target = judge(found)[0]
+    assert target["met"] is None
+    assert "(worst of batch 8; batch 32 did not run)" in target["got"]
 
 
 def test_a_check_passes_with_one_working_backend_and_others_that_cannot_run(found):

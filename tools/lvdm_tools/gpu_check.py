@@ -202,11 +202,9 @@ def _backend(
         arguments = (bundle, graph, name, exact, options)
         parity[graph] = unfit or _attempt(compare_graph, *arguments)
         yield
-    # a sampling loop repeats its shapes
-    recording = SessionOptions(cuda_graphs=True, plan=check.options)
     for graph, batches in _runs(check):
         cells = entry[graph] = {}
-        session = _attempt(open_session, bundle, graph, name, recording)
+        session = _attempt(open_session, bundle, graph, name, options)
         for batch in batches:
             check.report(f"{name}: {graph} at batch {batch}")
             feeds = _attempt(_feeds, graph, bundle, batch)

@@ -58,14 +58,16 @@ def _denoiser(found: dict[str, Any], entry: dict[str, Any]) -> tuple[str, bool |
     shares = {b: peak_share(found, entry, b) for b in measured}
     faster = {b: _speed_up(found, entry, "predict", b) for b in measured}
     verdicts = [_either(shares[b], faster[b]) for b in measured]
+    missing = [b for b in batches if b not in measured]
     worst = (
         _percent(min((s for s in shares.values() if s is not None), default=None)),
         _times(min((f for f in faster.values() if f is not None), default=None)),
     )
-    got = f"{worst[0]} of peak, {worst[1]} (worst of batch {', '.join(measured) or 'none'})"
+    lost = f"; batch {', '.join(missing)} did not run" if missing else ""
+    got = f"{worst[0]} of peak, {worst[1]} (worst of batch {', '.join(measured) or 'none'}{lost})"
     if False in verdicts:
         return got, False
-    return got, None if None in verdicts or not verdicts else True
+    return got, None if None in verdicts or missing or not verdicts else True
 
 
 def _either(share: float | None, faster: float | None) -> bool | None:
@@ -209,10 +211,16 @@ def verdict(found: dict[str, Any]) -> str | None:
     return "; ".join(wrong) or None
 
 
-def _has_numbers(entry: dict[str, Any]) -> bool:
-    """Whether a run of a graph was timed."""
-    cells = (cell for graph in ("predict", "decoder") for cell in entry.get(graph, {}).values())
-    return any("ms" in cell for cell in cells)
+def _failed(entry: dict[str, Any]) -> list[str]:
+    """Name what has no number: a graph without any batch that ran, or the whole video."""
+    failed = [
+        graph
+        for graph in ("predict", "decoder")
+        if not any("ms" in cell for cell in entry.get(graph, {}).values())
+    ]
+    if "frames_per_second" not in entry["end_to_end"]:
+        failed.append("a whole video")
+    return failed
 
 
 def _wrong(entry: dict[str, Any]) -> list[str]:
@@ -230,10 +238,10 @@ def _state(entry: dict[str, Any]) -> str:
         return "does not compile"
     if _wrong(entry):
         return f"not shown to agree with the CPU: {', '.join(_wrong(entry))}"
-    if entry.get("parity") and _has_numbers(entry):
-        return _WORKS
-    ended = "end_to_end" in entry
-    return "compiles, no run succeeded" if ended else "not measured to the end"
+    if "end_to_end" not in entry or not entry.get("parity"):
+        return "not measured to the end"
+    failed = _failed(entry)
+    return f"fails at {', '.join(failed)}" if failed else _WORKS
 
 
 def _speed(video: Any) -> str:
