@@ -90,8 +90,9 @@ def _named_version(*packages: str) -> str | None:
 
 
 def _package(name: str) -> Check:
-    found = _version(name)
-    return Check(name, found, None if found else f"not installed; pip install {name}")
+    found = _named_version(*_BACKEND_PACKAGES["cpu"]) if name == "onnxruntime" else _version(name)
+    problem = None if found else f"not installed; pip install {name}"
+    return Check(name, found and found.removeprefix(f"{name} "), problem)
 
 
 def _bundle(name: str) -> Check:

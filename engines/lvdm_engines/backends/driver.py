@@ -36,7 +36,7 @@ class Gpu:
 
 @cache
 def driver_problem() -> str | None:
-    """Return why no NVIDIA GPU can be used, with the fix, or None."""
+    """Return why no NVIDIA GPU can be used, with the fix if there is one, or None."""
     try:
         driver = _libcuda()
     except OSError:
@@ -53,7 +53,7 @@ def driver_problem() -> str | None:
 def _no_driver() -> str:
     """Say what to do without libcuda, which depends on whether there is a GPU at all."""
     if not _has_card():
-        return "found neither an NVIDIA GPU nor its driver (libcuda.so.1); use --backend cpu"
+        return "found neither an NVIDIA GPU nor its driver (libcuda.so.1)"
     return (
         "there is an NVIDIA GPU but no driver (libcuda.so.1); install it with "
         "apt install nvidia-driver (Debian) or ubuntu-drivers install (Ubuntu) and restart, or "

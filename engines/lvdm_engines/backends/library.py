@@ -123,21 +123,35 @@ def missing(name: str) -> str | None:
 
 def unusable(name: str) -> str | None:
     """Say in one line why plans of this library cannot run here and what would fix it."""
-    problem = missing(name) or lacks_cuda(name) or driver_problem()
+    lacking = missing(name) or lacks_cuda(name)
+    problem = driver_problem()
     if problem:
-        return problem
+        return without_gpu(problem, lacking)
+    if lacking:
+        return lacking
     try:
         library = load_library(name)
     except BackendError as err:
         return str(err).removeprefix(f"{name}: ")
+    return unsupported(library) or _start_problem(name)
+
+
+def without_gpu(problem: str, lacking: str | None) -> str:
+    """Join what the driver says with what else is lacking: packages alone would not help."""
+    install = f", or with a GPU: {lacking.partition('; ')[2]}" if lacking else ""
+    return f"{problem}; use --backend cpu{install}"
+
+
+def unsupported(library: Library) -> str | None:
+    """Say why this version cannot serve here, or None: it is too old, or the GPU is."""
     found = tuple(int(part) for part in re.findall(r"\d+", library.version)[:2])
-    if found < _OLDEST[name]:
-        oldest = ".".join(map(str, _OLDEST[name]))
+    if found < _OLDEST[library.name]:
+        oldest = ".".join(map(str, _OLDEST[library.name]))
         return (
             f"got version {library.version}, expected {oldest} or newer; "
-            f"pip install -U 'lvdm-rt[{EXTRAS[name]}]'"
+            f"pip install -U 'lvdm-rt[{EXTRAS[library.name]}]'"
         )
-    return _unsupported_gpu(library) or _start_problem(name)
+    return _unsupported_gpu(library)
 
 
 @cache
@@ -179,13 +193,17 @@ def _unsupported_gpu(library: Library) -> str | None:
 
 def _too_old(library: Library, found: list[Gpu]) -> str | None:
     """TensorRT 11 dropped what came before Turing, and says so only while compiling."""
-    newest = max(tuple(int(part) for part in gpu.capability.split(".")) for gpu in found)
-    if newest >= _OLDEST_GPU or not library.version.startswith("11."):
+    newest = max(found, key=lambda gpu: _numbers(gpu.capability))
+    if _numbers(newest.capability) >= _OLDEST_GPU or not library.version.startswith("11."):
         return None
     return (
         f"version {library.version} needs compute capability {'.'.join(map(str, _OLDEST_GPU))} or "
-        f"newer, got {found[0].capability} ({found[0].name}); use --backend cuda"
+        f"newer, got {newest.capability} ({newest.name}); use --backend cuda"
     )
+
+
+def _numbers(capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in capability.split("."))
 
 
 def _broken(name: str, err: Exception) -> str:

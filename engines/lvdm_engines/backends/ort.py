@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from lvdm_engines.backends.driver import driver_problem
+from lvdm_engines.backends.library import without_gpu
 from lvdm_engines.backends.registry import Backend, SessionOptions
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
@@ -161,15 +162,21 @@ def _unusable_cuda() -> str | None:
     if problem:
         return problem
     ort = importlib.import_module("onnxruntime")
+    lacking = None
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return (
+        lacking = (
             "the installed onnxruntime has no CUDA; "
             "pip install 'lvdm-rt[cuda]' && pip uninstall -y onnxruntime && "
             "pip install --force-reinstall --no-deps onnxruntime-gpu"
         )
+    problem = driver_problem()
+    if problem:
+        return without_gpu(problem, lacking)
+    if lacking:
+        return lacking
     from lvdm_engines.backends.ort_cuda import provider_problem
 
-    return driver_problem() or provider_problem(ort)
+    return provider_problem(ort)
 
 
 def _lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:

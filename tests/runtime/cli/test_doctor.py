@@ -1,4 +1,5 @@
 import json
+from importlib import metadata
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_rt import doctor
@@ -22,6 +23,21 @@ def test_what_does_not_work_comes_with_its_cure(command, monkeypatch):
     assert code == 1
     assert "--  tensorrt      no driver; install one" in out
     assert "--  mp4           no encoder; get one" in out
+
+
+def test_the_gpu_wheel_of_onnxruntime_is_not_to_be_replaced(monkeypatch):
+    versions = {"onnxruntime-gpu": "1.32.0", "lvdm-rt": "0.1.0"}
+
+    def version(package):
+        if package not in versions:
+            raise metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {check.name: check for check in doctor.diagnose().packages}
+    assert found["onnxruntime"].problem is None
+    assert found["onnxruntime"].version == "onnxruntime-gpu 1.32.0"
+    assert found["numpy"].problem == "not installed; pip install numpy"
 
 
 def test_the_findings_come_as_json(command):
