@@ -25,7 +25,7 @@ from lvdm_engines.backends.plan_store import (
 from lvdm_engines.backends.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt_build import Job, Step, check_options, compile_plan
 from lvdm_engines.backends.trt_inspect import summary_of
-from lvdm_engines.backends.trt_refit import refit
+from lvdm_engines.backends.trt_refit import check_library, refit
 from lvdm_engines.errors import BackendError, BundleError
 from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 
@@ -41,6 +41,7 @@ __all__ = [
     "Step",
     "build_plans",
     "check_build",
+    "check_refit",
     "refit_plans",
     "stored_plans",
 ]
@@ -69,10 +70,26 @@ def check_build(backend: str, options: PlanOptions | None = None, *, device: int
     check_options(library, options or PlanOptions())
 
 
+def check_refit(former: Bundle, backend: str, options: PlanOptions, *, device: int = 0) -> None:
+    """Find out whether `refit_plans` could start, before hours of export.
+
+    Raises BackendError where there is no plan to begin with, or nothing that could refit it.
+    """
+    library = _compiler(backend)
+    here = libraries.whereabouts(library, device)
+    check_library(library)
+    for names in graph_files(former.manifest):
+        find_plan(former.graph(names[0]), here, replace(options, refit=True))
+
+
 def _compiler(backend: str) -> Library:
     if backend not in libraries.EXTRAS:
         raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
-    return libraries.load_library(backend)
+    library = libraries.load_library(backend)
+    problem = libraries.unsupported(library)
+    if problem:
+        raise BackendError(f"{backend}: {problem}")
+    return library
 
 
 def build_plans(
@@ -122,6 +139,7 @@ def refit_plans(
     """
     library = _compiler(backend)
     here = libraries.whereabouts(library, device)
+    check_library(library)
     activate = _activation(library, device)
     if activate is not None:
         activate()

@@ -13,7 +13,7 @@ import click
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
 from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import check_build
+from lvdm_engines.plans import check_build, check_refit
 from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
@@ -56,7 +56,11 @@ def commands() -> None:
 @click.option("--pixel-batch", metavar="MIN:OPT:MAX", help="The same of encoder and decoder.")
 @click.option("--level", type=click.IntRange(0, 5), help="How long to search for kernels.")
 @click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?")
-@click.option("--refit", is_flag=True, help="Weights of plans can be exchanged later.")
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Weights of plans can be exchanged later; verify such plans, see docs.",
+)
 @click.option(
     "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
 )
@@ -97,9 +101,10 @@ def build_engines(**options: Any) -> None:
     if options["bundle"]:
         bundle = load_bundle(options["bundle"])
     else:
-        check_build(options["backend"], wanted)
         if options["refit_from"]:
-            load_bundle(options["refit_from"])
+            check_refit(load_bundle(options["refit_from"]), options["backend"], wanted)
+        else:
+            check_build(options["backend"], wanted)
         bundle = _export(options, pairs, report)
         click.echo(f"{bundle.path}: {', '.join(bundle.manifest.graphs)} exported and verified")
     if options["refit_from"]:
@@ -229,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except LvdmError as err:
         _fail(err)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was left behind", err=True)
+        click.echo("interrupted; nothing half-written was left behind", err=True)
         sys.exit(130)
     except MemoryError:
         _fail(_NO_MEMORY)

@@ -181,8 +181,8 @@ def _batches(session: Session, rows: Feeds) -> tuple[tuple[int, ...], float]:
         return BATCHES, math.inf
     largest = max(r.max for r in ranges)
     wanted = {*BATCHES, *(r.opt + 1 for r in ranges), *(r.max for r in ranges), DISTINCT * largest}
-    # in parts: each is as large as the largest run
-    tried = {n for n in wanted if n == DISTINCT * largest or any(n in r for r in ranges)}
+    # the largest runs in parts, each as large as the largest run; those below a minimum are padded
+    tried = {n for n in wanted if n == DISTINCT * largest or n <= largest}
     return tuple(sorted(tried)), largest
 
 

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from lvdm_engines.bundle import GraphSource
 
 
+def check_library(library: Library) -> None:
+    """Refuse a library whose refitted plans could not be refitted again. Raises BackendError."""
+    if not hasattr(library.trt.SerializationFlag, "INCLUDE_REFIT"):
+        raise BackendError(
+            f"got {library.name} {library.version}, expected 10.14 or newer, which writes plans "
+            "with other weights that stay refittable; leave --refit-from out to compile instead"
+        )
+
+
 def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
     """Return `plan` with the weights of `source`, as bytes-like, refittable again.
 
@@ -25,11 +34,6 @@ def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
     made = plan.facts.fingerprint
     build = rebuild_command(str(source.folder), library.name, made.options)
     trt = library.trt
-    if not hasattr(trt.SerializationFlag, "INCLUDE_REFIT"):
-        raise BackendError(
-            f"got {library.name} {library.version}, expected 10.14 or newer, which writes a plan "
-            f"with other weights that stays refittable; compile instead: {build}"
-        )
     owners = runtimes_for(library, plan)
     engine = load_engine(library, owners[-1], plan)
     if not engine.refittable:

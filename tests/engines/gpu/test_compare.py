@@ -99,8 +99,8 @@ def test_a_compiled_graph_is_tried_beside_every_optimum_at_every_maximum_and_in_
     assert compared(same, plan).batches == (1, 2, 3, 4, 5, 9, 16, 32)
 
 
-def test_batches_below_a_profiles_minimum_are_not_asked_for(compared):
-    assert compared(same, profiles("4:4:4")).batches == (4, 8)
+def test_batches_that_a_profile_has_to_pad_are_tried_too(compared):
+    assert compared(same, profiles("4:4:4")).batches == (1, 2, 3, 4, 8)
 
 
 def test_rows_that_ran_in_other_parts_need_not_be_equal_to_the_bit(compared):

@@ -1,5 +1,6 @@
 """Compiling bundles and finding the right plan again."""
 
+import dataclasses
 import json
 import signal
 import threading
@@ -136,8 +137,53 @@ def test_whether_a_build_could_start_is_known_before_the_export(rtx, monkeypatch
     check_build("tensorrt-rtx", SMALL)
     with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
         check_build("tensorrt-rtx", replace(SMALL, refit=True))
-    with pytest.raises(BackendError, match=r"^tensorrt: "):  # missing, or without a GPU to build on
+    with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
+        check_build("tensorrt-rtx", replace(SMALL, refit=True))
+
+
+def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_library, monkeypatch):
+    from lvdm_engines import plans
+    from lvdm_engines.backends import library as libraries
+    from lvdm_engines.backends.driver import Gpu
+
+    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
+    volta = Gpu("NVIDIA V100", "7.0", 1, 1, "CUDA 12.9")
+    for module in (libraries, plans):
+        monkeypatch.setattr(module, "gpus", lambda: [volta])
+    with pytest.raises(BackendError, match=r"needs compute capability 7\.5 or newer, got 7\.0"):
         check_build("tensorrt", SMALL)
+    old = dataclasses.replace(fake_library, version="10.11.0.33")
+    monkeypatch.setattr(libraries, "load_library", lambda name: old)
+    with pytest.raises(BackendError, match=r"got version 10\.11\.0\.33, expected 10\.12 or newer"):
+        check_build("tensorrt", SMALL)
+
+
+def test_a_portable_plan_is_for_the_gpus_it_was_compiled_for(rtx, make_bundle, monkeypatch):
+    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    bundle = make_bundle()
+    source, ada = bundle.graph("predict"), Here("tensorrt-rtx", rtx.__version__, "RTX 6000", "8.9")
+    (fitting,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.9",)))
+    (newer,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.6",)))
+    assert newer.plan.path != fitting.plan.path
+    assert find_plan(source, ada).path == fitting.plan.path
+    ampere = dataclasses.replace(ada, capability="12.0")
+    with pytest.raises(BackendError) as caught:
+        find_plan(source, ampere)
+    assert "compute capability: got 8.6 in the plan, expected 12.0; build again" in str(
+        caught.value
+    )
+    assert str(caught.value).endswith("--target 8.6 --target 12.0")
+
+
+def test_turing_must_be_asked_for(rtx, make_bundle, monkeypatch):
+    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    bundle = make_bundle()
+    build_plans(bundle, "tensorrt-rtx", SMALL)
+    turing = Here("tensorrt-rtx", rtx.__version__, "NVIDIA T4", "7.5")
+    with pytest.raises(
+        BackendError, match=r"the library's own targets.*expected 7\.5.*--target 7\.5$"
+    ):
+        find_plan(bundle.graph("predict"), turing)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
