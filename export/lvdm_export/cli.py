@@ -77,6 +77,7 @@ def commands() -> None:
 @click.option("--name", help="Default: the name of the directory.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
+@click.option("--eta", type=click.FloatRange(0, 1), help="The bundle's default noise of DDIM.")
 @click.option(
     "--noise-level",
     type=click.IntRange(-1),
@@ -102,7 +103,9 @@ def build_engines(**options: Any) -> None:
         bundle = load_bundle(options["bundle"])
     else:
         if options["refit_from"]:
-            check_refit(load_bundle(options["refit_from"]), options["backend"], wanted)
+            former = load_bundle(options["refit_from"])
+            graphs = [*pairs, "encoder", "decoder"]
+            check_refit(former, options["backend"], wanted, options["precision"], graphs)
         else:
             check_build(options["backend"], wanted)
         bundle = _export(options, pairs, report)
@@ -165,7 +168,7 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
             force=options["force"],
             fps=options["fps"],
             decode_window=options["decode_window"],
-            sampling={name: options[name] for name in ("guidance", "noise_level")},
+            sampling={name: options[name] for name in ("guidance", "eta", "noise_level")},
         ),
         report,
     )

@@ -224,6 +224,7 @@ def bundle(official: Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
             denoisers={"predict": source, "interpolate": source},
             out=tmp_path_factory.mktemp("bundles") / "tiny",
             decode_window=2,
+            sampling={"eta": 0.9},
         ),
         lambda _line: None,
     )
