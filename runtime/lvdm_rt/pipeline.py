@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
@@ -58,14 +59,21 @@ class Pipeline:
         weakref.finalize(self, _close_all, self._streams)
 
     @classmethod
-    def open(cls, bundle: str | Path = "sky-tiny", backend: str = "auto") -> Self:
+    def open(
+        cls,
+        bundle: str | Path = "sky-tiny",
+        backend: str = "auto",
+        options: SessionOptions | None = None,
+    ) -> Self:
         """Open a bundle, a directory or the name of a built-in one, on a backend.
+
+        `options` say with how many threads, on which GPU, and with which plans.
 
         Raises BundleError, BackendError.
         """
         found = load_bundle(bundle)
         graphs = [name for name in found.manifest.graphs if name != "text_encoder"]
-        sessions = open_sessions(found, graphs, backend)
+        sessions = open_sessions(found, graphs, backend, options)
         pipeline = cls(found.manifest, sessions)
         for session in sessions.values():
             pipeline._owned.callback(session.close)

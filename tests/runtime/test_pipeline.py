@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
 import lvdm_rt
+from lvdm_engines import SessionOptions
 from lvdm_engines.errors import (
     BundleError,
     DeviceMemoryError,
@@ -230,6 +232,15 @@ def test_a_model_that_needs_text_is_refused(pipeline, sessions):
 def test_an_unknown_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError):
         Pipeline.open(tmp_path / "nothing")
+
+
+def test_sessions_are_opened_as_the_caller_asks(manifest, sessions, monkeypatch):
+    asked = []
+    bundle = SimpleNamespace(manifest=manifest)
+    monkeypatch.setattr("lvdm_rt.pipeline.load_bundle", lambda name: bundle)
+    monkeypatch.setattr("lvdm_rt.pipeline.open_sessions", lambda *a: asked.append(a) or sessions)
+    Pipeline.open("toy", "cpu", SessionOptions(threads=1)).close()
+    assert asked[0][2:] == ("cpu", SessionOptions(threads=1))
 
 
 def test_autoregressive_frames_of_a_keyframe_model_come_with_a_warning(pipeline, caplog):
