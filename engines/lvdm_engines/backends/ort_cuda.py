@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PROVIDER = "CUDAExecutionProvider"
+_RECORDING = threading.Lock()  # a recording fails if another thread uses the GPU meanwhile
 _SHAPES = 8  # whose buffers and recorded runs are kept
 # y = Identity(x), float (1,), opset 13: the smallest model that starts a provider
 _IDENTITY = bytes.fromhex(
@@ -43,12 +44,16 @@ _IDENTITY = bytes.fromhex(
 
 @dataclass
 class _Bound:
-    """Buffers for one set of shapes; `last` holds the feeds that are still in them."""
+    """Buffers for one set of shapes, and whether runs of it are recorded.
+
+    `last` holds the feeds that are still in them.
+    """
 
     binding: Any
     inputs: dict[str, Any]
     outputs: dict[str, Any]
     run_options: Any
+    recorded: bool
     last: dict[str, NDArray[Any]]
 
 
@@ -67,7 +72,7 @@ class BoundSession:
         self._plainly = False  # though the library would record
         self._recorded = 0
         self._bound: OrderedDict[tuple[tuple[int, ...], ...], _Bound] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = _RECORDING if graphs else threading.Lock()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Session.run`; outputs are copied from the device into new arrays."""
@@ -79,16 +84,16 @@ class BoundSession:
                 try:
                     return self._run(feeds)
                 except native_errors() as err:
-                    self._run_plainly_from_now_on(err)
+                    self._stop_recording(err, self._bound.get(self._key(feeds)))
                 return self._run(feeds)
             except native_errors() as err:
                 self._bound.clear()  # whatever the caller tries next may need the room
                 raise explained(self.name, "run", err) from err
 
-    def _run_plainly_from_now_on(self, err: Exception) -> None:
+    def _stop_recording(self, err: Exception, bound: _Bound | None) -> None:
         """Give recording up after a failure that it may have caused; raises any other again."""
         error = explained(self.name, "run", err)
-        if not self._graphs or self._plainly or isinstance(error, DeviceMemoryError):
+        if bound is None or not bound.recorded or isinstance(error, DeviceMemoryError):
             raise err
         _log.warning("%s runs without CUDA graphs: %s", self.name, error)
         self._plainly = True
@@ -116,22 +121,24 @@ class BoundSession:
     def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
         """Return how long one run takes without copies, the host's launches included."""
         bound = self._ready(feeds)
-        started = time.perf_counter()
-        for _ in range(times):
-            self._native.run_with_iobinding(bound.binding, bound.run_options)
-        return (time.perf_counter() - started) / times
+        with self._lock:
+            started = time.perf_counter()
+            for _ in range(times):
+                self._native.run_with_iobinding(bound.binding, bound.run_options)
+            return (time.perf_counter() - started) / times
 
     def copy_seconds(
         self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
     ) -> float:
         """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
         bound = self._ready(feeds)
-        started = time.perf_counter()
-        for _ in range(times):
-            for name in changing:
-                self._feed(bound, name, feeds[name])
-            self._fetch(bound)
-        return (time.perf_counter() - started) / times
+        with self._lock:
+            started = time.perf_counter()
+            for _ in range(times):
+                for name in changing:
+                    self._feed(bound, name, feeds[name])
+                self._fetch(bound)
+            return (time.perf_counter() - started) / times
 
     def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
         """Return the buffers of feeds that have just been run, and recorded where runs are."""
@@ -139,8 +146,11 @@ class BoundSession:
         self.run(feeds)
         return self._buffers(feeds)
 
+    def _key(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:
+        return tuple(feeds[spec.name].shape for spec in self.inputs)
+
     def _buffers(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
-        key = tuple(feeds[spec.name].shape for spec in self.inputs)
+        key = self._key(feeds)
         if key not in self._bound:
             self._bound[key] = self._bind(feeds)
         self._bound.move_to_end(key)
@@ -159,11 +169,12 @@ class BoundSession:
             binding.bind_ortvalue_output(name, value)
         options = self._ort.RunOptions()
         options.log_severity_level = 4  # errors come as exceptions, once
+        number = -1
         if self._graphs:  # one recording per shape; those that were kept once stay in the library
             self._recorded += 1
             number = -1 if self._plainly or self._recorded > _SHAPES else self._recorded
             options.add_run_config_entry("gpu_graph_id", str(number))
-        return _Bound(binding, inputs, outputs, options, {})
+        return _Bound(binding, inputs, outputs, options, number >= 0, {})
 
     def _value(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Any:
         try:
@@ -231,14 +242,16 @@ def _preload(ort: Any) -> None:
 
 
 def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:
-    """Open a graph on a GPU, with recorded runs for each of its recent shapes.
+    """Open a graph on a GPU, with recorded runs if its shapes are fixed or the caller asks.
 
     ONNX Runtime records only graphs that lie wholly on the GPU; others are run plainly.
     """
     path = source.verified()
+    fixed = all(isinstance(n, int) for spec in source.facts.inputs for n in spec.shape)
+    graphs = fixed or options.cuda_graphs
     settings = {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
     recording = {**settings, "enable_cuda_graph": "1"}
-    for provider_settings in (recording, settings) if options.cuda_graphs else (settings,):
+    for provider_settings in (recording, settings) if graphs else (settings,):
         try:
             native = ort.InferenceSession(
                 str(path), session_options(ort, options), [(_PROVIDER, provider_settings)]
