@@ -16,8 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
 $(VENV)/tensorrt-10.12: $(VENV)/.installed
+	rm -rf $@ && mkdir $@
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ tensorrt-cu12-bindings==10.12.0.36 \
-		|| echo "no bindings of TensorRT 10.12 for this Python: the check against them is skipped"
+		|| echo "bindings of TensorRT 10.12 are not installed (see above): their check is skipped"
+	touch $@
 
 install: $(VENV)/.installed
 

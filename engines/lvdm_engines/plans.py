@@ -30,10 +30,11 @@ from lvdm_engines.errors import BackendError, BundleError
 from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from lvdm_engines.backends.library import Library
     from lvdm_engines.bundle import Bundle, GraphSource
+    from lvdm_engines.manifest import Precision
 
 __all__ = [
     "Built",
@@ -70,23 +71,43 @@ def check_build(backend: str, options: PlanOptions | None = None, *, device: int
     check_options(library, options or PlanOptions())
 
 
-def check_refit(former: Bundle, backend: str, options: PlanOptions, *, device: int = 0) -> None:
-    """Find out whether `refit_plans` could start, before hours of export.
+def check_refit(
+    former: Bundle,
+    backend: str,
+    options: PlanOptions,
+    precision: Precision,
+    graphs: Collection[str],
+    *,
+    device: int = 0,
+) -> None:
+    """Find out whether `refit_plans` could start with an export to come, before hours of it.
 
-    Raises BackendError where there is no plan to begin with, or nothing that could refit it.
+    `precision` and `graphs` are what the export will have. Raises BackendError where there is no
+    plan to begin with, or nothing that could refit it.
     """
     library = _compiler(backend)
     here = libraries.whereabouts(library, device)
     check_library(library)
-    for names in graph_files(former.manifest):
-        find_plan(former.graph(names[0]), here, replace(options, refit=True))
+    wanted = replace(options, refit=True)
+    check_options(library, wanted)
+    for name in (n for n in graphs if n in former.manifest.graphs):
+        source = former.graph(name)
+        if source.facts.precision != precision:
+            raise BackendError(
+                f"{former.path}: got a graph {name!r} in {source.facts.precision}, expected "
+                f"{precision} like the new export; give --precision {source.facts.precision}"
+            )
+        find_plan(source, here, wanted)
 
 
 def _compiler(backend: str) -> Library:
     if backend not in libraries.EXTRAS:
         raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
-    problem = libraries.unsupported(library)
+    # plans of TensorRT-RTX may be for another GPU than the one at hand
+    problem = libraries.too_old(library) or (
+        None if library.portable else libraries.unsupported_gpu(library)
+    )
     if problem:
         raise BackendError(f"{backend}: {problem}")
     return library

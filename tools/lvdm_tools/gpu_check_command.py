@@ -48,7 +48,7 @@ def command(out: Path, **options: Any) -> None:
     For the paper-size model most of the time goes into exporting and compiling, which a second run
     finds done; how long that takes on a GPU machine has not been measured. Every number is saved at
     once: an interrupted run keeps its report. Exits with 1 where no backend can run, or one that
-    can does not compile or agree with the CPU.
+    can does not compile, agree with the CPU, run every graph or make a video.
     """
     problem = driver_problem()
     if problem and not options["dry_run"]:

@@ -109,8 +109,11 @@ def whereabouts(library: Library, device: int = 0) -> Here:
     if device < len(found):
         gpu = found[device]
         return Here(library.name, library.version, gpu.name, gpu.capability)
-    problem = driver_problem() or f"there is no GPU {device}, found {len(found)}; see nvidia-smi"
-    raise BackendError(f"{library.name}: {problem}")
+    problem = driver_problem()
+    why = f"{problem}; run this on the machine with the GPU, or use --backend cpu"
+    if problem is None:
+        why = f"there is no GPU {device}, found {len(found)}; see nvidia-smi"
+    raise BackendError(f"{library.name}: {why}")
 
 
 def missing(name: str) -> str | None:
@@ -133,17 +136,17 @@ def unusable(name: str) -> str | None:
         library = load_library(name)
     except BackendError as err:
         return str(err).removeprefix(f"{name}: ")
-    return unsupported(library) or _start_problem(name)
+    return too_old(library) or unsupported_gpu(library) or _start_problem(name)
 
 
 def without_gpu(problem: str, lacking: str | None) -> str:
     """Join what the driver says with what else is lacking: packages alone would not help."""
-    install = f", or with a GPU: {lacking.partition('; ')[2]}" if lacking else ""
+    install = f"; GPU backends also need {lacking.partition('; ')[2]}" if lacking else ""
     return f"{problem}; use --backend cpu{install}"
 
 
-def unsupported(library: Library) -> str | None:
-    """Say why this version cannot serve here, or None: it is too old, or the GPU is."""
+def too_old(library: Library) -> str | None:
+    """Say which version would do, where this one is too old, or None."""
     found = tuple(int(part) for part in re.findall(r"\d+", library.version)[:2])
     if found < _OLDEST[library.name]:
         oldest = ".".join(map(str, _OLDEST[library.name]))
@@ -151,7 +154,7 @@ def unsupported(library: Library) -> str | None:
             f"got version {library.version}, expected {oldest} or newer; "
             f"pip install -U 'lvdm-rt[{EXTRAS[library.name]}]'"
         )
-    return _unsupported_gpu(library)
+    return None
 
 
 @cache
@@ -175,13 +178,16 @@ def lacks_cuda(name: str) -> str | None:
     return None
 
 
-def _unsupported_gpu(library: Library) -> str | None:
-    """TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them."""
+def unsupported_gpu(library: Library) -> str | None:
+    """Say why no GPU here can run the library's plans, or None.
+
+    TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them.
+    """
     found = gpus()
     if not found:
         return None
     if not library.portable:
-        return _too_old(library, found)
+        return _old_gpu(library, found)
     known = {n.removeprefix("SM") for n in library.trt.ComputeCapability.__members__}
     if any(gpu.capability.replace(".", "") in known for gpu in found):
         return None
@@ -191,7 +197,7 @@ def _unsupported_gpu(library: Library) -> str | None:
     )
 
 
-def _too_old(library: Library, found: list[Gpu]) -> str | None:
+def _old_gpu(library: Library, found: list[Gpu]) -> str | None:
     """TensorRT 11 dropped what came before Turing, and says so only while compiling."""
     newest = max(found, key=lambda gpu: _numbers(gpu.capability))
     if _numbers(newest.capability) >= _OLDEST_GPU or not library.version.startswith("11."):

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from lvdm_engines.backends.library import ANY, Here
 from lvdm_engines.backends.profiles import graph_files, profiles_for
+from lvdm_engines.backends.trt_build import TURING
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, BundleError
 from lvdm_engines.plan_facts import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TURING = "7.5"
 # what a message calls the fields of a fingerprint that the machine or the bundle decides
 _WORDS = {
     "format": "plan format",
@@ -184,7 +184,7 @@ def differences(
 
 def _covers(options: PlanOptions, capability: str) -> bool:
     """Tell whether a plan of TensorRT-RTX was compiled for a GPU; Turing must be asked for."""
-    return capability in options.targets if options.targets else capability != _TURING
+    return capability in options.targets if options.targets else capability != TURING
 
 
 def differing_options(made: PlanOptions, wanted: PlanOptions) -> list[str]:

@@ -138,7 +138,7 @@ def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
     if not _STALE.isdisjoint(names):
         advice = f"build again: {plan.rebuild}"
     elif "UNSUPPORTED_CC" in names:
-        advice = "use --backend tensorrt or cuda on this GPU"
+        advice = "build again with --target of this GPU's capability, or use --backend cuda"
     else:
         advice = "update the NVIDIA driver"
     return library.failure(what, BackendError, advice)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+TURING = "7.5"  # compute capability that TensorRT-RTX leaves out unless asked
 _OTHERWISE = "export with --precision fp16, or use --backend cuda"
 
 
@@ -79,7 +80,7 @@ def compile_plan(
         raise library.failure(
             f"{job.name}: {library.name} cannot compile {job.path.name}",
             ExportError,
-            "use --backend cuda" if job.facts.precision == "fp16" else _OTHERWISE,
+            _OTHERWISE if TURING in job.options.targets else "use --backend cuda",
         )
     return plan
 
@@ -176,6 +177,12 @@ def check_options(library: Library, options: PlanOptions) -> None:
         )
     if options.refit and not gpus():
         raise BackendError(f"{library.name} makes refittable plans only where there is a GPU")
+    here = {gpu.capability for gpu in gpus()}
+    if here == {TURING} and not options.targets:
+        raise BackendError(
+            f"{library.name} compiles for compute capability {TURING} only if it is asked to: give "
+            f"--target {TURING}, and a bundle exported with --precision fp16"
+        )
     known = _capabilities(library)
     for target in options.targets:
         if target not in known:

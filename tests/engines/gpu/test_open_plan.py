@@ -149,7 +149,7 @@ def test_a_library_that_has_no_kernels_to_keep_closes_all_the_same(
 @pytest.mark.parametrize(
     ("reasons", "said", "told"),
     [
-        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; use --backend tensorrt or cuda"),
+        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; build again with --target of"),
         (3, ["built by 1.6"], r"\(VERSION_MISMATCH, UNSUPPORTED_CC\): built by 1.6; build again"),
         (4, ["CUDA 12.2"], r"\(OLD_CUDA_DRIVER\): CUDA 12.2; update the NVIDIA driver$"),
         (256, [], r"\(reasons 256\): tensorrt gives no reason; update the NVIDIA driver$"),
@@ -214,7 +214,7 @@ def test_a_machine_without_the_packages_gets_one_line_per_backend(monkeypatch):
         assert line.endswith(f"is not installed; pip install 'lvdm-rt[{extra}]'")
     monkeypatch.setattr(libraries, "driver_problem", lambda: "no GPU")
     assert libraries.unusable("tensorrt") == (
-        "no GPU; use --backend cpu, or with a GPU: pip install 'lvdm-rt[tensorrt]'"
+        "no GPU; use --backend cpu; GPU backends also need pip install 'lvdm-rt[tensorrt]'"
     )
 
 
@@ -232,7 +232,7 @@ def test_a_gpu_that_rtx_does_not_know_is_sent_to_tensorrt(fake_library, monkeypa
     def there(capability):
         gpu = Gpu("NVIDIA GPU", capability, 1, 1, "CUDA 13.0")
         monkeypatch.setattr(libraries, "gpus", lambda: [gpu])
-        return libraries._unsupported_gpu(fake_library)
+        return libraries.unsupported_gpu(fake_library)
 
     assert "does not list compute capability 9.0 (NVIDIA GPU); use --backend tensorrt" in there(
         "9.0"

@@ -137,8 +137,24 @@ def test_whether_a_build_could_start_is_known_before_the_export(rtx, monkeypatch
     check_build("tensorrt-rtx", SMALL)
     with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
         check_build("tensorrt-rtx", replace(SMALL, refit=True))
-    with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
-        check_build("tensorrt-rtx", replace(SMALL, refit=True))
+
+
+def test_plans_for_other_gpus_can_be_built_beside_one_that_rtx_does_not_know(rtx, monkeypatch):
+    from lvdm_engines import plans
+    from lvdm_engines.backends import library as libraries
+    from lvdm_engines.backends import trt_build
+    from lvdm_engines.backends.driver import Gpu
+
+    def there(name, capability):
+        for module in (libraries, plans, trt_build):
+            monkeypatch.setattr(module, "gpus", lambda: [Gpu(name, capability, 1, 1, "CUDA 13.0")])
+
+    there("NVIDIA H100", "9.0")
+    check_build("tensorrt-rtx", replace(SMALL, targets=("8.9",)))
+    there("NVIDIA T4", "7.5")
+    check_build("tensorrt-rtx", replace(SMALL, targets=("7.5",)))
+    with pytest.raises(BackendError, match=r"give --target 7\.5, and a bundle exported with"):
+        check_build("tensorrt-rtx", SMALL)
 
 
 def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_library, monkeypatch):
@@ -166,9 +182,9 @@ def test_a_portable_plan_is_for_the_gpus_it_was_compiled_for(rtx, make_bundle, m
     (newer,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.6",)))
     assert newer.plan.path != fitting.plan.path
     assert find_plan(source, ada).path == fitting.plan.path
-    ampere = dataclasses.replace(ada, capability="12.0")
+    blackwell = dataclasses.replace(ada, capability="12.0")
     with pytest.raises(BackendError) as caught:
-        find_plan(source, ampere)
+        find_plan(source, blackwell)
     assert "compute capability: got 8.6 in the plan, expected 12.0; build again" in str(
         caught.value
     )

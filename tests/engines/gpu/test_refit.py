@@ -10,7 +10,7 @@ from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends.driver import Gpu
 from lvdm_engines.errors import BackendError, ExportError
 from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import refit_plans
+from lvdm_engines.plans import check_refit, refit_plans
 
 OPTIONS = PlanOptions(batch=Range(1, 2, 4), refit=True)
 
@@ -113,4 +113,23 @@ def test_a_library_whose_plans_would_not_stay_refittable_is_refused_first(
     fake_library.trt.SerializationFlag = SimpleNamespace()
     with pytest.raises(BackendError, match=r"expected 10\.14 or newer, .* to compile instead"):
         refit_plans(later, bundles[0], "tensorrt", OPTIONS)
+    assert refitting.files == []
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "told"),
+    [
+        (OPTIONS, "fp16", r"got a graph 'predict' in fp32, expected fp16 .* --precision fp32$"),
+        (replace(OPTIONS, targets=("8.9",)), "fp32", "compiles for the GPU at hand"),
+        (replace(OPTIONS, level=5), "fp32", "option level: got 3 in the plan, expected 5"),
+    ],
+)
+def test_a_refit_that_cannot_work_is_refused_before_the_export(
+    bundles, refitting, options, precision, told
+):
+    former, _ = bundles
+    names = ["predict", "short", "encoder", "decoder"]  # of which the former bundle has one
+    check_refit(former, "tensorrt", OPTIONS, "fp32", names)
+    with pytest.raises(BackendError, match=told):
+        check_refit(former, "tensorrt", options, precision, names)
     assert refitting.files == []
