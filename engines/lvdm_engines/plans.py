@@ -152,8 +152,8 @@ def refit_plans(
 ) -> list[Built]:
     """Make the plans of a bundle out of those of a former export of the same graphs.
 
-    Only the weights are exchanged, in seconds where a compiler takes minutes; the former plans must
-    have been built with `options`, `refit` among them.
+    Only the weights are exchanged, nothing is compiled; the former plans must have been built with
+    `options`, `refit` among them.
 
     Raises BackendError where there is no such plan or it was made for something else, ExportError
     where the graphs differ in more than their weights.
