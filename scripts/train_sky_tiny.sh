@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train, export and measure the built-in model: scripts/train_sky_tiny.sh [FOLDER]
-# About two hours and three quarters on one CPU core. Run it again after an interruption and it goes on.
+# About three hours on one CPU core. Run it again after an interruption and it goes on.
 set -euo pipefail
 runs=${1:-runs/sky-tiny}
 export OMP_NUM_THREADS=1 # one thread is as fast as two on networks this small
@@ -17,7 +17,8 @@ train autoencoder sky-tiny-first-autoencoder "$runs/autoencoder-first"
 train autoencoder sky-tiny-autoencoder "$runs/autoencoder" --start-from "$runs/autoencoder-first"
 denoiser=(--autoencoder "$runs/autoencoder")
 train diffusion sky-tiny-first "$runs/denoiser-first" "${denoiser[@]}"
-train diffusion sky-tiny "$runs/denoiser" "${denoiser[@]}" --start-from "$runs/denoiser-first"
+train diffusion sky-tiny-second "$runs/denoiser-second" "${denoiser[@]}" --start-from "$runs/denoiser-first"
+train diffusion sky-tiny "$runs/denoiser" "${denoiser[@]}" --start-from "$runs/denoiser-second"
 
 model=("$runs/denoiser/model/model.json" "$runs/denoiser/model/model.safetensors")
 lvdm-export build-engines --predict "${model[@]}" --interpolate "${model[@]}" --short "${model[@]}" \
