@@ -125,7 +125,7 @@ _TRAIN_OPTIONS = (
     click.option("--steps", type=click.IntRange(min=1),
                  help="Length of the whole run, instead of the config's."),
     click.option("--start-from", type=click.Path(path_type=Path), metavar="RUN",
-                 help="A trained network of the same sizes whose weights to begin with."),
+                 help="A run of the same sizes whose weights to begin with."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
 # fmt: on

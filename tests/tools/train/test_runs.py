@@ -47,6 +47,10 @@ def same_files(one, other):
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 
 
+def encoded_bytes(run):
+    return {part.name: part.read_bytes() for part in (run / "latents").iterdir()}
+
+
 def losses(run):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
@@ -144,6 +148,34 @@ def test_latents_are_encoded_once_and_again_only_for_other_data(
     header = state.read_header(out / "latents" / "part-00000.safetensors")
     assert not latents._is_current(out / "latents" / "part-00000.safetensors", "another")
     assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
+
+
+def test_latents_of_the_run_it_starts_from_are_taken_over_not_encoded_again(
+    denoiser, tiny_denoiser, tmp_path, train, changed, monkeypatch
+):
+    settings = changed(changed(tiny_denoiser, "start_from", str(denoiser)), "steps", 1)
+    encoded = []
+    encode = latents._encode_part
+    monkeypatch.setattr(
+        latents, "_encode_part", lambda *part: encoded.append(part[1:]) or encode(*part)
+    )
+    train(settings, tmp_path / "same")
+    assert not encoded
+    assert encoded_bytes(tmp_path / "same") == encoded_bytes(denoiser)
+    train(changed(settings, "seed", 2), tmp_path / "other")  # other clips
+    assert encoded == [(0, 3)]
+
+
+def test_damaged_latents_of_the_run_it_starts_from_are_encoded_again(
+    denoiser, tiny_denoiser, tmp_path, train, changed, caplog
+):
+    before = shutil.copytree(denoiser, tmp_path / "before")
+    part = before / "latents" / "part-00000.safetensors"
+    part.write_bytes(part.read_bytes()[:-8])
+    settings = changed(changed(tiny_denoiser, "start_from", str(before)), "steps", 1)
+    train(settings, tmp_path / "next")
+    assert "encoding again" in caplog.text
+    assert encoded_bytes(tmp_path / "next") == encoded_bytes(denoiser)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import EncodedData
     from lvdm_tools.train.loop import Report
 
+FOLDER = "latents"  # in the folder of a run
 _PART = 64  # sequences per file: an interrupted encoding loses at most one part
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Encoding:
     """What is encoded, with what, and where the result is kept.
 
     `fingerprint` names everything the latents depend on; files of another one are not used.
+    Parts that an earlier run left in `earlier` are taken over instead of being made again.
     """
 
     source: ClipSource
@@ -59,10 +61,11 @@ class Encoding:
     fingerprint: str
     report: Report
     stop: threading.Event
+    earlier: Path | None = None
 
 
 def encode(encoding: Encoding) -> None:
-    """Encode every sequence that is not on disk yet.
+    """Encode every sequence that is not on disk yet, here or in an earlier run.
 
     Raises:
         TrainingError: the disk is full, the folder cannot be written, or data cannot be read.
@@ -81,7 +84,10 @@ def encode(encoding: Encoding) -> None:
             continue
         if encoding.stop.is_set():
             raise KeyboardInterrupt
-        state.save(path, {"means": _encode_part(encoding, first, last)}, _header(encoding))
+        means = _earlier_part(encoding, first)
+        if means is None:
+            means = _encode_part(encoding, first, last)
+        state.save(path, {"means": means}, {"fingerprint": encoding.fingerprint})
         encoding.report({"phase": "encode", "step": last, "of": count})
 
 
@@ -123,6 +129,13 @@ def encode_sequence(
     return torch.cat(parts, dim=1)
 
 
+def _earlier_part(encoding: Encoding, first: int) -> Tensor | None:
+    if encoding.earlier is None:
+        return None
+    path = _part(encoding.earlier, first)
+    return state.load(path)[0]["means"] if _is_current(path, encoding.fingerprint) else None
+
+
 def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
     network, data = encoding.autoencoder, encoding.data
     device = next(network.parameters()).device
@@ -145,10 +158,6 @@ def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
 
 def _part(folder: Path, first: int) -> Path:
     return folder / f"part-{first // _PART:05d}.safetensors"
-
-
-def _header(encoding: Encoding) -> dict[str, str]:
-    return {"fingerprint": encoding.fingerprint}
 
 
 def _is_current(path: Path, fingerprint: str) -> bool:

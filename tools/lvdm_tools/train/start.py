@@ -147,10 +147,11 @@ def _diffusion(
         source,
         data,
         network.to(fabric.device),
-        workspace.root / "latents",
+        workspace.root / latents.FOLDER,
         hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         request.report,
         request.stop,
+        run.start_from / latents.FOLDER if run.start_from is not None else None,
     )
     if fabric.is_global_zero:
         latents.encode(encoding)
