@@ -1,3 +1,6 @@
+import os
+import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,21 +13,40 @@ from lvdm_tools.data import (
     ClipSpec,
     SynthClips,
     check_divisible,
+    open_both,
     open_source,
 )
-from lvdm_tools.videos import Video, VideoFolder, read_clip
+from lvdm_tools.video_file import count_frames, read_clip
+from lvdm_tools.videos import Video, VideoFolder
 
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
 
 def write_video(path: Path, values: list[int], size: tuple[int, int] = (32, 48)) -> Path:
     """A video of plain grey frames, so that a frame's number can be read from its pixels."""
+    path.parent.mkdir(exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=8, options={"g": "5", "qscale:v": "2"})
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         for value in values:
             frame = av.VideoFrame.from_ndarray(np.full((*size, 3), value, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_with_b_frames(path: Path, codec: str, times: list[int]) -> Path:
+    """Frames of growing brightness, in groups of twelve with two B frames after every P frame."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt, stream.gop_size, stream.max_b_frames = "yuv420p", 12, 2
+        stream.bit_rate = 400_000
+        for number, time in enumerate(times):
+            picture = np.full((32, 32, 3), 20 + 3 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -51,6 +73,53 @@ def test_a_clip_begins_at_its_frame_and_keeps_its_stride(tmp_path: Path, start: 
     clip = read_clip(path, start, ClipSpec(frames=3, size=(16, 16), stride=3))
     expected = np.array(levels(20))[start : start + 9 : 3]
     assert np.abs(clip.mean((1, 2, 3)) - expected).max() < 5  # lossy codec; half a step is 6
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "times"),
+    [
+        ("a.ts", "libx264", range(60)),
+        ("a.avi", "mpeg4", range(60)),
+        ("a.mpg", "mpeg2video", range(60)),
+        ("a.flv", "libx264", range(60)),
+        ("a.mkv", "libx264", range(60)),
+        ("uneven.mp4", "libx264", [*range(30), *range(30, 90, 2)]),
+    ],
+)
+def test_a_clip_is_what_decoding_from_the_first_frame_shows(
+    tmp_path: Path, name: str, codec: str, times: list[int]
+) -> None:
+    path = write_with_b_frames(tmp_path / name, codec, list(times))
+    with av.open(str(path)) as container:
+        whole = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert len(whole) == count_frames(path) == 60
+    for start in (0, 1, 11, 12, 13, 30, 47, 53):
+        clip = read_clip(path, start, ClipSpec(frames=4, size=(32, 32), stride=2))
+        np.testing.assert_array_equal(clip, whole[start : start + 8 : 2])
+
+
+def test_sources_of_the_same_videos_are_alike_wherever_they_lie(tmp_path: Path) -> None:
+    for number in range(3):
+        write_video(tmp_path / "v" / f"{number}.mp4", levels(8 + number))
+    before = open_source(tmp_path / "v", SPEC).identity
+    shutil.copytree(tmp_path / "v", tmp_path / "w")
+    assert open_source(tmp_path / "w", SPEC, seed=5, held_out=True).identity == before
+    write_video(tmp_path / "v" / "1.mp4", levels(12))
+    assert open_source(tmp_path / "v", SPEC).identity != before
+
+
+def test_a_folder_that_is_opened_for_both_is_looked_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        write_video(tmp_path / f"{name}.mp4", levels(12))
+    (tmp_path / "text.avi").write_text("not a video")
+    train, unseen = open_both(tmp_path, SPEC)
+    assert caplog.text.count("skipping a video") == 1
+    np.testing.assert_array_equal(
+        unseen.clip(3), open_source(tmp_path, SPEC, held_out=True).clip(3)
+    )
+    np.testing.assert_array_equal(train.clip(3), open_source(tmp_path, SPEC).clip(3))
 
 
 def test_frames_are_cropped_in_the_middle_before_resizing(tmp_path: Path) -> None:
@@ -147,6 +216,24 @@ def test_a_folder_whose_videos_all_fail_says_so(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nowhere is not a folder"):
         open_source(tmp_path / "nowhere", SPEC)
+
+
+@pytest.mark.parametrize("locked", ["v", "v/inner"])
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+) -> None:
+    write_video(tmp_path / "v" / "a.mp4", levels(12))
+    (tmp_path / "v" / "inner").mkdir()
+    scandir = os.scandir  # patched, because nothing is locked to root
+
+    def refuse(path: str) -> object:
+        if Path(path) == tmp_path / locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(TrainingError, match=f"cannot read .*{locked}: Permission denied"):
+        open_source(tmp_path / "v", SPEC)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

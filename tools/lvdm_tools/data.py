@@ -45,6 +45,11 @@ class ClipSource(Protocol):
         """What the clips look like."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What, beside spec and seed, decides what the clips show: sources of one are alike."""
+        ...
+
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Clip `index`, any number from 0 on, as uint8 (f, h, w, 3); the same at every call."""
         ...
@@ -57,6 +62,7 @@ class SynthClips:
     seed: int
     spec: ClipSpec
     held_out: bool = False
+    identity = "synth"
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Draw clip `index`."""
@@ -83,6 +89,16 @@ def open_source(
     from lvdm_tools.videos import VideoFolder
 
     return VideoFolder.open(Path(data), spec, seed=seed, held_out=held_out)
+
+
+def open_both(data: str | Path, spec: ClipSpec, *, seed: int = 0) -> tuple[ClipSource, ClipSource]:
+    """Open training clips and held-out clips of the same data; raises as `open_source` does."""
+    check_spec(spec)
+    if str(data) == "synth":
+        return SynthClips(seed, spec), SynthClips(seed, spec, held_out=True)
+    from lvdm_tools.videos import VideoFolder
+
+    return VideoFolder.open_both(Path(data), spec, seed=seed)
 
 
 def check_spec(spec: ClipSpec) -> None:

@@ -1,24 +1,24 @@
 """A folder of videos as a source of clips.
 
-Owns reading training videos: what is usable, where clips start, cropping and resizing.
+Owns which videos are usable, which of them are held out, and where clips start.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from lvdm_engines.errors import TrainingError
 from lvdm_tools.data import check_spec
+from lvdm_tools.video_file import count_frames, read_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from lvdm_tools.data import ClipSpec
@@ -55,6 +55,7 @@ class VideoFolder:
     seed: int
     videos: tuple[Video, ...]
     skipped: dict[Path, str] = field(default_factory=dict)
+    identity: str = ""
 
     @classmethod
     def open(
@@ -69,21 +70,28 @@ class VideoFolder:
 
         """
         check_spec(spec)
-        lengths, skipped = _scan(_files(folder))
-        if not lengths:
-            raise TrainingError(
-                f"{folder} holds no readable video"
-                + (f" ({len(skipped)} skipped: {_first(skipped)})" if skipped else "")
-                + f"; expected files that end in {', '.join(sorted(SUFFIXES))}"
-            )
-        videos = tuple(v for v in _split(lengths, held_out) if v.last - v.first >= spec.span)
+        return cls._of(_look(folder), spec, seed, held_out)
+
+    @classmethod
+    def open_both(
+        cls, folder: Path, spec: ClipSpec, *, seed: int = 0
+    ) -> tuple[VideoFolder, VideoFolder]:
+        """Look once, and give training clips and held-out clips; raises as `open` does."""
+        check_spec(spec)
+        found = _look(folder)
+        return cls._of(found, spec, seed, False), cls._of(found, spec, seed, True)
+
+    @classmethod
+    def _of(cls, found: _Found, spec: ClipSpec, seed: int, held_out: bool) -> VideoFolder:
+        videos = tuple(v for v in _split(found.lengths, held_out) if v.last - v.first >= spec.span)
         if not videos:
             raise TrainingError(
-                f"{folder}: no {'held-out' if held_out else 'training'} video has the {spec.span} "
-                f"frames that clips of {spec.frames} at stride {spec.stride} need (the longest of "
-                f"all has {max(lengths.values())}); lower frames or stride, or add longer videos"
+                f"{found.folder}: no {'held-out' if held_out else 'training'} video has the "
+                f"{spec.span} frames that clips of {spec.frames} at stride {spec.stride} need (the "
+                f"longest of all has {max(found.lengths.values())}); lower frames or stride, or "
+                "add longer videos"
             )
-        return cls(spec, seed, videos, skipped)
+        return cls(spec, seed, videos, dict(found.skipped), found.identity)
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Cut clip `index`: the video and its start are drawn from (seed, index).
@@ -114,112 +122,59 @@ class VideoFolder:
         )
 
 
-def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
-    """Read the clip that begins at frame `start`: uint8 (f, h, w, 3), centre-cropped, resized.
+@dataclass(frozen=True)
+class _Found:
+    """Frames of every readable file, the reason for every other one."""
 
-    Raises:
-        TrainingError: the file cannot be decoded, or ends too early.
+    folder: Path
+    lengths: dict[Path, int]
+    skipped: dict[Path, str]
 
-    """
-    wanted = range(start, start + spec.span, spec.stride)
-    frames = np.empty((spec.frames, *spec.size, 3), np.uint8)
-    got = 0
-    try:
-        with av.open(str(path)) as container:
-            for number, frame in _frames_from(container, start):
-                if number >= wanted[got]:
-                    frames[got] = _fit(frame, spec.size)
-                    got += 1
-                    if got == spec.frames:
-                        return frames
-    except (av.FFmpegError, OSError, ValueError) as err:
-        raise TrainingError(f"{path} cannot be decoded near frame {start}: {err}") from err
-    raise TrainingError(
-        f"{path} ended after {got} of {spec.frames} frames of the clip that begins at {start}"
-    )
+    @property
+    def identity(self) -> str:
+        """What the clips depend on: names, sizes in bytes and lengths of the usable files."""
+        files = [
+            (path.relative_to(self.folder).as_posix(), path.stat().st_size, frames)
+            for path, frames in self.lengths.items()
+        ]
+        digest = hashlib.sha256(repr(files).encode()).hexdigest()
+        return f"{len(files)} videos, {digest[:16]}"
 
 
-def _frames_from(
-    container: av.container.InputContainer, start: int
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode numbered frames, beginning at or before `start` (at the key frame before it)."""
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    rate, base = stream.average_rate, stream.time_base
-    origin = stream.start_time or 0
-    per_frame = None if rate is None or base is None else 1 / (rate * base)
-    if start > 0 and per_frame is not None:
-        container.seek(origin + int(start * per_frame), stream=stream, backward=True)
-    for count, frame in enumerate(container.decode(stream)):
-        if per_frame is None or frame.pts is None:
-            yield count, frame
-        else:
-            yield round((frame.pts - origin) / per_frame), frame
-
-
-def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Crop the middle to the clip's shape, then resize."""
-    height, width = size
-    pixels = _rgb(frame)
-    h, w = pixels.shape[:2]
-    crop_h, crop_w = min(h, round(w * height / width)), min(w, round(h * width / height))
-    top, left = (h - crop_h) // 2, (w - crop_w) // 2
-    middle = np.ascontiguousarray(pixels[top : top + crop_h, left : left + crop_w])
-    if (crop_h, crop_w) == size:
-        return middle
-    method = "AREA" if crop_h > height else "BICUBIC"
-    small = av.VideoFrame.from_ndarray(middle, format="rgb24").reformat(
-        width=width, height=height, interpolation=method
-    )
-    return _rgb(small)
-
-
-def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise TrainingError(f"{folder} is not a folder; give a folder of videos, or: synth")
-    try:
-        return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    except OSError as err:
-        raise TrainingError(f"cannot list {folder}: {err.strerror}") from err
-
-
-def _scan(files: list[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
-    """Frames of every readable file, and the reason for every other."""
+def _look(folder: Path) -> _Found:
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
-    for path in files:
+    for path in _files(folder):
         try:
             lengths[path] = count_frames(path)
         except TrainingError as err:
             skipped[path] = str(err)
             logger.warning("skipping a video (%d so far): %s", len(skipped), err)
-    return lengths, skipped
+    if not lengths:
+        raise TrainingError(
+            f"{folder} holds no readable video"
+            + (f" ({len(skipped)} skipped: {_first(skipped)})" if skipped else "")
+            + f"; expected files that end in {', '.join(sorted(SUFFIXES))}"
+        )
+    return _Found(folder, lengths, skipped)
 
 
-def count_frames(path: Path) -> int:
-    """Count a video's frames: by its header where that says so, else by its packets.
+def _files(folder: Path) -> list[Path]:
+    def refuse(err: OSError) -> None:
+        raise TrainingError(f"cannot read {err.filename}: {err.strerror}") from err
 
-    Raises:
-        TrainingError: not a video, or its first frame cannot be decoded.
-
-    """
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise TrainingError(f"{path} holds no video stream")
-            stream = container.streams.video[0]
-            frames = stream.frames or sum(p.size > 0 for p in container.demux(stream))
-            if stream.frames:
-                next(container.decode(stream))
-            return frames
-    except StopIteration:
-        raise TrainingError(f"{path} holds no frame") from None
-    except (av.FFmpegError, OSError, ValueError) as err:
-        raise TrainingError(f"{path} cannot be read as a video: {err}") from err
+        if not folder.is_dir():
+            raise TrainingError(f"{folder} is not a folder; give a folder of videos, or: synth")
+        names = [
+            Path(parent, name)
+            for parent, _, files in os.walk(folder, onerror=refuse)
+            for name in files
+        ]
+        return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.is_file())
+    except OSError as err:
+        refuse(err)
+        raise
 
 
 def _split(lengths: dict[Path, int], held_out: bool) -> list[Video]:

@@ -1,0 +1,145 @@
+"""Frames of one video file, by number: how many there are, and clips of them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from lvdm_engines.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from lvdm_tools.data import ClipSpec
+
+    Times = NDArray[np.int64]
+
+_KNOWN_FILES = 4096  # whose frame times are kept: 8 bytes a frame
+
+
+def count_frames(path: Path) -> int:
+    """Count a video's frames: by its header where that says so, else by its packets.
+
+    Raises:
+        TrainingError: not a video, or its first frame cannot be decoded.
+
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise TrainingError(f"{path} holds no video stream")
+            stream = container.streams.video[0]
+            frames = stream.frames or sum(p.size > 0 for p in container.demux(stream))
+            if stream.frames:
+                next(container.decode(stream))
+            return frames
+    except StopIteration:
+        raise TrainingError(f"{path} holds no frame") from None
+    except (av.FFmpegError, OSError, ValueError) as err:
+        raise TrainingError(f"{path} cannot be read as a video: {err}") from err
+
+
+def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
+    """Read the clip that begins at frame `start`: uint8 (f, h, w, 3), centre-cropped, resized.
+
+    Raises:
+        TrainingError: the file cannot be decoded, or ends too early.
+
+    """
+    wanted = range(start, start + spec.span, spec.stride)
+    frames = np.empty((spec.frames, *spec.size, 3), np.uint8)
+    got = 0
+    try:
+        for number, frame in _frames_from(path, start):
+            if number >= wanted[got]:
+                frames[got] = _fit(frame, spec.size)
+                got += 1
+                if got == spec.frames:
+                    return frames
+    except (av.FFmpegError, OSError, ValueError) as err:
+        raise TrainingError(f"{path} cannot be decoded near frame {start}: {err}") from err
+    raise TrainingError(
+        f"{path} ended after {got} of {spec.frames} frames of the clip that begins at {start}"
+    )
+
+
+def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode numbered frames in the order of display, beginning at or before `start`.
+
+    A seek may land behind `start`, and where there are B frames or an uneven rate no arithmetic on
+    a frame's time gives its number. So numbers are looked up in the times of all frames; where that
+    fails, frames are counted from the first.
+    """
+    times = _times(path, path.stat().st_mtime_ns) if start else None
+    if times is not None and start < len(times):
+        with av.open(str(path)) as container:
+            frames = _decoded_from(container, int(times[start]))
+            first = next(frames, None)
+            number = None if first is None else _position(times, first)
+            if first is not None and number is not None and number <= start:
+                yield number, first
+                for frame in frames:
+                    found = _position(times, frame)
+                    number = number + 1 if found is None else found
+                    yield number, frame
+                return
+    with av.open(str(path)) as container:
+        yield from enumerate(_decoded_from(container, None))
+
+
+def _decoded_from(
+    container: av.container.InputContainer, time: int | None
+) -> Iterator[av.VideoFrame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    if time is not None:
+        try:
+            container.seek(time, stream=stream, backward=True)
+        except av.FFmpegError:  # not every container can
+            return
+    yield from container.decode(stream)
+
+
+@lru_cache(maxsize=_KNOWN_FILES)
+def _times(path: Path, _changed: int) -> Times | None:
+    """Give all frames' times in the order of display; None where packets do not tell them."""
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.video[0])
+        found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+    if None in found or len(set(found)) < len(found):
+        return None
+    return np.sort(np.array(found, np.int64))
+
+
+def _position(times: Times, frame: av.VideoFrame) -> int | None:
+    if frame.pts is None:
+        return None
+    place = int(np.searchsorted(times, frame.pts))
+    return place if place < len(times) and times[place] == frame.pts else None
+
+
+def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Crop the middle to the clip's shape, then resize."""
+    height, width = size
+    pixels = _rgb(frame)
+    h, w = pixels.shape[:2]
+    crop_h, crop_w = min(h, round(w * height / width)), min(w, round(h * width / height))
+    top, left = (h - crop_h) // 2, (w - crop_w) // 2
+    middle = np.ascontiguousarray(pixels[top : top + crop_h, left : left + crop_w])
+    if (crop_h, crop_w) == size:
+        return middle
+    method = "AREA" if crop_h > height else "BICUBIC"
+    small = av.VideoFrame.from_ndarray(middle, format="rgb24").reformat(
+        width=width, height=height, interpolation=method
+    )
+    return _rgb(small)
+
+
+def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
