@@ -42,3 +42,10 @@ def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["-o", str(tmp_path), "--size", "big"])
     assert result.exit_code == 2
     assert "is not a size" in result.output
+
+
+def test_a_frame_rate_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["-o", str(tmp_path / "s"), "--fps", "nan"])
+    assert result.exit_code == 2
+    assert "expected a number" in result.output
+    assert not (tmp_path / "s").exists()

@@ -7,6 +7,7 @@ Heavy modules are imported by the command that needs them: `--help` answers at o
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import signal
 import sys
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import Run
 
 _EXTRA = {"torch", "lightning_fabric", "lightning_utilities", "matplotlib", "yaml", "safetensors"}
+_NO_MEMORY = "out of memory; lower batch or clip size in the config"
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")
 _FORWARD: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -51,8 +54,16 @@ def run(arguments: Sequence[str]) -> int:
     except LvdmError as err:
         _say(err)
         return 1
+    except OSError as err:
+        _say(f"cannot use {err.filename}: {err.strerror}" if err.filename else err)
+        return 1
     except MemoryError:
-        _say("out of memory; lower batch in the config")
+        _say(_NO_MEMORY)
+        return 1
+    except RuntimeError as err:
+        if not _OUT_OF_MEMORY.search(str(err)):  # torch has no class of its own for it on a CPU
+            raise
+        _say(_NO_MEMORY)
         return 1
     return code if isinstance(code, int) else 0
 
@@ -165,9 +176,13 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     run = start.with_overrides(run, **overrides)
     stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
     _stop_on_signals(stop)
-    reached = start.start(
-        start.Request(run, options["data"], options["out"], report, options["resume"], stop)
-    )
+    request = start.Request(run, options["data"], options["out"], report, options["resume"], stop)
+    try:
+        reached = start.start(request)
+    except KeyboardInterrupt:
+        if not (options["out"] / "config.json").exists():
+            raise
+        return _interrupted("interrupted; what is finished is kept", options)
     return _conclude(run, reached, options)
 
 
@@ -175,12 +190,16 @@ def _conclude(run: Run, reached: int | None, options: Mapping[str, Any]) -> int:
     if reached is None:
         return 0
     if reached < run.steps:
-        resume = [] if options["resume"] else ["--resume"]
-        command = shlex.join(["lvdm-tools", *sys.argv[1:], *resume])
-        _say(f"interrupted after step {reached} of {run.steps}; go on with: {command}")
-        return 130
+        return _interrupted(f"interrupted after step {reached} of {run.steps}", options)
     click.echo(f"{options['out'] / 'model'}: {run.name}, {reached} steps")
     return 0
+
+
+def _interrupted(what: str, options: Mapping[str, Any]) -> int:
+    resume = [] if options["resume"] else ["--resume"]
+    command = shlex.join(["lvdm-tools", *sys.argv[1:], *resume])
+    _say(f"{what}; go on with: {command}")
+    return 130
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -190,7 +209,9 @@ def _stop_on_signals(stop: threading.Event) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        _say(f"{signal.Signals(number).name}: finishing the step and saving")
+        _say(
+            f"{signal.Signals(number).name}: finishing what is begun and saving; once more: at once"
+        )
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handle)

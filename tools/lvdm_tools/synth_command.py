@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,12 @@ def read_size(_context: click.Context, _option: click.Parameter, text: str) -> t
     return int(sides[-1]), int(sides[0])
 
 
+def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # no range keeps it out
+        raise click.BadParameter("expected a number")
+    return value
+
+
 @click.command("synth")
 @click.option(
     "-o",
@@ -41,7 +48,13 @@ def read_size(_context: click.Context, _option: click.Parameter, text: str) -> t
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first clip.")
-@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), default=8.0, show_default=True)
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0.1, max=1000),
+    callback=_number,
+    default=8.0,
+    show_default=True,
+)
 def command(out: Path, clips: int, first: int, fps: float, **sky: Any) -> None:
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)

@@ -81,6 +81,13 @@ def test_perceptual_gradients_are_finite_where_no_channel_answers(lpips_files):
     assert decoded.grad.isfinite().all()
 
 
+def test_perceptual_weights_that_are_no_checkpoint_are_refused(lpips_files):
+    for garbage in (b"not a checkpoint", b"", b"\x80\x02}q\x00."):
+        lpips_files.heads.write_bytes(garbage)
+        with pytest.raises(CheckpointError, match="cannot read LPIPS weights from"):
+            Lpips.load(lpips_files)
+
+
 def test_perceptual_weights_without_a_layer_are_refused_by_name(lpips_files):
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, lpips_files.vgg)
     with pytest.raises(CheckpointError, match=r"nothing for features\.0\.bias"):

@@ -50,6 +50,10 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
         ("data.frames", 6, "frames 6 is not divisible"),
         ("crop", [8, 12], "width 12 is not divisible"),
         ("crop", [32, 8], r"crop is \(32, 8\), expected at most data.size"),
+        ("seed", 2**64, r"Expected `int` <= 9223372036854775807 - at `\$\.seed`"),
+        ("optimizer.learning_rate", float("inf"), r"<= 1\.79.* at `\$\.optimizer\.learning_rate`"),
+        ("loss.kl", float("inf"), r"<= 1\.79.* - at `\$\.loss\.kl`"),
+        ("loss.adversarial.layers", 6, r"adversarial\.layers is 6: .* 16×16 pixels are too small"),
         ("device.accelerator", "abacus", "device 'abacus' cannot be used"),
     ],
 )
@@ -73,6 +77,8 @@ def test_an_impossible_autoencoder_config_is_refused_with_the_field(
         ("data.window", 6, r"data\.window is 6, expected a multiple"),
         ("network.channel_mult", [1, 1, 1], r"data\.size is \(16, 16\), expected multiples of 32"),
         ("network.norm_groups", 3, r"network: num_channels \(8\) must be divisible"),
+        ("network.num_heads", 3, "network: .* change its sizes"),
+        ("clips.0.probability", float("inf"), r"<= 1\.79.* at `\$\.clips"),
     ],
 )
 def test_an_impossible_denoiser_config_is_refused_with_the_field(
@@ -121,6 +127,12 @@ def test_a_config_of_the_other_kind_is_refused(tmp_path, tiny):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny))
     with pytest.raises(ConfigError, match="describes an autoencoder run, not diffusion"):
         config.load(tmp_path / "c.yaml", "diffusion")
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ConfigError, match=r"c\.yaml is not YAML"):
+        config.load(tmp_path / "c.yaml", "autoencoder")
 
 
 def test_every_ready_config_can_be_read(tiny):

@@ -1,9 +1,7 @@
 """Whole runs of tiny networks: what they leave, resume, stops."""
 
-import errno
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -17,12 +15,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from lvdm_engines.errors import TrainingError
 from lvdm_export.record import read_record
 from lvdm_rt.schedule import make_schedule
 from lvdm_tools.train import config, latents, loop, start, state
-from lvdm_tools.train.learner import Learner
-from lvdm_tools.train.modelfile import read_autoencoder, read_denoiser
+from lvdm_tools.train.modelfile import read_denoiser
 
 
 def interrupted(settings, out, at):
@@ -45,10 +41,6 @@ def same_files(one, other):
     assert losses(one) == losses(other)
     weights = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-
-
-def encoded_bytes(run):
-    return {part.name: part.read_bytes() for part in (run / "latents").iterdir()}
 
 
 def losses(run):
@@ -150,71 +142,6 @@ def test_latents_are_encoded_once_and_again_only_for_other_data(
     assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
 
 
-def test_latents_of_the_run_it_starts_from_are_taken_over_not_encoded_again(
-    denoiser, tiny_denoiser, tmp_path, train, changed, monkeypatch
-):
-    settings = changed(changed(tiny_denoiser, "start_from", str(denoiser)), "steps", 1)
-    encoded = []
-    encode = latents._encode_part
-    monkeypatch.setattr(
-        latents, "_encode_part", lambda *part: encoded.append(part[1:]) or encode(*part)
-    )
-    train(settings, tmp_path / "same")
-    assert not encoded
-    assert encoded_bytes(tmp_path / "same") == encoded_bytes(denoiser)
-    train(changed(settings, "seed", 2), tmp_path / "other")  # other clips
-    assert encoded == [(0, 3)]
-
-
-def test_damaged_latents_of_the_run_it_starts_from_are_encoded_again(
-    denoiser, tiny_denoiser, tmp_path, train, changed, caplog
-):
-    before = shutil.copytree(denoiser, tmp_path / "before")
-    part = before / "latents" / "part-00000.safetensors"
-    part.write_bytes(part.read_bytes()[:-8])
-    settings = changed(changed(tiny_denoiser, "start_from", str(before)), "steps", 1)
-    train(settings, tmp_path / "next")
-    assert "encoding again" in caplog.text
-    assert encoded_bytes(tmp_path / "next") == encoded_bytes(denoiser)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, train, tiny
-):
-    out = tmp_path / "run"
-    update = Learner.update
-
-    def poisoned(self, loss, step):
-        return update(self, loss * (float("nan") if step == 4 else 1.0), step)
-
-    monkeypatch.setattr(Learner, "update", poisoned)
-    with pytest.raises(
-        TrainingError, match=r"at step 5 the loss is nan.*checkpoint of step 4 is kept"
-    ):
-        train(tiny, out)
-    tensors, meta = state.load(out / "state.safetensors")
-    assert meta["step"] == 4
-    assert all(t.isfinite().all() for t in tensors.values())
-
-
-def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, train, tiny
-):
-    out = tmp_path / "run"
-    save = state.save_file
-
-    def full(tensors, path, metadata=None):
-        save(tensors, path, metadata=metadata)
-        if (out / "state.safetensors").exists():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(state, "save_file", full)
-    with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
-        train(tiny, out)
-    assert state.load(out / "state.safetensors")[1]["step"] == 2
-    assert not list(out.glob("*.draft"))
-
-
 def test_training_without_perceptual_weights_says_so(tmp_path, caplog, train, changed, tiny):
     caplog.set_level(logging.INFO, "lvdm_tools")
     train(changed(tiny, "steps", 1), tmp_path / "run")
@@ -239,21 +166,6 @@ def test_whitening_changes_the_model_that_is_written_and_not_the_training(
     assert changed_names == {name for name in one if "quant_conv" in name}
 
 
-def test_a_run_can_start_from_the_weights_of_another(autoencoder, tmp_path, train, changed, tiny):
-    settings = changed(changed(tiny, "start_from", str(autoencoder)), "steps", 1)
-    settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
-    settings["whiten"] = True
-    train(settings, tmp_path / "next")
-    network, _, _ = read_autoencoder(tmp_path / "next")
-    assert network.decoder.conv_out.weight is network.decoder.conv_out.conv.weight
-    settings["whiten"] = False
-    train(changed(settings, "steps", 2), tmp_path / "next", resume=True)
-    before, after = (
-        load_file(run / "model" / "model.safetensors") for run in (autoencoder, tmp_path / "next")
-    )
-    assert all(before[name].allclose(after[name], atol=1e-7) for name in before)
-
-
 def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(
     tiny_denoiser, tmp_path, train, changed
 ):
@@ -266,17 +178,3 @@ def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(
     network, _ = read_denoiser(tmp_path / "run")
     schedule = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
     np.testing.assert_allclose(network.velocity.alpha_bar, schedule.alpha_bar, rtol=1e-6)
-
-
-@pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_a_denoiser_can_start_from_the_weights_of_another(
-    denoiser, tiny_denoiser, tmp_path, train, changed, prediction
-):
-    settings = changed(tiny_denoiser, "start_from", str(denoiser))
-    settings = changed(settings, "network.prediction", prediction)
-    settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
-    train(changed(settings, "steps", 1), tmp_path / "next")
-    before, _ = read_denoiser(denoiser)
-    after, _ = read_denoiser(tmp_path / "next")
-    for name, parameter in before.named_parameters():
-        assert parameter.allclose(after.get_parameter(name), atol=1e-6), name

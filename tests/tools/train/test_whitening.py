@@ -41,3 +41,12 @@ def test_a_latent_channel_that_never_varies_is_refused(network):
         network.quant_conv.conv.weight[1] = 0
     with pytest.raises(TrainingError, match="fewer than 4 dimensions"):
         whitened(network, torch.randn(2, 3, 8, 16, 16))
+
+
+def test_one_latent_channel_can_be_whitened():
+    torch.manual_seed(0)
+    config = Autoencoder3dConfig(n_hiddens=4, norm_groups=2, z_channels=1, embed_dim=1)
+    frames = torch.randn(6, 3, 8, 16, 16).clamp(-1, 1)
+    result = whitened(Autoencoder3d(config).eval(), frames)
+    with torch.inference_mode():
+        assert result.encode(frames)[:, :1].std() == pytest.approx(1.0, abs=0.01)

@@ -15,7 +15,7 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools import metrics
 from lvdm_tools.data import ClipSpec, check_divisible
 from lvdm_tools.train import losses, modelfile, sheets
-from lvdm_tools.train.discriminator import PatchDiscriminator3d
+from lvdm_tools.train.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.lpips import Lpips
@@ -108,6 +108,8 @@ class AutoencoderTask:
         optimizer = self.run.optimizer
         if rate is not None:
             optimizer = msgspec.structs.replace(optimizer, learning_rate=rate)
+        size = self.run.data.size if self.run.crop is None else self.run.crop
+        check_discriminator(settings, (self.run.data.frames, *size))
         network = PatchDiscriminator3d(settings.channels, settings.layers)
         return Learner(self.fabric, network, optimizer, steps=self.run.steps)
 

@@ -198,9 +198,21 @@ def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
         )
     if config.context_dim is not None:
         raise ConfigError("network.context_dim is set: text models cannot be trained here")
-    with torch.device("meta"):  # a trial without memory, before hours of encoding
-        build(UNet3d, config)
+    build(lambda wanted: _try(wanted, run), config)
     return config
+
+
+def _try(config: UNet3dConfig, run: DiffusionRun) -> None:
+    """Send a clip of every kind through the network, without memory, before hours of encoding."""
+    side = 2 ** (len(config.channel_mult) - 1)
+    with torch.device("meta"):
+        network = UNet3d(config)
+        for kind in run.clips:
+            clip = torch.empty(1, config.out_channels, kind.latents, side, side)
+            number = torch.zeros(1, dtype=torch.int64)
+            masked = config.in_channels > config.out_channels
+            mask = torch.zeros(1, kind.latents) if masked else None
+            network(clip, number, mask, number if config.num_classes is not None else None)
 
 
 def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:

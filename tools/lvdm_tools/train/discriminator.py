@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
+
+from lvdm_engines.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lvdm_tools.train.config import Adversarial
 
 
 class PatchDiscriminator3d(nn.Module):
@@ -35,6 +40,23 @@ class PatchDiscriminator3d(nn.Module):
         """Return one logit per patch."""
         scores: Tensor = self.layers(frames)
         return scores
+
+
+def check_discriminator(settings: Adversarial, clip: tuple[int, int, int]) -> None:
+    """Refuse a discriminator that shrinks clips (f, h, w) to nothing, before it is first used.
+
+    Raises:
+        ConfigError: naming the field.
+
+    """
+    try:
+        with torch.device("meta"):
+            PatchDiscriminator3d(settings.channels, settings.layers)(torch.empty(1, 3, *clip))
+    except RuntimeError as err:
+        raise ConfigError(
+            f"loss.adversarial.layers is {settings.layers}: clips of {clip[0]} frames and "
+            f"{clip[1]}×{clip[2]} pixels are too small for that many; lower it"
+        ) from err
 
 
 def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv3d:

@@ -7,6 +7,7 @@ z = scale·(mean + shift) with shift = −mean and scale = 1/std over the whole 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,6 @@ def encode(encoding: Encoding) -> None:
         path, last = _part(encoding.folder, first), min(first + _PART, count)
         if _is_current(path, encoding.fingerprint):
             continue
-        if encoding.stop.is_set():
-            raise KeyboardInterrupt
         means = _earlier_part(encoding, first)
         if means is None:
             means = _encode_part(encoding, first, last)
@@ -144,11 +143,13 @@ def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
     def mean(frames: Tensor) -> Tensor:
         return network.encode(frames.to(device)).chunk(2, dim=1)[0].cpu()
 
-    clips = prefetch(encoding.source.clip, first, last)
-    with torch.inference_mode():
-        means = torch.stack(
-            [encode_sequence(clip, data.window, per_latent, mean) for clip in clips]
-        )
+    sequences = []
+    with torch.inference_mode(), closing(prefetch(encoding.source.clip, first, last)) as clips:
+        for clip in clips:
+            if encoding.stop.is_set():
+                raise KeyboardInterrupt
+            sequences.append(encode_sequence(clip, data.window, per_latent, mean))
+        means = torch.stack(sequences)
     if not bool(torch.isfinite(means).all()):
         raise NumericsError(
             f"the autoencoder gives NaN or infinity for sequences {first} to {last - 1}"

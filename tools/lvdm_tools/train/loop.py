@@ -98,14 +98,12 @@ def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) ->
         # a run may have been killed between its checkpoint and its model
         if first and modelfile.exported_step(workspace.model) != first:
             task.export(workspace.model, first)
-    started, saved, step = time.monotonic(), first, first
+    started, step = time.monotonic(), first
     for batch in prefetch(task.batch, first, plan.steps):
         try:
             losses = task.update(fabric.to_device(batch), step)
         except NumericsError as err:
-            raise TrainingError(
-                f"{err}: stopped; {_kept(workspace, saved)}; start again with a lower learning rate"
-            ) from err
+            raise _stopped(err, workspace) from err
         step += 1
         window.add(losses)
         last = step == plan.steps or _stopping(plan, fabric)
@@ -116,10 +114,18 @@ def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) ->
             _sample(task, workspace, plan, fabric, step)
         if step % plan.every.checkpoint == 0 or last:
             _save(task, workspace, fabric, step, window)
-            saved = step
         if last:
             break
     return step
+
+
+def _stopped(reason: object, workspace: state.Workspace) -> TrainingError:
+    if workspace.state.exists():
+        saved = state.read_header(workspace.state)["step"]
+        kept = f"the checkpoint of step {saved} is kept in {workspace.root}"
+    else:
+        kept = "there is no checkpoint yet"
+    return TrainingError(f"{reason}: stopped; {kept}; start again with a lower learning rate")
 
 
 def _stopping(plan: Plan, fabric: Fabric) -> bool:
@@ -143,12 +149,6 @@ def _record(step: int, means: dict[str, float], rate: float) -> dict[str, float]
     return {"step": step} | means | {"steps_per_second": round(rate, 3)}
 
 
-def _kept(workspace: state.Workspace, saved: int) -> str:
-    if workspace.state.exists():
-        return f"the checkpoint of step {saved} is kept in {workspace.root}"
-    return "there is no checkpoint yet"
-
-
 def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
     if not workspace.state.exists():
         return 0, Window()
@@ -165,12 +165,16 @@ def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
 def _save(
     task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window
 ) -> None:
+    tensors = {
+        f"{name}/{key}": value
+        for name, learner in task.learners.items()
+        for key, value in learner.tensors().items()
+    }
+    for name, tensor in tensors.items():
+        # a finite gradient can still be too long a step; all processes see the same and stop
+        if not bool(torch.isfinite(tensor).all()):
+            raise _stopped(f"after step {step} {name} holds NaN or infinity", workspace)
     if fabric.is_global_zero:
-        tensors = {
-            f"{name}/{key}": value
-            for name, learner in task.learners.items()
-            for key, value in learner.tensors().items()
-        }
         meta = {"step": step, "sums": window.sums, "count": window.count}
         state.save(workspace.state, tensors, meta)
         task.export(workspace.model, step)

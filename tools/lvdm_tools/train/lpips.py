@@ -9,6 +9,7 @@ torchvision's VGG-16 (`features.N.weight`), `heads` one with `linK.model.1.weigh
 from __future__ import annotations
 
 from itertools import pairwise
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
@@ -102,12 +103,18 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
 
 
+_UNREADABLE = (
+    OSError, SafetensorError, RuntimeError, ValueError, TypeError, EOFError, LookupError,
+    UnpicklingError,
+)  # fmt: skip
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, EOFError) as err:
+    except _UNREADABLE as err:
         raise CheckpointError(f"cannot read LPIPS weights from {path}: {err}") from err
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, TrainingError
+from lvdm_engines.errors import CheckpointError, ConfigError, ExportError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.checkpoint import open_checkpoint, sha256
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.record import ModelRecord, read_record, save_model
 from lvdm_export.weights import load_autoencoder, load_denoiser
+from lvdm_tools.train import state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +99,7 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
             draft.unlink()
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
-        raise TrainingError(f"{err}; make room or choose another --out, then --resume") from err
+        raise state.explained(err, folder) from err
 
 
 def exported_step(folder: Path) -> int | None:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from torch import Tensor
 
@@ -14,7 +14,7 @@ Batch = dict[str, "Tensor"]
 T = TypeVar("T")
 
 
-def prefetch(make: Callable[[int], T], first: int, last: int, depth: int = 3) -> Iterator[T]:
+def prefetch(make: Callable[[int], T], first: int, last: int, depth: int = 3) -> Generator[T]:
     """Yield make(first) … make(last − 1) in order, at most `depth` of them ahead.
 
     `make` depends on its argument only, so working ahead changes no number.

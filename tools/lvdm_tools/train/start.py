@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_tools.data import ClipSpec, check_divisible, open_source
+from lvdm_tools.data import ClipSpec, check_divisible, open_both, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import latents, loop
 from lvdm_tools.train.autoencoder import AutoencoderTask
@@ -103,7 +103,7 @@ def _fabric(device: Device) -> Fabric:
 
 
 def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: str) -> None:
-    identity = configs.to_plain(request.run) | {"source": request.data} | extra
+    identity = configs.to_plain(request.run) | extra
     if fabric.is_global_zero:
         workspace.open(identity, resume=request.resume)
     fabric.barrier()
@@ -114,15 +114,15 @@ def _autoencoder(
 ) -> loop.Task:
     data = run.data
     spec = ClipSpec(data.frames, data.size, data.stride)
-    source = open_source(request.data, spec, seed=run.seed)
-    held_out = open_source(request.data, spec, seed=run.seed, held_out=True)
-    if run.start_from is None:
-        task = AutoencoderTask(run, source, held_out, fabric)
-        _open(request, fabric, workspace)
-    else:
-        initial, _, digest = read_autoencoder(run.start_from)
-        task = AutoencoderTask(run, source, held_out, fabric, initial.requires_grad_(True))
-        _open(request, fabric, workspace, start_from_sha256=digest)
+    source, held_out = open_both(request.data, spec, seed=run.seed)
+    extra, initial = {"source": source.identity}, None
+    if request.resume and workspace.state.exists():
+        extra |= workspace.started_from()
+    elif run.start_from is not None:
+        initial, _, extra["start_from_sha256"] = read_autoencoder(run.start_from)
+        initial.requires_grad_(True)
+    task = AutoencoderTask(run, source, held_out, fabric, initial)
+    _open(request, fabric, workspace, **extra)
     return task
 
 
@@ -136,13 +136,15 @@ def _diffusion(
     config = unet_config(run, network.config.embed_dim)
     check_lengths(run, network.config.downsample)
     source = open_source(request.data, spec, seed=run.seed)
-    extra = {"autoencoder_sha256": digest}
+    extra = {"source": source.identity, "autoencoder_sha256": digest}
     initial = None
-    if run.start_from is not None:
+    if request.resume and workspace.state.exists():
+        extra |= workspace.started_from()
+    elif run.start_from is not None:
         initial, extra["start_from_sha256"] = read_denoiser(run.start_from)
         check_initial(initial, config)
     _open(request, fabric, workspace, **extra)
-    identity = [configs.to_plain(run)["data"], run.seed, request.data, digest]
+    identity = [configs.to_plain(run)["data"], run.seed, source.identity, digest]
     encoding = latents.Encoding(
         source,
         data,

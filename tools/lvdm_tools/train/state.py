@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _META = "lvdm_tools.run"
+_FULL = "the disk is full"
 _EXTRA = (
     "source",
     "autoencoder_sha256",
@@ -46,7 +47,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     write_whole(path, lambda draft: save_file(contiguous, draft, metadata=header))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--resume") -> None:
     """Let `write` fill a draft beside `path`, then rename it; on failure nothing is left behind.
 
     Raises:
@@ -64,7 +65,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         draft.replace(path)
     except (OSError, SafetensorError) as err:
         draft.unlink(missing_ok=True)
-        raise TrainingError(f"{_reason(err)} while writing {path}; {_advice(path)}") from err
+        raise explained(err, path, again=again) from err
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -105,12 +106,15 @@ def read_header(path: Path) -> dict[str, Any]:
 def _reason(err: Exception) -> str:
     # safetensors reports I/O errors as text only
     full = getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
-    return "the disk is full" if full else f"{err}"
+    return _FULL if full else getattr(err, "strerror", None) or f"{err}"
 
 
-def _advice(path: Path) -> str:
-    kept = "the previous file is kept" if path.exists() else "nothing was written"
-    return f"{kept}: make room or choose another --out, then --resume"
+def explained(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
+    """Say why `path` could not be written, what is left, and what to do before going on."""
+    reason = _reason(err)
+    kept = "the previous one is kept" if path.exists() else "nothing was written"
+    todo = "make room" if reason == _FULL else "make it writable"
+    return TrainingError(f"{reason} while writing {path}; {kept}: {todo}, then {again}")
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,17 @@ class Workspace:
         except OSError as err:
             raise TrainingError(f"cannot create {self.root}: {err.strerror}") from err
         text = json.dumps(identity, indent=1)
-        write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"))
+        again = "--resume" if resume else "start again"
+        write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"), again=again)
+
+    def started_from(self) -> dict[str, str]:
+        """Return the digest of the weights that the run began with, where it has been recorded.
+
+        A run with a checkpoint has no more use for those weights, which may have gone.
+        """
+        record = self.root / "config.json"
+        stored = self._started_with(record) if record.exists() else {}
+        return {name: stored[name] for name in ("start_from_sha256",) if name in stored}
 
     def _started_with(self, record: Path) -> dict[str, Any]:
         try:
@@ -165,7 +179,7 @@ class Workspace:
             extra = {name: stored.pop(name) for name in _EXTRA if name in stored}
             # parsed again, so that settings added since then show their defaults
             run = config.parse(stored, stored["kind"], str(record))
-        except (json.JSONDecodeError, KeyError, AttributeError) as err:
+        except (ValueError, KeyError, AttributeError, TypeError) as err:
             raise TrainingError(f"{record} is damaged ({err!r}): train into a new folder") from err
         return config.to_plain(run) | extra
 
@@ -183,9 +197,7 @@ class Workspace:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as err:
-            raise TrainingError(
-                f"{_reason(err)} while writing {self.log}; make room, then --resume"
-            ) from err
+            raise explained(err, self.log) from err
 
     def history(self) -> list[dict[str, Any]]:
         """Read the log, if there is one yet; a line cut short by a kill is skipped."""

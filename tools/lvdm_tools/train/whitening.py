@@ -35,7 +35,7 @@ def whitened(network: Autoencoder3d, frames: Tensor) -> Autoencoder3d:
     c = means.shape[1]
     rows = means.transpose(0, 1).reshape(c, -1).double()  # (c, n)
     centre = rows.mean(dim=1)
-    values, vectors = torch.linalg.eigh(torch.cov(rows))
+    values, vectors = torch.linalg.eigh(torch.cov(rows).reshape(c, c))
     if not float(values[0]) > 1e-8 * float(values[-1]):
         raise TrainingError(
             f"the {c} latent channels span fewer than {c} dimensions (variances "

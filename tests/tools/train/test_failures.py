@@ -1,0 +1,159 @@
+"""What ends a run early: NaN, a full disk, no memory, a locked folder, a signal."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lvdm_engines.errors import TrainingError
+from lvdm_tools import cli
+from lvdm_tools.train import latents, start, state
+from lvdm_tools.train.learner import Learner
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, train, tiny
+):
+    out = tmp_path / "run"
+    update = Learner.update
+
+    def poisoned(self, loss, step):
+        return update(self, loss * (float("nan") if step == 4 else 1.0), step)
+
+    monkeypatch.setattr(Learner, "update", poisoned)
+    with pytest.raises(
+        TrainingError, match=r"at step 5 the loss is nan.*checkpoint of step 4 is kept"
+    ):
+        train(tiny, out)
+    tensors, meta = state.load(out / "state.safetensors")
+    assert meta["step"] == 4
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, train, tiny
+):
+    out = tmp_path / "run"
+    save = state.save_file
+
+    def full(tensors, path, metadata=None):
+        save(tensors, path, metadata=metadata)
+        if (out / "state.safetensors").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
+        train(tiny, out)
+    assert state.load(out / "state.safetensors")[1]["step"] == 2
+    assert not list(out.glob("*.draft"))
+
+
+def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
+    tmp_path, monkeypatch, train, tiny
+):
+    out, follow = tmp_path / "run", Learner._follow
+
+    def blown_up(self, step):
+        with torch.no_grad():
+            next(self.network.parameters())[0] = float("inf") if step == 3 else 0.0
+        follow(self, step)
+
+    monkeypatch.setattr(Learner, "_follow", blown_up)
+    with pytest.raises(
+        TrainingError, match=r"after step 4 .* NaN or infinity: stopped; the checkpoint of step 2"
+    ):
+        train(tiny, out)
+    tensors, meta = state.load(out / "state.safetensors")
+    assert meta["step"] == 2
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_disk_that_is_full_from_the_start_says_start_again(tmp_path, monkeypatch, train, tiny):
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(TrainingError, match=r"nothing was written: make room, then start again"):
+        train(tiny, tmp_path / "run")
+    monkeypatch.undo()
+    train({**tiny, "steps": 1}, tmp_path / "run")
+
+
+def test_a_model_that_does_not_fit_on_the_disk_is_named(tmp_path, monkeypatch, train, tiny):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lvdm_tools.train.modelfile.save_model", full)
+    with pytest.raises(
+        TrainingError, match=r"the disk is full while writing .*model; .*make room, then --resume"
+    ):
+        train(tiny, tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny, tmp_path / "run", resume=True)
+
+
+@pytest.fixture
+def command(tmp_path, tiny_denoiser):
+    """Return the words that train a tiny denoiser into `run`."""
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny_denoiser))
+    return [
+        *("train", "diffusion", "--data", "synth", "-q"),
+        *("--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "locked/run"), "cannot use locked/run: Perm"),
+        (MemoryError(), "out of memory; lower batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower batch"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, error, line):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(start, "start", refuse)
+    assert cli.run(command) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"lvdm-tools: {line}")
+    assert told.count("\n") == 1
+
+
+def test_a_defect_is_not_taken_for_missing_memory(command, monkeypatch):
+    def broken(_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(start, "start", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.run(command)
+
+
+def test_a_signal_while_encoding_stops_within_a_clip_and_tells_how_to_go_on(
+    command, capsys, monkeypatch, tmp_path
+):
+    encode, seen = latents.encode_sequence, []
+
+    def interrupting(*sequence):
+        seen.append(sequence)
+        os.kill(os.getpid(), signal.SIGINT)
+        return encode(*sequence)
+
+    monkeypatch.setattr(latents, "encode_sequence", interrupting)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert cli.run(command) == 130
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert len(seen) == 1
+    assert "what is finished is kept; go on with: lvdm-tools" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.run([*command, "--resume"]) == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
