@@ -24,7 +24,7 @@ SPEC = ClipSpec(frames=4, size=(16, 16))
 
 def write_video(path: Path, values: list[int], size: tuple[int, int] = (32, 48)) -> Path:
     """A video of plain grey frames, so that a frame's number can be read from its pixels."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=8, options={"g": "5", "qscale:v": "2"})
         stream.height, stream.width = size
@@ -98,13 +98,35 @@ def test_a_clip_is_what_decoding_from_the_first_frame_shows(
         np.testing.assert_array_equal(clip, whole[start : start + 8 : 2])
 
 
+def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path: Path) -> None:
+    whole = write_with_b_frames(tmp_path / "whole.mp4", "libx264", list(range(60)))
+    cut = tmp_path / "cut.mp4"
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(cut), "w", options={"avoid_negative_ts": "disabled"}) as target,
+    ):
+        stream = source.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        skipped = 17 * int(Fraction(1, 25) / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - skipped, packet.dts - skipped
+                packet.stream = copied
+                target.mux(packet)
+    assert count_frames(cut) == 43
+    clip = read_clip(cut, 5, ClipSpec(frames=4, size=(32, 32)))
+    np.testing.assert_array_equal(clip, read_clip(whole, 22, ClipSpec(frames=4, size=(32, 32))))
+
+
 def test_sources_of_the_same_videos_are_alike_wherever_they_lie(tmp_path: Path) -> None:
     for number in range(3):
         write_video(tmp_path / "v" / f"{number}.mp4", levels(8 + number))
     before = open_source(tmp_path / "v", SPEC).identity
     shutil.copytree(tmp_path / "v", tmp_path / "w")
     assert open_source(tmp_path / "w", SPEC, seed=5, held_out=True).identity == before
-    write_video(tmp_path / "v" / "1.mp4", levels(12))
+    changed = bytearray((tmp_path / "v" / "1.mp4").read_bytes())
+    changed[len(changed) // 2] ^= 1  # of the same name, size and length
+    (tmp_path / "v" / "1.mp4").write_bytes(changed)
     assert open_source(tmp_path / "v", SPEC).identity != before
 
 
@@ -218,22 +240,25 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         open_source(tmp_path / "nowhere", SPEC)
 
 
-@pytest.mark.parametrize("locked", ["v", "v/inner"])
-def test_a_folder_that_cannot_be_listed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+def test_a_folder_that_cannot_be_listed_is_named_and_one_inside_it_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_video(tmp_path / "v" / "a.mp4", levels(12))
-    (tmp_path / "v" / "inner").mkdir()
-    scandir = os.scandir  # patched, because nothing is locked to root
+    folder = tmp_path / "v"
+    write_video(folder / "a.mp4", levels(12))
+    write_video(folder / "inner" / "b.mp4", levels(12))
+    locked, scandir = [folder / "inner"], os.scandir  # patched, because nothing is locked to root
 
     def refuse(path: str) -> object:
-        if Path(path) == tmp_path / locked:
+        if Path(path) in locked:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(TrainingError, match=f"cannot read .*{locked}: Permission denied"):
-        open_source(tmp_path / "v", SPEC)
+    assert [video.path.name for video in VideoFolder.open(folder, SPEC).videos] == ["a.mp4"]
+    assert f"skipping the folder {folder / 'inner'}: Permission denied" in caplog.text
+    locked.append(folder)
+    with pytest.raises(TrainingError, match=r"cannot read .*/v: Permission denied; change its"):
+        open_source(folder, SPEC)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import Run
 
 _EXTRA = {"torch", "lightning_fabric", "lightning_utilities", "matplotlib", "yaml", "safetensors"}
-_NO_MEMORY = "out of memory; lower batch or clip size in the config"
+_NO_MEMORY = "out of memory; lower the batch or the size and length of clips"
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")
 _FORWARD: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import av
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Times = NDArray[np.int64]
 
-_KNOWN_FILES = 4096  # whose frame times are kept: 8 bytes a frame
+_KNOWN_FILES = 1 << 16  # whose frame times are kept: 8 bytes a frame where the rate is uneven
 
 
 def count_frames(path: Path) -> int:
@@ -35,14 +36,21 @@ def count_frames(path: Path) -> int:
             if not container.streams.video:
                 raise TrainingError(f"{path} holds no video stream")
             stream = container.streams.video[0]
-            frames = stream.frames or sum(p.size > 0 for p in container.demux(stream))
-            if stream.frames:
+            if stream.frames and not _begins_cut(path):
                 next(container.decode(stream))
-            return frames
+                return stream.frames
+            return sum(p.size > 0 and not p.is_discard for p in container.demux(stream))
     except StopIteration:
         raise TrainingError(f"{path} holds no frame") from None
     except (av.FFmpegError, OSError, ValueError) as err:
         raise TrainingError(f"{path} cannot be read as a video: {err}") from err
+
+
+def _begins_cut(path: Path) -> bool:
+    """Tell whether an edit list leaves out the first frames, which a header counts all the same."""
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.video[0])
+        return any(packet.is_discard for packet in islice(packets, 1))
 
 
 def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
@@ -107,19 +115,23 @@ def _decoded_from(
 
 
 @lru_cache(maxsize=_KNOWN_FILES)
-def _times(path: Path, _changed: int) -> Times | None:
+def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.video[0])
         found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
-    if None in found or len(set(found)) < len(found):
+    if not found or None in found or len(set(found)) < len(found):
         return None
-    return np.sort(np.array(found, np.int64))
+    times = np.sort(np.array(found, np.int64))
+    even = range(int(times[0]), int(times[-1]) + 1, max(1, int(np.diff(times[:2]).sum())))
+    return even if len(even) == len(times) and (times == even).all() else times
 
 
-def _position(times: Times, frame: av.VideoFrame) -> int | None:
+def _position(times: range | Times, frame: av.VideoFrame) -> int | None:
     if frame.pts is None:
         return None
+    if isinstance(times, range):
+        return times.index(frame.pts) if frame.pts in times else None
     place = int(np.searchsorted(times, frame.pts))
     return place if place < len(times) and times[place] == frame.pts else None
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ SUFFIXES = frozenset([
 ])
 # fmt: on
 HELD_OUT_SHARE = 10  # one video in this many is held out
+_SAMPLE = 1 << 14  # bytes
 _TRIES = 100  # clips drawn anew before giving up on a folder whose videos turn out damaged
 
 
@@ -130,15 +132,26 @@ class _Found:
     lengths: dict[Path, int]
     skipped: dict[Path, str]
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """What the clips depend on: names, sizes in bytes and lengths of the usable files."""
-        files = [
-            (path.relative_to(self.folder).as_posix(), path.stat().st_size, frames)
-            for path, frames in self.lengths.items()
-        ]
-        digest = hashlib.sha256(repr(files).encode()).hexdigest()
-        return f"{len(files)} videos, {digest[:16]}"
+        """What the clips depend on: names, lengths and samples of the bytes of usable files."""
+        digest = hashlib.sha256()
+        for path, frames in self.lengths.items():
+            name = path.relative_to(self.folder).as_posix()
+            digest.update(repr((name, path.stat().st_size, frames)).encode())
+            digest.update(_sample(path))
+        return f"{len(self.lengths)} videos, {digest.hexdigest()[:16]}"
+
+
+def _sample(path: Path) -> bytes:
+    """Read the start, the middle and the end of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        parts = []
+        for place in (0, size // 2, max(size - _SAMPLE, 0)):
+            file.seek(place)
+            parts.append(file.read(_SAMPLE))
+    return b"".join(parts)
 
 
 def _look(folder: Path) -> _Found:
@@ -160,21 +173,21 @@ def _look(folder: Path) -> _Found:
 
 
 def _files(folder: Path) -> list[Path]:
-    def refuse(err: OSError) -> None:
-        raise TrainingError(f"cannot read {err.filename}: {err.strerror}") from err
+    def pass_over(err: OSError) -> None:
+        if Path(err.filename) == folder:
+            raise err
+        logger.warning("skipping the folder %s: %s", err.filename, err.strerror)
 
     try:
         if not folder.is_dir():
             raise TrainingError(f"{folder} is not a folder; give a folder of videos, or: synth")
-        names = [
-            Path(parent, name)
-            for parent, _, files in os.walk(folder, onerror=refuse)
-            for name in files
-        ]
+        walk = os.walk(folder, onerror=pass_over)
+        names = [Path(parent, name) for parent, _, files in walk for name in files]
         return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as err:
-        refuse(err)
-        raise
+        raise TrainingError(
+            f"cannot read {err.filename}: {err.strerror}; change its permissions"
+        ) from err
 
 
 def _split(lengths: dict[Path, int], held_out: bool) -> list[Video]:

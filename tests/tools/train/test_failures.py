@@ -88,9 +88,8 @@ def test_a_model_that_does_not_fit_on_the_disk_is_named(tmp_path, monkeypatch, t
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("lvdm_tools.train.modelfile.save_model", full)
-    with pytest.raises(
-        TrainingError, match=r"the disk is full while writing .*model; .*make room, then --resume"
-    ):
+    told = r"the disk is full while writing .*model\.safetensors; nothing was written: make room, "
+    with pytest.raises(TrainingError, match=told):
         train(tiny, tmp_path / "run")
     monkeypatch.undo()
     train(tiny, tmp_path / "run", resume=True)
@@ -110,9 +109,9 @@ def command(tmp_path, tiny_denoiser):
     ("error", "line"),
     [
         (PermissionError(13, "Permission denied", "locked/run"), "cannot use locked/run: Perm"),
-        (MemoryError(), "out of memory; lower batch"),
+        (MemoryError(), "out of memory; lower the batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower batch"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower the batch"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, error, line):

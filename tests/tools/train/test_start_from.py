@@ -119,6 +119,27 @@ def test_a_resume_needs_the_weights_it_began_with_no_more(
     assert len(recorded["start_from_sha256"]) == 64
 
 
+def test_a_resume_does_not_take_other_weights_to_begin_with(
+    autoencoder, tmp_path, train, changed, tiny
+):
+    one = {**tiny, "start_from": str(autoencoder), "steps": 1}
+    train(one, tmp_path / "run")
+    train({**tiny, "steps": 1}, tmp_path / "fresh")
+    other = str(tmp_path / "fresh")
+    for asked in (other, str(tmp_path / "nowhere")):
+        with pytest.raises(
+            TrainingError, match=rf"started from {autoencoder}, and start_from asks"
+        ):
+            train({**one, "start_from": asked, "steps": 2}, tmp_path / "run", resume=True)
+    with pytest.raises(TrainingError, match="was started from no other run"):
+        train({**one, "steps": 2}, tmp_path / "fresh", resume=True)
+    same = shutil.copytree(autoencoder, tmp_path / "same")
+    train({**one, "start_from": str(same), "steps": 2}, tmp_path / "run", resume=True)
+    train({**tiny, "steps": 3}, tmp_path / "run", resume=True)
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert recorded["start_from"] == str(autoencoder)
+
+
 def test_a_resume_before_the_first_checkpoint_still_needs_them(
     autoencoder, tmp_path, train, changed, tiny
 ):

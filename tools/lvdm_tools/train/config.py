@@ -13,7 +13,7 @@ from msgspec import Meta
 from lvdm_engines.errors import ConfigError, TrainingError
 
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Weight = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -50,7 +50,7 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: Whole = 0
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     weight_decay: Weight = 0.0
-    clip: Positive = 1.0
+    clip: Annotated[float, Meta(gt=0)] = 1.0  # .inf: no clipping
 
 
 class ClipData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -83,11 +83,14 @@ def encode(encoding: Encoding) -> None:
         path, last = _part(encoding.folder, first), min(first + _PART, count)
         if _is_current(path, encoding.fingerprint):
             continue
+        if encoding.stop.is_set():
+            raise KeyboardInterrupt
         means = _earlier_part(encoding, first)
+        phase = "encode" if means is None else "take over"
         if means is None:
             means = _encode_part(encoding, first, last)
         state.save(path, {"means": means}, {"fingerprint": encoding.fingerprint})
-        encoding.report({"phase": "encode", "step": last, "of": count})
+        encoding.report({"phase": phase, "step": last, "of": count})
 
 
 def read(encoding: Encoding) -> Latents:

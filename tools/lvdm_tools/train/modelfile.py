@@ -99,7 +99,7 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
             draft.unlink()
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
-        raise state.explained(err, folder) from err
+        raise state.explained(err, folder / "model.safetensors") from err
 
 
 def exported_step(folder: Path) -> int | None:
@@ -145,12 +145,22 @@ def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     return load_denoiser(config, open_checkpoint(weights), ema=False), sha256(weights)
 
 
-def _find(path: Path, what: str) -> tuple[Path, ModelRecord]:
+def digest(path: Path) -> str | None:
+    """Return the sha256 of the weights in a model's folder or its run's; None without any."""
+    weights = _weights(path)
+    return sha256(weights) if weights.exists() else None
+
+
+def _weights(path: Path) -> Path:
     folder = path / "model" if (path / "model").is_dir() else path
-    weights = folder / "model.safetensors"
+    return folder / "model.safetensors"
+
+
+def _find(path: Path, what: str) -> tuple[Path, ModelRecord]:
+    weights = _weights(path)
     if not weights.exists():
         raise CheckpointError(
             f"{path} holds no trained {what} (no {weights.name}): train one first and name its "
             "folder"
         )
-    return weights, read_record(folder / "model.json")
+    return weights, read_record(weights.with_name("model.json"))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import ClipSpec, check_divisible, open_both, open_source
 from lvdm_tools.train import config as configs
-from lvdm_tools.train import latents, loop
+from lvdm_tools.train import latents, loop, modelfile
 from lvdm_tools.train.autoencoder import AutoencoderTask
 from lvdm_tools.train.diffusion import (
     Decoder,
@@ -102,11 +102,34 @@ def _fabric(device: Device) -> Fabric:
     return fabric
 
 
-def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: str) -> None:
+def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: Any) -> None:
     identity = configs.to_plain(request.run) | extra
     if fabric.is_global_zero:
         workspace.open(identity, resume=request.resume)
     fabric.barrier()
+
+
+def _begun_with(request: Request, workspace: Workspace) -> dict[str, Any] | None:
+    """Return what a run with a checkpoint recorded of its first weights, which it needs no more.
+
+    Returns None where these weights have to be read.
+
+    Raises:
+        TrainingError: the run was started from others than are asked for.
+
+    """
+    if not (request.resume and workspace.state.exists()):
+        return None
+    begun, asked = workspace.started_from(), request.run.start_from
+    if asked is None or str(asked) == begun.get("start_from"):
+        return begun
+    digest = modelfile.digest(asked)
+    if digest is None or digest != begun.get("start_from_sha256"):
+        raise TrainingError(
+            f"{workspace.root} was started from {begun.get('start_from') or 'no other run'}, and "
+            f"start_from asks for other weights, {asked}: resume without it"
+        )
+    return begun
 
 
 def _autoencoder(
@@ -115,9 +138,10 @@ def _autoencoder(
     data = run.data
     spec = ClipSpec(data.frames, data.size, data.stride)
     source, held_out = open_both(request.data, spec, seed=run.seed)
-    extra, initial = {"source": source.identity}, None
-    if request.resume and workspace.state.exists():
-        extra |= workspace.started_from()
+    initial, extra = None, {"source": source.identity}
+    begun = _begun_with(request, workspace)
+    if begun is not None:
+        extra |= begun
     elif run.start_from is not None:
         initial, _, extra["start_from_sha256"] = read_autoencoder(run.start_from)
         initial.requires_grad_(True)
@@ -138,8 +162,9 @@ def _diffusion(
     source = open_source(request.data, spec, seed=run.seed)
     extra = {"source": source.identity, "autoencoder_sha256": digest}
     initial = None
-    if request.resume and workspace.state.exists():
-        extra |= workspace.started_from()
+    begun = _begun_with(request, workspace)
+    if begun is not None:
+        extra |= begun
     elif run.start_from is not None:
         initial, extra["start_from_sha256"] = read_denoiser(run.start_from)
         check_initial(initial, config)

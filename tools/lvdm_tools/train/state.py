@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 _META = "lvdm_tools.run"
 _FULL = "the disk is full"
-_EXTRA = (
-    "source",
-    "autoencoder_sha256",
-    "start_from_sha256",
-)  # recorded beside the config's own fields
+_DIGEST = "start_from_sha256"
+_EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -164,14 +161,11 @@ class Workspace:
         again = "--resume" if resume else "start again"
         write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"), again=again)
 
-    def started_from(self) -> dict[str, str]:
-        """Return the digest of the weights that the run began with, where it has been recorded.
-
-        A run with a checkpoint has no more use for those weights, which may have gone.
-        """
+    def started_from(self) -> dict[str, Any]:
+        """Return what was recorded of the weights that the run began with: folder and digest."""
         record = self.root / "config.json"
         stored = self._started_with(record) if record.exists() else {}
-        return {name: stored[name] for name in ("start_from_sha256",) if name in stored}
+        return {name: stored[name] for name in ("start_from", _DIGEST) if name in stored}
 
     def _started_with(self, record: Path) -> dict[str, Any]:
         try:
@@ -197,7 +191,10 @@ class Workspace:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as err:
-            raise explained(err, self.log) from err
+            todo = "make room" if _reason(err) == _FULL else "make it writable"
+            raise TrainingError(
+                f"{_reason(err)} while writing {self.log}; {todo}, then --resume"
+            ) from err
 
     def history(self) -> list[dict[str, Any]]:
         """Read the log, if there is one yet; a line cut short by a kill is skipped."""
