@@ -15,6 +15,12 @@ from lvdm_tools.train import latents, start, state
 from lvdm_tools.train.learner import Learner
 
 
+def step_of_good_checkpoint(run):
+    tensors, meta = state.load(run / "state.safetensors")
+    assert all(t.isfinite().all() for t in tensors.values())
+    return meta["step"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     tmp_path, monkeypatch, train, tiny
 ):
@@ -29,9 +35,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         TrainingError, match=r"at step 5 the loss is nan.*checkpoint of step 4 is kept"
     ):
         train(tiny, out)
-    tensors, meta = state.load(out / "state.safetensors")
-    assert meta["step"] == 4
-    assert all(t.isfinite().all() for t in tensors.values())
+    assert step_of_good_checkpoint(out) == 4
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
@@ -48,7 +52,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
         train(tiny, out)
-    assert state.load(out / "state.safetensors")[1]["step"] == 2
+    assert step_of_good_checkpoint(out) == 2
     assert not list(out.glob("*.draft"))
 
 
@@ -67,9 +71,7 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
         TrainingError, match=r"after step 4 .* NaN or infinity: stopped; the checkpoint of step 2"
     ):
         train(tiny, out)
-    tensors, meta = state.load(out / "state.safetensors")
-    assert meta["step"] == 2
-    assert all(t.isfinite().all() for t in tensors.values())
+    assert step_of_good_checkpoint(out) == 2
 
 
 def test_a_disk_that_is_full_from_the_start_says_start_again(tmp_path, monkeypatch, train, tiny):

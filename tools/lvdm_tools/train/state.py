@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _META = "lvdm_tools.run"
-_FULL = "the disk is full"
 _DIGEST = "start_from_sha256"
 _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields
 
@@ -100,17 +99,18 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _reason(err: Exception) -> str:
+def _reason(err: Exception) -> tuple[str, str]:
+    """Say why a file could not be written, and what to do about it."""
     # safetensors reports I/O errors as text only
-    full = getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
-    return _FULL if full else getattr(err, "strerror", None) or f"{err}"
+    if getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err):
+        return "the disk is full", "make room"
+    return getattr(err, "strerror", None) or f"{err}", "make it writable"
 
 
 def explained(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
     """Say why `path` could not be written, what is left, and what to do before going on."""
-    reason = _reason(err)
+    reason, todo = _reason(err)
     kept = "the previous one is kept" if path.exists() else "nothing was written"
-    todo = "make room" if reason == _FULL else "make it writable"
     return TrainingError(f"{reason} while writing {path}; {kept}: {todo}, then {again}")
 
 
@@ -191,9 +191,9 @@ class Workspace:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as err:
-            todo = "make room" if _reason(err) == _FULL else "make it writable"
+            reason, todo = _reason(err)
             raise TrainingError(
-                f"{_reason(err)} while writing {self.log}; {todo}, then --resume"
+                f"{reason} while writing {self.log}; {todo}, then --resume"
             ) from err
 
     def history(self) -> list[dict[str, Any]]:
