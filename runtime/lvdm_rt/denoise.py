@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import NumericsError
 from lvdm_engines.manifest import ModelFacts
-from lvdm_rt.condition import overwrite, perturb, place, plan_mask
-from lvdm_rt.guidance import guided
+from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
+from lvdm_rt.diffusion.guidance import guided
+from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
+from lvdm_rt.diffusion.sampler import Process, ddim, ddpm, dpmpp_2m, nothing_given
+from lvdm_rt.diffusion.schedule import Schedule, ddim_timesteps, karras_timesteps, make_schedule
 from lvdm_rt.longvideo import Job, Plan, jobs
 from lvdm_rt.network import Network, checked, name_bad
-from lvdm_rt.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.options import Settings
-from lvdm_rt.sampler import Process, ddim, ddpm, dpmpp_2m, nothing_given
-from lvdm_rt.schedule import Schedule, ddim_timesteps, karras_timesteps, make_schedule
 from lvdm_rt.track import Track
 from lvdm_rt.workdir import WorkDir
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import ModelFacts
-from lvdm_rt.noise import Site, Stage
+from lvdm_rt.diffusion.noise import Site, Stage
 from lvdm_rt.options import Mode
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import DeviceMemoryError, NumericsError
 from lvdm_engines.session import Session
-from lvdm_rt.noise import Site
+from lvdm_rt.diffusion.noise import Site
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Defaults, Manifest, Preset, Sampler
-from lvdm_rt.noise import MAX_SEED
+from lvdm_rt.diffusion.noise import MAX_SEED
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
 

@@ -24,9 +24,9 @@ from lvdm_rt.ahead import run_ahead
 from lvdm_rt.autoencoder import Autoencoder
 from lvdm_rt.delivery import Chunk, deliver
 from lvdm_rt.denoise import LatentChunk, Run, sample
+from lvdm_rt.diffusion.noise import philox
 from lvdm_rt.handover import HandOver
 from lvdm_rt.network import Network
-from lvdm_rt.noise import philox
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
 from lvdm_rt.request import DENOISER, Request, needed_frames, prepare

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import LvdmError
+from lvdm_rt.diffusion.noise import Site
 from lvdm_rt.interrupts import held_back
 from lvdm_rt.names import holds_clips
-from lvdm_rt.noise import Site
 
 _log = logging.getLogger(__name__)
 

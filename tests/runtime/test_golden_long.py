@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from lvdm_rt.condition import overwrite, perturb, place, plan_mask
-from lvdm_rt.guidance import guided
-from lvdm_rt.sampler import Process, ddim, ddpm
-from lvdm_rt.schedule import make_schedule
+from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
+from lvdm_rt.diffusion.guidance import guided
+from lvdm_rt.diffusion.sampler import Process, ddim, ddpm
+from lvdm_rt.diffusion.schedule import make_schedule
 
 
 def network(config, weights):

@@ -13,8 +13,8 @@ from lvdm_engines.manifest import (
     ScheduleFacts,
     ShortFacts,
 )
+from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.longvideo import jobs, needed_condition, plan
-from lvdm_rt.noise import Stage
 from lvdm_rt.track import Track
 
 MODEL = ModelFacts(

@@ -5,7 +5,7 @@ import pytest
 
 from lvdm_engines.backends.trt_session import TrtSession
 from lvdm_engines.errors import SessionError
-from lvdm_rt.guidance import guided
+from lvdm_rt.diffusion.guidance import guided
 
 
 def test_feeds_that_did_not_change_stay_on_the_device(session, gpu, feeds_of, expected):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lvdm_rt.schedule import make_schedule
+from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train.clips import ClipMaker, given
 from lvdm_tools.train.config import ClipKind
 from lvdm_tools.train.latents import encode_sequence

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lvdm_export.record import read_record
-from lvdm_rt.schedule import make_schedule
+from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import config, latents, loop, start, state
 from lvdm_tools.train.modelfile import read_denoiser
 

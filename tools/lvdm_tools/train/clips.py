@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_rt.schedule import Schedule
+    from lvdm_rt.diffusion.schedule import Schedule
     from lvdm_tools.train.config import ClipKind
 
     Array = NDArray[np.float32]

@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-from lvdm_rt.schedule import make_schedule
+from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import modelfile, preview, sheets
 from lvdm_tools.train.clips import ClipMaker, given
 from lvdm_tools.train.draws import Stream, generator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lvdm_rt.sampler import Process, ddim
+from lvdm_rt.diffusion.sampler import Process, ddim
 from lvdm_tools.train.pixels import to_frames
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_rt.schedule import Schedule
+    from lvdm_rt.diffusion.schedule import Schedule
 
     Array = NDArray[np.float32]
     Clips = NDArray[np.uint8]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.noise import FIRST_STEP, MAX_SEED, START, Site, Stage, draw_rows, philox
+from lvdm_rt.diffusion.noise import FIRST_STEP, MAX_SEED, START, Site, Stage, draw_rows, philox
 
 SHAPE = (4, 5, 8, 8)
 SITE = Site(video=3, stage=Stage.INFILL, clip=7)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.schedule import Schedule
+from lvdm_rt.diffusion.schedule import Schedule
 
 Array = NDArray[np.float32]
 

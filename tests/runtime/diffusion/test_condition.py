@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.condition import overwrite, perturb, place, plan_mask
-from lvdm_rt.guidance import guided
-from lvdm_rt.schedule import make_schedule
+from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
+from lvdm_rt.diffusion.guidance import guided
+from lvdm_rt.diffusion.schedule import make_schedule
 
 RNG = np.random.default_rng(0)
 

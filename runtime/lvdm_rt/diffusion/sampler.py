@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.schedule import Schedule, ddim_tables, ddim_timesteps, karras_timesteps
+from lvdm_rt.diffusion.schedule import Schedule, ddim_tables, ddim_timesteps, karras_timesteps
 
 Array = NDArray[np.float32]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.sampler import Process, ddim, ddpm, dpmpp_2m
-from lvdm_rt.schedule import ddim_timesteps, make_schedule
+from lvdm_rt.diffusion.sampler import Process, ddim, ddpm, dpmpp_2m
+from lvdm_rt.diffusion.schedule import ddim_timesteps, make_schedule
 
 SCHEDULE = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
 MEAN, STD = 2.0, 0.5

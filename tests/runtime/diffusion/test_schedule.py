@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.schedule import ddim_tables, ddim_timesteps, karras_timesteps, make_schedule
+from lvdm_rt.diffusion.schedule import ddim_tables, ddim_timesteps, karras_timesteps, make_schedule
 
 KINDS = {"linear": "sqrt-linear", "cosine": "cosine"}  # the official names → ours
 
