@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvdm_rt.delivery import Chunk
-    from lvdm_rt.denoise import LatentChunk
+    from lvdm_rt.long.sampling import LatentChunk
+    from lvdm_rt.long.workdir import WorkError
     from lvdm_rt.options import GenerateOptions, Settings
     from lvdm_rt.pipeline import Pipeline
     from lvdm_rt.progress import Progress
-    from lvdm_rt.workdir import WorkError
 
 __all__ = [
     "Chunk",
@@ -31,11 +31,11 @@ __all__ = [
 _HOMES = {
     "Chunk": "delivery",
     "GenerateOptions": "options",
-    "LatentChunk": "denoise",
+    "LatentChunk": "long.sampling",
     "Pipeline": "pipeline",
     "Progress": "progress",
     "Settings": "options",
-    "WorkError": "workdir",
+    "WorkError": "long.workdir",
 }
 
 

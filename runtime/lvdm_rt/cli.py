@@ -266,7 +266,7 @@ def _named(result: Result) -> str:
 
 def _may_pass(err: LvdmError, resuming: bool) -> bool:
     """Tell whether the same run could succeed later: errors of the disk, the engines, a restart."""
-    from lvdm_rt.workdir import WorkError
+    from lvdm_rt.long.workdir import WorkError
 
     if isinstance(err, DeviceMemoryError):
         return False  # it says what to lower, and that makes it another run

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_rt.codec import WindowedDecoder
-from lvdm_rt.denoise import LatentChunk
 from lvdm_rt.handover import HandOver
-from lvdm_rt.longvideo import Plan
+from lvdm_rt.long.plan import Plan
+from lvdm_rt.long.sampling import LatentChunk
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]

@@ -23,14 +23,14 @@ from lvdm_engines.session import Session, open_sessions
 from lvdm_rt.ahead import run_ahead
 from lvdm_rt.autoencoder import Autoencoder
 from lvdm_rt.delivery import Chunk, deliver
-from lvdm_rt.denoise import LatentChunk, Run, sample
 from lvdm_rt.diffusion.noise import philox
 from lvdm_rt.handover import HandOver
-from lvdm_rt.network import Network
+from lvdm_rt.long.network import Network
+from lvdm_rt.long.sampling import LatentChunk, Run, sample
+from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
 from lvdm_rt.request import DENOISER, Request, needed_frames, prepare
-from lvdm_rt.workdir import WorkDir
 
 __all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
 

@@ -20,7 +20,7 @@ from lvdm_engines.manifest import (
     Provenance,
     ScheduleFacts,
 )
-from lvdm_rt.denoise import LatentChunk
+from lvdm_rt.long.sampling import LatentChunk
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_tools import scorecard

@@ -17,11 +17,11 @@ from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import Process, ddim, ddpm, dpmpp_2m, nothing_given
 from lvdm_rt.diffusion.schedule import Schedule, ddim_timesteps, karras_timesteps, make_schedule
-from lvdm_rt.longvideo import Job, Plan, jobs
-from lvdm_rt.network import Network, checked, name_bad
+from lvdm_rt.long.keyframes import Track
+from lvdm_rt.long.network import Network, checked, name_bad
+from lvdm_rt.long.plan import Job, Plan, jobs
+from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import Settings
-from lvdm_rt.track import Track
-from lvdm_rt.workdir import WorkDir
 
 Array = NDArray[np.float32]
 

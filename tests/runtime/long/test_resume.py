@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import SessionError
-from lvdm_rt import GenerateOptions, Pipeline, WorkError, workdir
+from lvdm_rt import GenerateOptions, Pipeline, WorkError
+from lvdm_rt.long import workdir
 
 OPTIONS = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import DeviceMemoryError
-from lvdm_rt.network import EXACT_ROWS, Network
+from lvdm_rt.long.network import EXACT_ROWS, Network
 
 
 def feeds(rows):

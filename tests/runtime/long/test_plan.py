@@ -14,8 +14,8 @@ from lvdm_engines.manifest import (
     ShortFacts,
 )
 from lvdm_rt.diffusion.noise import Stage
-from lvdm_rt.longvideo import jobs, needed_condition, plan
-from lvdm_rt.track import Track
+from lvdm_rt.long.keyframes import Track
+from lvdm_rt.long.plan import jobs, needed_condition, plan
 
 MODEL = ModelFacts(
     frame_size=(16, 16),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.longvideo import Clip, Plan
+from lvdm_rt.long.plan import Clip, Plan
 
 Array = NDArray[np.float32]
 
