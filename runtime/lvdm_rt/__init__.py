@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lvdm_rt.delivery import Chunk
+    from lvdm_rt.decoding.frames import Chunk
     from lvdm_rt.long.sampling import LatentChunk
     from lvdm_rt.long.workdir import WorkError
     from lvdm_rt.options import GenerateOptions, Settings
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Chunk": "delivery",
+    "Chunk": "decoding.frames",
     "GenerateOptions": "options",
     "LatentChunk": "long.sampling",
     "Pipeline": "pipeline",

@@ -21,10 +21,10 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.session import Session, open_sessions
 from lvdm_rt.ahead import run_ahead
-from lvdm_rt.autoencoder import Autoencoder
-from lvdm_rt.delivery import Chunk, deliver
+from lvdm_rt.decoding.autoencoder import Autoencoder
+from lvdm_rt.decoding.detail_fade import HandOver
+from lvdm_rt.decoding.frames import Chunk, deliver
 from lvdm_rt.diffusion.noise import philox
-from lvdm_rt.handover import HandOver
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.sampling import LatentChunk, Run, sample
 from lvdm_rt.long.workdir import WorkDir

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import Manifest, ModelFacts
-from lvdm_rt.autoencoder import Autoencoder
+from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import Plan, needed_condition, plan
 from lvdm_rt.long.sampling import sampler_calls

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.errors import ConfigError
-from lvdm_rt.codec import window_starts
+from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
 from lvdm_tools import quality
 from lvdm_tools.data import ClipSpec, open_source

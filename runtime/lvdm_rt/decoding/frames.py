@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.codec import WindowedDecoder
-from lvdm_rt.handover import HandOver
+from lvdm_rt.decoding.detail_fade import HandOver
+from lvdm_rt.decoding.windows import WindowedDecoder
 from lvdm_rt.long.plan import Plan
 from lvdm_rt.long.sampling import LatentChunk
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.codec import WindowedDecoder, encode_windows, window_starts
+from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows, window_starts
 
 PER_LATENT, WINDOW = 4, 4
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError, PlanError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.session import Session
-from lvdm_rt.codec import WindowedDecoder, encode_windows
+from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]

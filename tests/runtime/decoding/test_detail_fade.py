@@ -5,7 +5,7 @@ import pytest
 
 from lvdm_engines.errors import OptionsError
 from lvdm_rt import GenerateOptions, Pipeline
-from lvdm_rt.handover import HandOver, fade_out
+from lvdm_rt.decoding.detail_fade import HandOver, fade_out
 
 
 @pytest.fixture
