@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from lvdm_rt.generate import Job, Result
+    from lvdm_rt.commands.generate import Job, Result
     from lvdm_rt.pipeline import Progress
 
 _OPTION_FLAGS = (
@@ -161,7 +161,7 @@ def generate(**flags: Any) -> int:
 def info(bundle: str, as_json: bool) -> None:
     """Verify a bundle and show what it is. BUNDLE is a built-in name or a directory."""
     from lvdm_engines.bundle import MANIFEST, load_bundle
-    from lvdm_rt.report import bundle_lines
+    from lvdm_rt.commands.text import bundle_lines
 
     found = load_bundle(bundle)
     for graph in found.manifest.graphs:
@@ -178,8 +178,8 @@ def doctor(as_json: bool) -> int:
     """Show which backends, formats and bundles work here, and what would fix the others."""
     import msgspec
 
-    from lvdm_rt.doctor import diagnose
-    from lvdm_rt.report import diagnosis_lines
+    from lvdm_rt.commands.doctor import diagnose
+    from lvdm_rt.commands.text import diagnosis_lines
 
     found = diagnose()
     print(msgspec.json.encode(found).decode() if as_json else "\n".join(diagnosis_lines(found)))
@@ -212,7 +212,7 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
 def _job(flags: dict[str, Any]) -> Job:
     from pathlib import Path
 
-    from lvdm_rt.generate import Job
+    from lvdm_rt.commands.generate import Job
     from lvdm_rt.options import GenerateOptions
 
     condition = flags["condition"]
@@ -228,7 +228,7 @@ def _job(flags: dict[str, Any]) -> Job:
 
 
 def _generate(job: Job, *, show: bool) -> Result:
-    from lvdm_rt.generate import generate
+    from lvdm_rt.commands.generate import generate
 
     if not show:
         return generate(job)

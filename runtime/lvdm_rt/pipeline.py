@@ -20,7 +20,7 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.session import Session, open_sessions
-from lvdm_rt.ahead import run_ahead
+from lvdm_rt.background import run_ahead
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import HandOver
 from lvdm_rt.decoding.frames import Chunk, deliver

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lvdm_rt.ahead import Cancelled
+from lvdm_rt.background import Cancelled
 
 
 class Progress(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 
 from lvdm_engines.errors import DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
-from lvdm_rt import generate as job
+from lvdm_rt.commands import generate as job
 from lvdm_rt.video import VideoSpec, open_writer, writer
 
 STAGES = ("flags", "open", "condition", "first frames", "last frames", "publish")

@@ -2,7 +2,7 @@ import json
 from importlib import metadata
 
 from lvdm_engines.bundle import load_bundle
-from lvdm_rt import doctor
+from lvdm_rt.commands import doctor
 
 
 def test_the_doctor_names_backends_threads_formats_and_bundles(command):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lvdm_engines.bundle import Bundle
-from lvdm_rt.doctor import Check, Diagnosis
+from lvdm_rt.commands.doctor import Check, Diagnosis
 
 
 def bundle_lines(bundle: Bundle) -> Iterator[str]:
