@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from lvdm_engines.backends import cuda_device
 from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends.driver import gpus
+from lvdm_engines.backends.gpu import cuda_device
+from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.library import Here
 from lvdm_engines.backends.plan_store import (
     Plan,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from lvdm_engines.backends.driver import gpus
+from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.registry import BACKENDS, SessionOptions
 from lvdm_engines.backends.trt_build import TURING
 from lvdm_engines.errors import LvdmError

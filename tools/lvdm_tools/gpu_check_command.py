@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.backends.driver import driver_problem
+from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.errors import BackendError, OptionsError
 from lvdm_engines.plan_facts import PlanOptions, Range
 

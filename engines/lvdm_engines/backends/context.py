@@ -11,8 +11,8 @@ from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lvdm_engines.backends.arena import Arena
-    from lvdm_engines.backends.device import Device, Recording, Stream
+    from lvdm_engines.backends.gpu.device import Device, Recording, Stream
+    from lvdm_engines.backends.gpu.scratch import Arena
     from lvdm_engines.backends.library import Library
     from lvdm_engines.manifest import TensorSpec
     from lvdm_engines.plan_facts import Profile

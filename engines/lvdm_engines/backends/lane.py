@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lvdm_engines.backends.context import Context, Opened, Shapes
-from lvdm_engines.backends.feeds import unchanged
+from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.profiles import shape_at
 from lvdm_engines.errors import LvdmError, SessionError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_engines.backends.device import HostMemory, Memory
+    from lvdm_engines.backends.gpu.device import HostMemory, Memory
     from lvdm_engines.manifest import TensorSpec
 
 _CONTEXTS = 8  # shapes whose contexts and recorded work are kept

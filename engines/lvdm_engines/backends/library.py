@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from lvdm_engines.backends.driver import Gpu, driver_problem, gpus
+from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends.arena import shared_arena
 from lvdm_engines.backends.context import Opened
+from lvdm_engines.backends.gpu.scratch import shared_arena
 from lvdm_engines.backends.plan_store import Plan, find_plan
 from lvdm_engines.backends.registry import Backend, SessionOptions
 from lvdm_engines.backends.trt_session import TrtSession
@@ -22,7 +22,7 @@ from lvdm_engines.plan_facts import rebuild_command
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lvdm_engines.backends.device import Device
+    from lvdm_engines.backends.gpu.device import Device
     from lvdm_engines.backends.library import Library
     from lvdm_engines.bundle import GraphSource
 
@@ -42,7 +42,7 @@ def _backend(name: str) -> Backend:
         return None
 
     def open_plan(source: GraphSource, options: SessionOptions) -> TrtSession:
-        from lvdm_engines.backends.cuda_device import open_device
+        from lvdm_engines.backends.gpu.cuda_device import open_device
 
         library = libraries.load_library(name)
         here = libraries.whereabouts(library, options.device)

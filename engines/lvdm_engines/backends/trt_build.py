@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from lvdm_engines.backends.driver import gpus
+from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.profiles import shape_at
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BackendError, ExportError

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import msgspec
 
-from lvdm_engines.backends.driver import Gpu, gpus
+from lvdm_engines.backends.gpu.driver import Gpu, gpus
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.session import backend_report

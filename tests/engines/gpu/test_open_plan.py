@@ -9,7 +9,7 @@ import pytest
 
 from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends import trt
-from lvdm_engines.backends.driver import Gpu
+from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.plan_store import find_plan
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
 from lvdm_engines.manifest import TensorSpec

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from lvdm_engines.backends import ort
-from lvdm_engines.backends.feeds import unchanged
+from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort_cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import GraphSource

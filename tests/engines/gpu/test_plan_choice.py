@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from lvdm_engines import plans
 from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends import trt
-from lvdm_engines.backends.driver import Gpu
+from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.plan_store import find_plan
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.errors import BackendError, BundleError
@@ -115,7 +115,7 @@ def compiler(monkeypatch, fake_library, here):
     monkeypatch.setattr(libraries, "gpus", lambda: [gpu, gpu])
     monkeypatch.setattr(libraries, "lacks_cuda", lambda name: None)
     monkeypatch.setattr(plans, "gpus", list)  # no summary
-    monkeypatch.setattr("lvdm_engines.backends.cuda_device.open_device", open_device)
+    monkeypatch.setattr("lvdm_engines.backends.gpu.cuda_device.open_device", open_device)
     monkeypatch.setattr("lvdm_engines.backends.trt_build._compile", compile_graph)
     fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
     return built

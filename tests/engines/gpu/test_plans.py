@@ -143,7 +143,7 @@ def test_plans_for_other_gpus_can_be_built_beside_one_that_rtx_does_not_know(rtx
     from lvdm_engines import plans
     from lvdm_engines.backends import library as libraries
     from lvdm_engines.backends import trt_build
-    from lvdm_engines.backends.driver import Gpu
+    from lvdm_engines.backends.gpu.driver import Gpu
 
     def there(name, capability):
         for module in (libraries, plans, trt_build):
@@ -160,7 +160,7 @@ def test_plans_for_other_gpus_can_be_built_beside_one_that_rtx_does_not_know(rtx
 def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_library, monkeypatch):
     from lvdm_engines import plans
     from lvdm_engines.backends import library as libraries
-    from lvdm_engines.backends.driver import Gpu
+    from lvdm_engines.backends.gpu.driver import Gpu
 
     monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
     volta = Gpu("NVIDIA V100", "7.0", 1, 1, "CUDA 12.9")

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from lvdm_engines import plans
 from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends.driver import Gpu
+from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.errors import BackendError, ExportError
 from lvdm_engines.plan_facts import PlanOptions, Range
 from lvdm_engines.plans import check_refit, refit_plans

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from lvdm_engines.backends.arena import Arena
+from lvdm_engines.backends.gpu.scratch import Arena
 from lvdm_engines.backends.trt_session import TrtSession
 from lvdm_engines.errors import DeviceMemoryError, SessionError
 from lvdm_engines.plan_facts import Range

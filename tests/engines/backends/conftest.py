@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.arena import Arena
 from lvdm_engines.backends.context import Opened
+from lvdm_engines.backends.gpu.scratch import Arena
 from lvdm_engines.backends.library import Here, Library
 from lvdm_engines.backends.plan_store import save_plan
 from lvdm_engines.backends.trt_session import TrtSession

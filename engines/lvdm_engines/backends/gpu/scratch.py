@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lvdm_engines.backends.device import Device, Memory, Stream
+    from lvdm_engines.backends.gpu.device import Device, Memory, Stream
 
 _arenas: weakref.WeakValueDictionary[int, Arena] = weakref.WeakValueDictionary()
 _arenas_lock = threading.Lock()

@@ -16,8 +16,8 @@ SETUP = """
 import ctypes
 import numpy as np
 from lvdm_engines.backends import driver
-from lvdm_engines.backends.arena import Arena
-from lvdm_engines.backends.cuda_device import open_device
+from lvdm_engines.backends.gpu.scratch import Arena
+from lvdm_engines.backends.gpu.cuda_device import open_device
 from lvdm_engines.errors import BackendError, DeviceMemoryError
 
 def free():
@@ -108,7 +108,7 @@ stream.sync()
 def test_the_first_failure_is_told_where_ending_the_recording_fails_too(on_fake_gpu):
     told = on_fake_gpu("""
 from types import SimpleNamespace
-from lvdm_engines.backends.cuda_device import CudaStream
+from lvdm_engines.backends.gpu.cuda_device import CudaStream
 
 class Builder:
     stream = SimpleNamespace(handle=7)

@@ -1,7 +1,7 @@
 # ruff: noqa: N802 - the fake has the driver's names
 import pytest
 
-from lvdm_engines.backends import driver
+from lvdm_engines.backends.gpu import driver
 
 
 class FakeCuda:

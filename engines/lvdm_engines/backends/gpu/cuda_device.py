@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_engines.backends.device import Device, HostMemory, Memory, Stream
+    from lvdm_engines.backends.gpu.device import Device, HostMemory, Memory, Stream
 
 
 @contextmanager
