@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
-from lvdm_engines.backends import ort, registry
+from lvdm_engines.backends import registry
+from lvdm_engines.backends.ort.cpu import cpu as ort
 from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError

@@ -53,7 +53,7 @@ class Backend:
 def load_backend(name: str) -> Backend:
     """Import the module behind one of `BACKENDS`; its engine library is not imported yet."""
     if name in ("cpu", "cuda"):
-        from lvdm_engines.backends import ort
+        from lvdm_engines.backends.ort.cpu import cpu as ort
 
         return ort.CPU if name == "cpu" else ort.CUDA
     from lvdm_engines.backends import trt

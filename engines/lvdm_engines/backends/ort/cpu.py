@@ -89,7 +89,7 @@ def _open_cpu(source: GraphSource, options: SessionOptions) -> OrtSession:
 
 
 def _open_cuda(source: GraphSource, options: SessionOptions) -> Session:
-    from lvdm_engines.backends.ort_cuda import open_cuda
+    from lvdm_engines.backends.ort.cuda import open_cuda
 
     return open_cuda(source, importlib.import_module("onnxruntime"), options)
 
@@ -174,7 +174,7 @@ def _unusable_cuda() -> str | None:
         return without_gpu(problem, lacking)
     if lacking:
         return lacking
-    from lvdm_engines.backends.ort_cuda import provider_problem
+    from lvdm_engines.backends.ort.cuda import provider_problem
 
     return provider_problem(ort)
 

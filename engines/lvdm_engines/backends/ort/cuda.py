@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lvdm_engines.backends.gpu.uploads import unchanged
-from lvdm_engines.backends.ort import check_graph, explained, native_errors, session_options
+from lvdm_engines.backends.ort.cpu import check_graph, explained, native_errors, session_options
 from lvdm_engines.backends.profiles import sizes_of
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
 from lvdm_engines.session import check_feeds

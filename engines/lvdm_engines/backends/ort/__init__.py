@@ -1,0 +1,4 @@
+"""ONNX Runtime: the backends `cpu` and `cuda`.
+
+Knows onnxruntime; nothing of compiled plans.
+"""
