@@ -223,7 +223,7 @@ def _model(options: argparse.Namespace) -> Any:
 def _open_predictor(options: argparse.Namespace) -> Any:
     import msgspec
 
-    from lvdm_engines.backends.registry import SessionOptions, load_backend
+    from lvdm_engines.backends.backend import SessionOptions, load_backend
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.manifest import GraphFacts
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.registry import BACKENDS, SessionOptions
+    from lvdm_engines.backends.backend import BACKENDS, SessionOptions
     from lvdm_engines.bundle import Bundle, builtin_bundles, file_sha256, load_bundle
     from lvdm_engines.bundle_writer import BundleWriter
     from lvdm_engines.errors import LvdmError
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "lvdm_engines.backends.registry": (
+    "lvdm_engines.backends.backend": (
         "BACKENDS",
         "SessionOptions",
     ),

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.registry import BACKENDS, SessionOptions, load_backend
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions, load_backend
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.manifest import TensorSpec

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 import click
 
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt.build import check_build, check_refit
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
-from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import check_build, check_refit
 from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from lvdm_engines.backends.plan_facts import PlanOptions
+from lvdm_engines.backends.trt.build import Step, build_plans, refit_plans
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.plan_facts import PlanOptions
-from lvdm_engines.plans import Step, build_plans, refit_plans
 
 RUN_AS_THEY_ARE = ("cpu", "cuda")
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.profiles import BATCH, fits, sizes_of
-from lvdm_engines.backends.registry import BACKENDS, SessionOptions, load_backend
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions, load_backend
+from lvdm_engines.backends.trt.profiles import BATCH, fits, sizes_of
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
     BackendError,

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvdm_engines.backends.registry import SessionOptions, load_backend
+from lvdm_engines.backends.backend import SessionOptions, load_backend
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision

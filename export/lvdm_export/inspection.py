@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.plans import stored_plans
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.plan_store import Plan
+    from lvdm_engines.backends.trt.store import Plan
     from lvdm_engines.manifest import GraphFacts, ModelFacts
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.backends.registry import BACKENDS
+from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError, VideoError
 
 if TYPE_CHECKING:

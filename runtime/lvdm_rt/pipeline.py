@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
-from lvdm_engines.backends import registry
+from lvdm_engines.backends import backend as registry
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.ort.cpu import cpu as ort
-from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import GraphFacts, TensorSpec

@@ -37,8 +37,8 @@ def test_inspect_as_json_lists_plans(
 ) -> None:
     import json
 
-    from lvdm_engines.backends.plan_store import Plan
-    from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions
+    from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions
+    from lvdm_engines.backends.trt.store import Plan
 
     made = Fingerprint(
         graph="denoiser",

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions
 from lvdm_engines.backends.gpu.driver import gpus
-from lvdm_engines.backends.registry import BACKENDS, SessionOptions
-from lvdm_engines.backends.trt_build import TURING
+from lvdm_engines.backends.plan_facts import PlanOptions
+from lvdm_engines.backends.trt.build import build_plans
+from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.errors import LvdmError
-from lvdm_engines.plan_facts import PlanOptions
-from lvdm_engines.plans import build_plans
 from lvdm_engines.session import backend_report, open_session
 from lvdm_export.engines_verify import check_reference, compare_graph
 from lvdm_export.graph_export import count_gflop

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.gpu.driver import driver_problem
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.errors import BackendError, OptionsError
-from lvdm_engines.plan_facts import PlanOptions, Range
 
 if TYPE_CHECKING:
     from lvdm_tools.gpu_check import Check

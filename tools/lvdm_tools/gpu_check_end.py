@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_engines.backends.registry import SessionOptions
+    from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import Bundle
     from lvdm_engines.manifest import TensorSpec
     from lvdm_engines.session import Session

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.context import Opened
 from lvdm_engines.backends.gpu.scratch import Arena
-from lvdm_engines.backends.library import Here, Library
-from lvdm_engines.backends.plan_store import save_plan
-from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
+from lvdm_engines.backends.trt.context import Opened
+from lvdm_engines.backends.trt.library import Here, Library
+from lvdm_engines.backends.trt.session import TrtSession
+from lvdm_engines.backends.trt.store import save_plan
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
 
 
 class FakeContext:

@@ -7,9 +7,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
+from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.driver import driver_problem
-from lvdm_engines.backends.library import without_gpu
-from lvdm_engines.backends.registry import Backend, SessionOptions
+from lvdm_engines.backends.trt.library import without_gpu
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec

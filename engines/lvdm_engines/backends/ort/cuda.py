@@ -16,7 +16,7 @@ import numpy as np
 
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.cpu import check_graph, explained, native_errors, session_options
-from lvdm_engines.backends.profiles import sizes_of
+from lvdm_engines.backends.trt.profiles import sizes_of
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
 from lvdm_engines.session import check_feeds
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_engines.backends.registry import SessionOptions
+    from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.manifest import TensorSpec
 

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.cpu import cpu as ort
 from lvdm_engines.backends.ort.cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
-from lvdm_engines.backends.registry import SessionOptions
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import TensorSpec

@@ -72,7 +72,7 @@ print(json.dumps([trt.__version__, sorted(names)]))
 START = """
 from collections import deque
 import tensorrt_bindings as trt
-from lvdm_engines.backends.library import Library, make_logger
+from lvdm_engines.backends.trt.library import Library, make_logger
 from lvdm_engines.errors import BackendError
 errors = deque()
 library = Library("tensorrt", trt, trt.__version__, make_logger(trt, errors), errors)

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines import plans
-from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends import trt
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.gpu.driver import Gpu
-from lvdm_engines.backends.plan_store import find_plan
-from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.backends.plan_facts import PlanOptions, Range, rebuild_command
+from lvdm_engines.backends.trt import build as plans
+from lvdm_engines.backends.trt import library as libraries
+from lvdm_engines.backends.trt import opening as trt
+from lvdm_engines.backends.trt.build import build_plans
+from lvdm_engines.backends.trt.store import find_plan
 from lvdm_engines.errors import BackendError, BundleError
-from lvdm_engines.plan_facts import PlanOptions, Range, rebuild_command
-from lvdm_engines.plans import build_plans
 
 SMALL = PlanOptions(batch=Range(1, 2, 4))
 LATER = "2026-02-02T00:00:00+00:00"
@@ -116,7 +116,7 @@ def compiler(monkeypatch, fake_library, here):
     monkeypatch.setattr(libraries, "lacks_cuda", lambda name: None)
     monkeypatch.setattr(plans, "gpus", list)  # no summary
     monkeypatch.setattr("lvdm_engines.backends.gpu.cuda_device.open_device", open_device)
-    monkeypatch.setattr("lvdm_engines.backends.trt_build._compile", compile_graph)
+    monkeypatch.setattr("lvdm_engines.backends.trt.compile._compile", compile_graph)
     fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
     return built
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from lvdm_engines.backends.gpu.scratch import Arena
-from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.backends.plan_facts import Range
+from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.errors import DeviceMemoryError, SessionError
-from lvdm_engines.plan_facts import Range
 
 
 @pytest.mark.parametrize(("rows", "clip"), [(1, 4), (3, 4), (7, 4), (16, 4), (4, 5)])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lvdm_engines.backends.context import Context, Opened, Shapes
 from lvdm_engines.backends.gpu.uploads import unchanged
-from lvdm_engines.backends.profiles import shape_at
+from lvdm_engines.backends.trt.context import Context, Opened, Shapes
+from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.errors import LvdmError, SessionError
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines import plans
-from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends.gpu.driver import Gpu
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt import build as plans
+from lvdm_engines.backends.trt import library as libraries
+from lvdm_engines.backends.trt.build import check_refit, refit_plans
 from lvdm_engines.errors import BackendError, ExportError
-from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import check_refit, refit_plans
 
 OPTIONS = PlanOptions(batch=Range(1, 2, 4), refit=True)
 

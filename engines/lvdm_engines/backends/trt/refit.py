@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.backends.trt import load_engine, runtimes_for
+from lvdm_engines.backends.plan_facts import rebuild_command
+from lvdm_engines.backends.trt.opening import load_engine, runtimes_for
 from lvdm_engines.errors import BackendError, ExportError
-from lvdm_engines.plan_facts import rebuild_command
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.library import Library
-    from lvdm_engines.backends.plan_store import Plan
+    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.store import Plan
     from lvdm_engines.bundle import GraphSource
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lvdm_engines.errors import LvdmError
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.trt.library import Library
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.lane import Lane
-from lvdm_engines.backends.profiles import BATCH, choose, sizes_of
+from lvdm_engines.backends.trt.profile_buffers import Lane
+from lvdm_engines.backends.trt.profiles import BATCH, choose, sizes_of
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
 from lvdm_engines.session import check_feeds
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import TracebackType
 
-    from lvdm_engines.backends.context import Opened
-    from lvdm_engines.plan_facts import Profile
+    from lvdm_engines.backends.plan_facts import Profile
+    from lvdm_engines.backends.trt.context import Opened
 
 Feeds = Mapping[str, NDArray[Any]]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.errors import SessionError
 from lvdm_rt.diffusion.guidance import guided
 

@@ -18,12 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from lvdm_engines.backends.library import ANY, Here
-from lvdm_engines.backends.profiles import graph_files, profiles_for
-from lvdm_engines.backends.trt_build import TURING
-from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import BackendError, BundleError
-from lvdm_engines.plan_facts import (
+from lvdm_engines.backends.plan_facts import (
     FORMAT,
     Fingerprint,
     PlanFacts,
@@ -31,6 +26,11 @@ from lvdm_engines.plan_facts import (
     Profile,
     rebuild_command,
 )
+from lvdm_engines.backends.trt.compile import TURING
+from lvdm_engines.backends.trt.library import ANY, Here
+from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
     from lvdm_engines.bundle import GraphSource

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lvdm_engines.backends.plan_facts import PlanOptions, Profile, Range
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.errors import BundleError
-from lvdm_engines.plan_facts import PlanOptions, Profile, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

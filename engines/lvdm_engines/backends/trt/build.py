@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from lvdm_engines.backends import library as libraries
 from lvdm_engines.backends.gpu import cuda_device
 from lvdm_engines.backends.gpu.driver import gpus
-from lvdm_engines.backends.library import Here
-from lvdm_engines.backends.plan_store import (
+from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
+from lvdm_engines.backends.trt import library as libraries
+from lvdm_engines.backends.trt.compile import Job, Step, check_options, compile_plan
+from lvdm_engines.backends.trt.inspection import summary_of
+from lvdm_engines.backends.trt.library import Here
+from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
+from lvdm_engines.backends.trt.refit import check_library, refit
+from lvdm_engines.backends.trt.store import (
     Plan,
     differing_requests,
     find_plan,
     plans_of,
     save_plan,
 )
-from lvdm_engines.backends.profiles import graph_files, profiles_for
-from lvdm_engines.backends.trt_build import Job, Step, check_options, compile_plan
-from lvdm_engines.backends.trt_inspect import summary_of
-from lvdm_engines.backends.trt_refit import check_library, refit
 from lvdm_engines.errors import BackendError, BundleError
-from lvdm_engines.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.trt.library import Library
     from lvdm_engines.bundle import Bundle, GraphSource
     from lvdm_engines.manifest import Precision
 

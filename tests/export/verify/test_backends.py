@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 pytest.importorskip("torch")
 
-from lvdm_engines.backends.registry import SessionOptions
+from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.backends.plan_facts import Range
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
     BackendError,
@@ -19,7 +20,6 @@ from lvdm_engines.errors import (
     SessionError,
 )
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import Range
 from lvdm_engines.session import open_session
 from lvdm_export.comparison import LIMITS, Comparison
 from lvdm_export.engines_verify import check_report, compare, compare_bundle

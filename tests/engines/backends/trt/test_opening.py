@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends import trt
 from lvdm_engines.backends.gpu.driver import Gpu
-from lvdm_engines.backends.plan_store import find_plan
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt import library as libraries
+from lvdm_engines.backends.trt import opening as trt
+from lvdm_engines.backends.trt.store import find_plan
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import PlanOptions, Range
 
 
 def test_a_plan_opens_as_a_session_that_computes(

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.library import Here
-from lvdm_engines.backends.plan_store import find_plan, plans_of
-from lvdm_engines.backends.profiles import profiles_for, split
+from lvdm_engines.backends.plan_facts import PlanFacts, PlanOptions, Range
+from lvdm_engines.backends.trt.build import build_plans, check_build, stored_plans
+from lvdm_engines.backends.trt.library import Here
+from lvdm_engines.backends.trt.profiles import profiles_for, split
+from lvdm_engines.backends.trt.store import find_plan, plans_of
 from lvdm_engines.errors import BackendError, BundleError, ExportError, OptionsError
-from lvdm_engines.plan_facts import PlanFacts, PlanOptions, Range
-from lvdm_engines.plans import build_plans, check_build, stored_plans
 
 HERE = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 6000", "8.9")
 SMALL = PlanOptions(batch=Range(1, 2, 4))
@@ -124,7 +124,7 @@ def test_other_options_make_another_plan_and_keep_the_first(rtx, make_bundle):
 def test_what_rtx_cannot_do_is_said_before_the_build(
     rtx, make_bundle, options, message, monkeypatch
 ):
-    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     with pytest.raises(BackendError, match=message):
         build_plans(make_bundle(), "tensorrt-rtx", options)
     with pytest.raises(BackendError, match=message):
@@ -132,7 +132,7 @@ def test_what_rtx_cannot_do_is_said_before_the_build(
 
 
 def test_whether_a_build_could_start_is_known_before_the_export(rtx, monkeypatch):
-    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     check_build("cpu")
     check_build("tensorrt-rtx", SMALL)
     with pytest.raises(BackendError, match="refittable plans only where there is a GPU"):
@@ -140,10 +140,10 @@ def test_whether_a_build_could_start_is_known_before_the_export(rtx, monkeypatch
 
 
 def test_plans_for_other_gpus_can_be_built_beside_one_that_rtx_does_not_know(rtx, monkeypatch):
-    from lvdm_engines import plans
-    from lvdm_engines.backends import library as libraries
-    from lvdm_engines.backends import trt_build
     from lvdm_engines.backends.gpu.driver import Gpu
+    from lvdm_engines.backends.trt import build as plans
+    from lvdm_engines.backends.trt import compile as trt_build
+    from lvdm_engines.backends.trt import library as libraries
 
     def there(name, capability):
         for module in (libraries, plans, trt_build):
@@ -158,9 +158,9 @@ def test_plans_for_other_gpus_can_be_built_beside_one_that_rtx_does_not_know(rtx
 
 
 def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_library, monkeypatch):
-    from lvdm_engines import plans
-    from lvdm_engines.backends import library as libraries
     from lvdm_engines.backends.gpu.driver import Gpu
+    from lvdm_engines.backends.trt import build as plans
+    from lvdm_engines.backends.trt import library as libraries
 
     monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
     volta = Gpu("NVIDIA V100", "7.0", 1, 1, "CUDA 12.9")
@@ -175,7 +175,7 @@ def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_li
 
 
 def test_a_portable_plan_is_for_the_gpus_it_was_compiled_for(rtx, make_bundle, monkeypatch):
-    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     bundle = make_bundle()
     source, ada = bundle.graph("predict"), Here("tensorrt-rtx", rtx.__version__, "RTX 6000", "8.9")
     (fitting,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.9",)))
@@ -192,7 +192,7 @@ def test_a_portable_plan_is_for_the_gpus_it_was_compiled_for(rtx, make_bundle, m
 
 
 def test_turing_must_be_asked_for(rtx, make_bundle, monkeypatch):
-    monkeypatch.setattr("lvdm_engines.backends.trt_build.gpus", list)
+    monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     bundle = make_bundle()
     build_plans(bundle, "tensorrt-rtx", SMALL)
     turing = Here("tensorrt-rtx", rtx.__version__, "NVIDIA T4", "7.5")
@@ -213,8 +213,8 @@ def test_an_unknown_backend_is_refused(make_bundle):
 
 
 def test_a_file_that_is_no_graph_is_one_line(rtx, make_bundle):
-    from lvdm_engines.backends.library import load_library
-    from lvdm_engines.backends.trt_build import Job, compile_plan
+    from lvdm_engines.backends.trt.compile import Job, compile_plan
+    from lvdm_engines.backends.trt.library import load_library
 
     bundle = make_bundle()
     facts = bundle.manifest.graphs["predict"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from lvdm_engines.backends.gpu.driver import gpus
-from lvdm_engines.backends.profiles import shape_at
+from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BackendError, ExportError
 from lvdm_engines.manifest import TensorSpec
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.plan_facts import PlanOptions, Profile
+    from lvdm_engines.backends.trt.library import Library
     from lvdm_engines.manifest import GraphFacts
-    from lvdm_engines.plan_facts import PlanOptions, Profile
 
 _log = logging.getLogger(__name__)
 

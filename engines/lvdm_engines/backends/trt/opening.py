@@ -8,22 +8,22 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.backends import library as libraries
-from lvdm_engines.backends.context import Opened
+from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.scratch import shared_arena
-from lvdm_engines.backends.plan_store import Plan, find_plan
-from lvdm_engines.backends.registry import Backend, SessionOptions
-from lvdm_engines.backends.trt_session import TrtSession
+from lvdm_engines.backends.plan_facts import rebuild_command
+from lvdm_engines.backends.trt import library as libraries
+from lvdm_engines.backends.trt.context import Opened
+from lvdm_engines.backends.trt.session import TrtSession
+from lvdm_engines.backends.trt.store import Plan, find_plan
 from lvdm_engines.contract import difference
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.plan_facts import rebuild_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lvdm_engines.backends.gpu.device import Device
-    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.trt.library import Library
     from lvdm_engines.bundle import GraphSource
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from lvdm_engines.backends.trt_inspect import layer_facts, summary_of
+from lvdm_engines.backends.trt.inspection import layer_facts, summary_of
 
 
 def told(key, half, single):

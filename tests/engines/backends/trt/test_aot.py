@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch")
 
 from onnx import numpy_helper
 
-from lvdm_engines.backends.library import load_library
-from lvdm_engines.backends.profiles import graph_files, profiles_for, split
-from lvdm_engines.backends.trt_build import Job, compile_plan
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt.build import build_plans
+from lvdm_engines.backends.trt.compile import Job, compile_plan
+from lvdm_engines.backends.trt.library import load_library
+from lvdm_engines.backends.trt.profiles import graph_files, profiles_for, split
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
-from lvdm_engines.plan_facts import PlanOptions, Range
-from lvdm_engines.plans import build_plans
 from lvdm_export.config_networks import read_autoencoder2d
 from lvdm_export.graphs import (
     DecoderGraph,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lvdm_engines.backends.plan_facts import PlanOptions
     from lvdm_engines.bundle import GraphSource
-    from lvdm_engines.plan_facts import PlanOptions
     from lvdm_engines.session import Session
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
@@ -56,6 +56,6 @@ def load_backend(name: str) -> Backend:
         from lvdm_engines.backends.ort.cpu import cpu as ort
 
         return ort.CPU if name == "cpu" else ort.CUDA
-    from lvdm_engines.backends import trt
+    from lvdm_engines.backends.trt import opening as trt
 
     return trt.TENSORRT if name == "tensorrt" else trt.TENSORRT_RTX

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from lvdm_engines.backends.gpu.device import Device, Recording, Stream
     from lvdm_engines.backends.gpu.scratch import Arena
-    from lvdm_engines.backends.library import Library
+    from lvdm_engines.backends.plan_facts import Profile
+    from lvdm_engines.backends.trt.library import Library
     from lvdm_engines.manifest import TensorSpec
-    from lvdm_engines.plan_facts import Profile
 
 _log = logging.getLogger(__name__)
 
