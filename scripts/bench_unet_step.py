@@ -77,7 +77,7 @@ def make_checkpoint(options: argparse.Namespace) -> dict[str, Any]:
     """Write the predictor's weights under the authors' names."""
     import torch
 
-    from lvdm_export.weights import build
+    from lvdm_export.checkpoint.weights import build
 
     network = build(_unet_config(options))
     state = {}
@@ -95,10 +95,10 @@ def export_predictor(options: argparse.Namespace) -> dict[str, Any]:
     """Export and verify the predictor as `lvdm-export build-engines` does."""
     import msgspec
 
-    from lvdm_export.checkpoint import open_checkpoint
+    from lvdm_export.checkpoint.keys import open_checkpoint
+    from lvdm_export.checkpoint.weights import load_denoiser
     from lvdm_export.graph_export import Job, export_graph
     from lvdm_export.graphs import denoiser_graph
-    from lvdm_export.weights import load_denoiser
 
     start = time.monotonic()
     checkpoint = open_checkpoint(options.folder / "predict.ckpt")
@@ -117,8 +117,8 @@ def time_steps(options: argparse.Namespace) -> dict[str, Any]:
     import official_layout
     import torch
 
-    from lvdm_export.checkpoint import open_checkpoint
-    from lvdm_export.weights import load_denoiser
+    from lvdm_export.checkpoint.keys import open_checkpoint
+    from lvdm_export.checkpoint.weights import load_denoiser
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -14,14 +14,19 @@ from lvdm_engines.bundle import Bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
-from lvdm_export.checkpoint import Checkpoint, open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint, sha256
+from lvdm_export.checkpoint.weights import (
+    check_fit,
+    check_schedule,
+    load_autoencoder,
+    load_denoiser,
+)
 from lvdm_export.config import Description, read_config
 from lvdm_export.facts import defaults, gather
 from lvdm_export.graph_export import Job, export_graph
 from lvdm_export.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.record import ModelRecord
-from lvdm_export.weights import check_fit, check_schedule, load_autoencoder, load_denoiser
 
 Report = Callable[[str], None]
 

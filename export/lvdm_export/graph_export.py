@@ -16,7 +16,7 @@ from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
 from lvdm_export import activations, parity
-from lvdm_export.checkpoint import sha256
+from lvdm_export.checkpoint.keys import sha256
 from lvdm_export.graphs import Graph
 from lvdm_export.half_storage import round_weights
 from lvdm_export.nets.layers import bake, to_half

@@ -22,10 +22,10 @@ from lvdm_engines.manifest import (
     ShortFacts,
     Size,
 )
+from lvdm_export.checkpoint.weights import NetworkConfig
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.weights import NetworkConfig
 
 SCHEMA = 1
 Kind = Literal["unet3d", "autoencoder3d", "autoencoder2d"]

@@ -23,7 +23,8 @@ from lvdm_engines.manifest import Manifest, Provenance
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_engines.session import open_session
 from lvdm_export.build import BuildOptions, Source, build
-from lvdm_export.checkpoint import open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import open_checkpoint, sha256
+from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
 from lvdm_export.facts import gather
 from lvdm_export.graph_export import Job, export_graph
 from lvdm_export.graphs import decoder_graph, denoiser_graph
@@ -32,7 +33,6 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.record import read_record
 from lvdm_export.verify import verify_bundle
-from lvdm_export.weights import load_autoencoder, load_denoiser
 
 
 def quiet(_line: str) -> None:

@@ -9,8 +9,8 @@ import torch
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
-from lvdm_export.checkpoint import Checkpoint
-from lvdm_export.weights import check_schedule
+from lvdm_export.checkpoint.keys import Checkpoint
+from lvdm_export.checkpoint.weights import check_schedule
 
 
 def quiet(_line: str) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 from lvdm_engines.manifest import ContextFacts
 from lvdm_engines.session import open_session
 from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.checkpoint.weights import build as build_network
 from lvdm_export.config import parse_config
-from lvdm_export.weights import build as build_network
 
 UNET = {
     "in_channels": 2,

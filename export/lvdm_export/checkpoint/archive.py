@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_export.unpickle import StorageRef, TensorRef, first_line, unpickle
+from lvdm_export.checkpoint.unpickle import StorageRef, TensorRef, first_line, unpickle
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_PROTOCOL = 1001

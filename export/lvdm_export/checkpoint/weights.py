@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
-from lvdm_export.checkpoint import Checkpoint, autoencoder_keys, denoiser_keys
+from lvdm_export.checkpoint.keys import Checkpoint, autoencoder_keys, denoiser_keys
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import PaddedConv3d

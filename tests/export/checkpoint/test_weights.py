@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from lvdm_engines.errors import CheckpointError, ConfigError
-from lvdm_export.checkpoint import Checkpoint, open_checkpoint
+from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
+from lvdm_export.checkpoint.weights import build, load_autoencoder, load_denoiser
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.weights import build, load_autoencoder, load_denoiser
 
 UNET = UNet3dConfig(
     in_channels=3,

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_export.archive import Archive, open_archive
-from lvdm_export.unpickle import TensorRef
+from lvdm_export.checkpoint.archive import Archive, open_archive
+from lvdm_export.checkpoint.unpickle import TensorRef
 
 _DENOISER = "model.diffusion_model."
 _EMA = "model_ema."

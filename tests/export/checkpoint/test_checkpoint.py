@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_export.checkpoint import open_checkpoint
-from lvdm_export.unpickle import Inert, unpickle
+from lvdm_export.checkpoint.keys import open_checkpoint
+from lvdm_export.checkpoint.unpickle import Inert, unpickle
 
 
 class TouchesAFile:
