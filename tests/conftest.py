@@ -82,11 +82,11 @@ def exported_denoiser(
 ) -> Callable[[str, str], ExportedCase]:
     """Export a golden denoiser in a precision, once for all tests: it takes about 20 s each."""
     from lvdm_engines.manifest import TensorSpec
-    from lvdm_export.config_networks import read_unet
+    from lvdm_export.config.mapping import Section
+    from lvdm_export.config.networks import read_unet
     from lvdm_export.graphs import DenoiserGraph, Graph
     from lvdm_export.nets.unet3d import UNet3d
     from lvdm_export.onnx_file import write_onnx
-    from lvdm_export.section import Section
 
     folder = tmp_path_factory.mktemp("golden")
 

@@ -14,9 +14,9 @@ from torch import nn
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.config.model_json import ModelRecord, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-from lvdm_export.record import ModelRecord, save_model
 
 AUTOENCODER = Autoencoder3dConfig(
     n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2

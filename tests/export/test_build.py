@@ -25,13 +25,13 @@ from lvdm_engines.session import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint, sha256
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
-from lvdm_export.facts import gather
+from lvdm_export.config.model_facts import gather
+from lvdm_export.config.model_json import read_record
 from lvdm_export.graph_export import Job, export_graph
 from lvdm_export.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.record import read_record
 from lvdm_export.verify import verify_bundle
 
 

@@ -13,7 +13,7 @@ from lvdm_engines.manifest import ContextFacts
 from lvdm_engines.session import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.weights import build as build_network
-from lvdm_export.config import parse_config
+from lvdm_export.config.yaml_config import parse_config
 
 UNET = {
     "in_channels": 2,

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from lvdm_export.record import read_record
+from lvdm_export.config.model_json import read_record
 from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import config, latents, loop, start, state
 from lvdm_tools.train.modelfile import read_denoiser

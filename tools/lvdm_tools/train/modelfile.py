@@ -13,9 +13,9 @@ from lvdm_engines.errors import CheckpointError, ConfigError, ExportError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.checkpoint.keys import open_checkpoint, sha256
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
+from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-from lvdm_export.record import ModelRecord, read_record, save_model
 from lvdm_tools.train import state
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from lvdm_engines.backends.trt.library import load_library
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for, split
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
-from lvdm_export.config_networks import read_autoencoder2d
+from lvdm_export.config.mapping import Section
+from lvdm_export.config.networks import read_autoencoder2d
 from lvdm_export.graphs import (
     DecoderGraph,
     EncoderGraph,
@@ -36,7 +37,6 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.onnx_file import write_onnx
-from lvdm_export.section import Section
 from lvdm_tools.train import config as configs
 from lvdm_tools.train.networks import network_config
 

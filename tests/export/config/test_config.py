@@ -7,7 +7,7 @@ import yaml
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts
-from lvdm_export.config import parse_config, read_config
+from lvdm_export.config.yaml_config import parse_config, read_config
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig

@@ -5,10 +5,10 @@ from typing import Any
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts, ScheduleFacts
+from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.record import ModelRecord
 
 _WINDOW_FRAMES = 16  # the paper's autoencoders are trained on clips of 16 frames
 _PERTURBATION = 100  # the paper's noise level for conditions

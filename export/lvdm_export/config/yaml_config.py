@@ -12,10 +12,10 @@ import yaml
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
-from lvdm_export.config_networks import read_autoencoder2d, read_autoencoder3d, read_unet
+from lvdm_export.config.mapping import Section
+from lvdm_export.config.model_json import ModelRecord, kind_of, read_record
+from lvdm_export.config.networks import read_autoencoder2d, read_autoencoder3d, read_unet
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.record import ModelRecord, kind_of, read_record
-from lvdm_export.section import Section
 
 if TYPE_CHECKING:
     from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig

@@ -1,10 +1,10 @@
 """The networks' sizes in the authors' configuration files, under the authors' names."""
 
 from lvdm_engines.errors import ConfigError
+from lvdm_export.config.mapping import Section
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.section import Section
 
 
 def read_unet(config: Section) -> UNet3dConfig:
