@@ -97,8 +97,8 @@ def export_predictor(options: argparse.Namespace) -> dict[str, Any]:
 
     from lvdm_export.checkpoint.keys import open_checkpoint
     from lvdm_export.checkpoint.weights import load_denoiser
-    from lvdm_export.graph_export import Job, export_graph
-    from lvdm_export.graphs import denoiser_graph
+    from lvdm_export.graph.export import Job, export_graph
+    from lvdm_export.graph.graphs import denoiser_graph
 
     start = time.monotonic()
     checkpoint = open_checkpoint(options.folder / "predict.ckpt")
@@ -151,10 +151,10 @@ def export_decoder(options: argparse.Namespace) -> dict[str, Any]:
     """Export the paper's decoder for one clip of latents."""
     import torch
 
-    from lvdm_export.graphs import decoder_graph
+    from lvdm_export.graph.graphs import decoder_graph
+    from lvdm_export.graph.onnx_file import write_onnx
     from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
     from lvdm_export.nets.layers import bake
-    from lvdm_export.onnx_file import write_onnx
 
     network = Autoencoder3d(Autoencoder3dConfig()).eval()
     with torch.no_grad():

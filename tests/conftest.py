@@ -84,9 +84,9 @@ def exported_denoiser(
     from lvdm_engines.manifest import TensorSpec
     from lvdm_export.config.mapping import Section
     from lvdm_export.config.networks import read_unet
-    from lvdm_export.graphs import DenoiserGraph, Graph
+    from lvdm_export.graph.graphs import DenoiserGraph, Graph
+    from lvdm_export.graph.onnx_file import write_onnx
     from lvdm_export.nets.unet3d import UNet3d
-    from lvdm_export.onnx_file import write_onnx
 
     folder = tmp_path_factory.mktemp("golden")
 

@@ -24,8 +24,8 @@ from lvdm_export.checkpoint.weights import (
 from lvdm_export.config.model_facts import defaults, gather
 from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.config.yaml_config import Description, read_config
-from lvdm_export.graph_export import Job, export_graph
-from lvdm_export.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
+from lvdm_export.graph.export import Job, export_graph
+from lvdm_export.graph.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
 
 Report = Callable[[str], None]

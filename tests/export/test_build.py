@@ -27,8 +27,8 @@ from lvdm_export.checkpoint.keys import open_checkpoint, sha256
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
 from lvdm_export.config.model_facts import gather
 from lvdm_export.config.model_json import read_record
-from lvdm_export.graph_export import Job, export_graph
-from lvdm_export.graphs import decoder_graph, denoiser_graph
+from lvdm_export.graph.export import Job, export_graph
+from lvdm_export.graph.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig

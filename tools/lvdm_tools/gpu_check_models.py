@@ -18,7 +18,7 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.config.model_json import ModelRecord, save_model
-from lvdm_export.graphs import DecoderGraph, DenoiserGraph
+from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig

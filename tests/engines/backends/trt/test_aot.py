@@ -24,7 +24,7 @@ from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
 from lvdm_export.config.mapping import Section
 from lvdm_export.config.networks import read_autoencoder2d
-from lvdm_export.graphs import (
+from lvdm_export.graph.graphs import (
     DecoderGraph,
     EncoderGraph,
     Graph,
@@ -32,11 +32,11 @@ from lvdm_export.graphs import (
     denoiser_graph,
     encoder_graph,
 )
+from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-from lvdm_export.onnx_file import write_onnx
 from lvdm_tools.train import config as configs
 from lvdm_tools.train.networks import network_config
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lvdm_engines.errors import ExportError
-from lvdm_export import activations
+from lvdm_export.graph import activations
 
 
 def test_a_network_that_would_overflow_in_half_precision_is_refused_by_name() -> None:

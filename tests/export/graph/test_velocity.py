@@ -11,10 +11,10 @@ from lvdm_engines.manifest import TensorSpec
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
-from lvdm_export.graphs import DenoiserGraph, Graph
+from lvdm_export.graph.graphs import DenoiserGraph, Graph
+from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-from lvdm_export.onnx_file import write_onnx
 
 CONFIG = UNet3dConfig(
     in_channels=5,

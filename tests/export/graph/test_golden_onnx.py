@@ -16,10 +16,10 @@ from torch import nn
 from lvdm_engines.manifest import TensorSpec
 from lvdm_export.config.mapping import Section
 from lvdm_export.config.networks import read_autoencoder2d
-from lvdm_export.graphs import Graph
+from lvdm_export.graph.graphs import Graph
+from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_export.onnx_file import write_onnx
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 QUICK = [  # exports take 10 to 20 s each on two cores

@@ -10,8 +10,8 @@ from onnxscript import ir  # imported here so that its absence shows before a lo
 
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import TensorSpec
-from lvdm_export.graphs import Graph
-from lvdm_export.half_storage import store_half
+from lvdm_export.graph.graphs import Graph
+from lvdm_export.graph.half_storage import store_half
 
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB

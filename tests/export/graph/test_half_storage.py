@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 ir = pytest.importorskip("onnx_ir")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from lvdm_export.half_storage import round_weights, store_half
+from lvdm_export.graph.half_storage import round_weights, store_half
 
 
 def model_of(weights):
