@@ -188,8 +188,8 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     give the fp32 export of the same checkpoints as --reference: without it, the CPU computes with
     the weights that were rounded already, and the numbers say so.
     """
-    from lvdm_export.engines_verify import check_report, compare_bundle
-    from lvdm_export.verify import verify_bundle
+    from lvdm_export.verify.backends import check_report, compare_bundle
+    from lvdm_export.verify.recorded import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
     if backend == "cpu" and reference is not None:

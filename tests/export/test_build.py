@@ -32,7 +32,7 @@ from lvdm_export.graph.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-from lvdm_export.verify import verify_bundle
+from lvdm_export.verify.recorded import verify_bundle
 
 
 def quiet(_line: str) -> None:

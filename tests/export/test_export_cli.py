@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lvdm_engines.bundle import Bundle
-from lvdm_export import verify
 from lvdm_export.cli import main
+from lvdm_export.verify import recorded as verify
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

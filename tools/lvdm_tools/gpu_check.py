@@ -24,10 +24,10 @@ from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.session import backend_report, open_session
-from lvdm_export.engines_verify import check_reference, compare_graph
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
-from lvdm_export.probes import make_probes
+from lvdm_export.verify.backends import check_reference, compare_graph
+from lvdm_export.verify.probes import make_probes
 from lvdm_tools import gpu_check_torch as yardstick
 from lvdm_tools.gpu_check_end import end_to_end
 from lvdm_tools.gpu_check_models import SIZES, bundle_of, networks, torch_graphs

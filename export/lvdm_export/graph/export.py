@@ -15,14 +15,14 @@ from lvdm_engines.backends.backend import SessionOptions, load_backend
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
-from lvdm_export import parity
 from lvdm_export.checkpoint.keys import sha256
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import round_weights
 from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
-from lvdm_export.probes import DISTINCT, Probe, make_probes
+from lvdm_export.verify import parity
+from lvdm_export.verify.probes import DISTINCT, Probe, make_probes
 
 _COSTLY = 100.0  # GFLOP per run above which one probe has to do
 

@@ -21,9 +21,9 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.session import open_session
-from lvdm_export.comparison import LIMITS, Comparison
-from lvdm_export.engines_verify import check_report, compare, compare_bundle
-from lvdm_export.probes import make_probes
+from lvdm_export.verify.backends import check_report, compare, compare_bundle
+from lvdm_export.verify.limits import LIMITS, Comparison
+from lvdm_export.verify.probes import make_probes
 
 
 class Wrong:
@@ -187,8 +187,8 @@ def broken(monkeypatch):
             session.run = lambda feeds: {"eps": run(feeds)["eps"] * np.float32(1.1)}
         return session
 
-    monkeypatch.setattr("lvdm_export.engines_verify.open_session", opened)
-    monkeypatch.setattr("lvdm_export.engines_verify.check_backend", lambda backend: None)
+    monkeypatch.setattr("lvdm_export.verify.backends.open_session", opened)
+    monkeypatch.setattr("lvdm_export.verify.backends.check_backend", lambda backend: None)
 
 
 def test_numbers_outside_the_limits_are_kept_and_a_graph_that_fails_hides_no_other(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session
-from lvdm_export.probes import DISTINCT, VERSION, Probe
+from lvdm_export.verify.probes import DISTINCT, VERSION, Probe
 
 # Largest difference relative to the output's largest magnitude. The half graphs round weights
 # and activations to 11 bits; single precision differs by the order of summation.

@@ -24,8 +24,8 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import Precision
 from lvdm_engines.session import Session, open_session
-from lvdm_export.comparison import LIMITS, Comparison
-from lvdm_export.probes import DISTINCT, Feeds, Probe, make_probes
+from lvdm_export.verify.limits import LIMITS, Comparison
+from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, make_probes
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
 SCALES = (4.0, 16.0, 64.0)  # of the latents, in the search for overflow

@@ -10,8 +10,8 @@ from typing import Any
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import ExportError
 from lvdm_engines.session import open_session
-from lvdm_export import parity
-from lvdm_export.probes import make_probes
+from lvdm_export.verify import parity
+from lvdm_export.verify.probes import make_probes
 
 Report = Callable[[str], None]
 
