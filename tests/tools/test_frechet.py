@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import ConfigError
+from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.frechet import FEATURES, LEAST_CLIPS, features, frechet_distance
-from lvdm_tools.synth import sky_clip
 
 
 def gaussian(seed: int, n: int, d: int) -> np.ndarray:

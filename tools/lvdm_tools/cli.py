@@ -90,7 +90,7 @@ def lvdm_tools() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def synth(arguments: tuple[str, ...]) -> Any:
     """Write a procedural sky time-lapse as videos."""
-    from lvdm_tools.synth_command import command
+    from lvdm_tools.data.command import command
 
     return _forward(command, arguments)
 

@@ -15,7 +15,7 @@ from lvdm_engines.errors import ConfigError
 from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
 from lvdm_tools import quality
-from lvdm_tools.data import ClipSpec, open_source
+from lvdm_tools.data.source import ClipSpec, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lvdm_engines.manifest import ModelFacts
     from lvdm_rt.options import GenerateOptions
     from lvdm_rt.pipeline import Pipeline
-    from lvdm_tools.data import ClipSource
+    from lvdm_tools.data.source import ClipSource
 
     Clips = NDArray[np.uint8]
     Frames = NDArray[np.uint8]

@@ -13,7 +13,7 @@ from torch import nn
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools import metrics
-from lvdm_tools.data import ClipSpec, check_divisible
+from lvdm_tools.data.source import ClipSpec, check_divisible
 from lvdm_tools.train import losses, modelfile, sheets
 from lvdm_tools.train.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.draws import Stream, generator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lvdm_tools.data import ClipSource
+    from lvdm_tools.data.source import ClipSource
     from lvdm_tools.train.config import Adversarial, AutoencoderRun
     from lvdm_tools.train.prefetch import Batch
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_tools.data import ClipSource
+    from lvdm_tools.data.source import ClipSource
     from lvdm_tools.train.config import EncodedData
     from lvdm_tools.train.loop import Report
 

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_tools.data import ClipSpec, check_divisible, open_both, open_source
+from lvdm_tools.data.source import ClipSpec, check_divisible, open_both, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import latents, loop, modelfile
 from lvdm_tools.train.autoencoder import AutoencoderTask

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools.clouds import (
+from lvdm_tools.data.clouds import (
     CYCLES_PER_PIXEL,
     MAX_CYCLES,
     Spectrum,
@@ -27,7 +27,7 @@ from lvdm_tools.clouds import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lvdm_tools.clouds import Sampler
+    from lvdm_tools.data.clouds import Sampler
 
 # Colours by the sine of the sun's height: zenith, horizon, lit cloud, shaded cloud (sRGB, 0..255).
 _SUN_HEIGHTS = np.array([-0.20, -0.07, 0.03, 0.16, 0.45])

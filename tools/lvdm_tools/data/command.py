@@ -14,7 +14,7 @@ import tqdm
 
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video import VideoSpec, open_writer
-from lvdm_tools.synth import sky_clip
+from lvdm_tools.data.synth import sky_clip
 
 _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_tools import videos
-from lvdm_tools.data import (
+from lvdm_tools.data import folder as videos
+from lvdm_tools.data.folder import Video, VideoFolder
+from lvdm_tools.data.source import (
     ClipSpec,
     SynthClips,
     check_divisible,
     open_both,
     open_source,
 )
-from lvdm_tools.video_file import count_frames, read_clip
-from lvdm_tools.videos import Video, VideoFolder
+from lvdm_tools.data.video_file import count_frames, read_clip
 
 SPEC = ClipSpec(frames=4, size=(16, 16))
 

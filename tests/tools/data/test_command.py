@@ -5,9 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from lvdm_engines.errors import OptionsError
-from lvdm_tools.data import ClipSpec, open_source
-from lvdm_tools.synth import sky_clip
-from lvdm_tools.synth_command import command
+from lvdm_tools.data.command import command
+from lvdm_tools.data.source import ClipSpec, open_source
+from lvdm_tools.data.synth import sky_clip
 
 
 def run(*arguments: object) -> None:

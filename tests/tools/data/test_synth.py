@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools.synth import sky_clip
+from lvdm_tools.data.synth import sky_clip
 
 
 def test_the_same_arguments_give_the_same_clip() -> None:

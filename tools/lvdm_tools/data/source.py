@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools.synth import sky_clip
+from lvdm_tools.data.synth import sky_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def open_source(
     check_spec(spec)
     if str(data) == "synth":
         return SynthClips(seed, spec, held_out)
-    from lvdm_tools.videos import VideoFolder
+    from lvdm_tools.data.folder import VideoFolder
 
     return VideoFolder.open(Path(data), spec, seed=seed, held_out=held_out)
 
@@ -96,7 +96,7 @@ def open_both(data: str | Path, spec: ClipSpec, *, seed: int = 0) -> tuple[ClipS
     check_spec(spec)
     if str(data) == "synth":
         return SynthClips(seed, spec), SynthClips(seed, spec, held_out=True)
-    from lvdm_tools.videos import VideoFolder
+    from lvdm_tools.data.folder import VideoFolder
 
     return VideoFolder.open_both(Path(data), spec, seed=seed)
 
