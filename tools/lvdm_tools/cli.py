@@ -99,7 +99,7 @@ def synth(arguments: tuple[str, ...]) -> Any:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def evaluate(arguments: tuple[str, ...]) -> Any:
     """Measure a bundle on unseen clips."""
-    from lvdm_tools.eval_command import command
+    from lvdm_tools.quality.command import command
 
     return _forward(command, arguments)
 

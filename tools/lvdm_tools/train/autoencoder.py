@@ -12,8 +12,8 @@ from torch import nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools import metrics
 from lvdm_tools.data.source import ClipSpec, check_divisible
+from lvdm_tools.quality import metrics
 from lvdm_tools.train import losses, modelfile, sheets
 from lvdm_tools.train.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.draws import Stream, generator

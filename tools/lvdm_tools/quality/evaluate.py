@@ -14,8 +14,8 @@ import numpy as np
 from lvdm_engines.errors import ConfigError
 from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
-from lvdm_tools import quality
 from lvdm_tools.data.source import ClipSpec, open_source
+from lvdm_tools.quality import targets as quality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

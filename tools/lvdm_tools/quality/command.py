@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools import scorecard
-from lvdm_tools.evaluate import Protocol, Report, evaluate
+from lvdm_tools.quality import scorecard
+from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 
 _COUNT = click.IntRange(min=1)
 _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_level", "batch_size")

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools import metrics
-from lvdm_tools.frechet import LEAST_CLIPS, features, frechet_distance
+from lvdm_tools.quality import metrics
+from lvdm_tools.quality.frechet import LEAST_CLIPS, features, frechet_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import ConfigError
-from lvdm_tools import metrics
+from lvdm_tools.quality import metrics
 
 
 def plain(value: int, shape: tuple[int, ...] = (2, 3, 16, 16, 3)) -> np.ndarray:

@@ -10,13 +10,13 @@ import msgspec
 from lvdm_engines.bundle import MANIFEST, load_bundle
 from lvdm_engines.errors import BundleError, ConfigError
 from lvdm_engines.manifest_json import format_manifest
-from lvdm_tools import quality
+from lvdm_tools.quality import targets as quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lvdm_tools.evaluate import Report
+    from lvdm_tools.quality.evaluate import Report
 
 _MISSING = "–"
 

@@ -3,7 +3,7 @@ import pytest
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.data.synth import sky_clip
-from lvdm_tools.frechet import FEATURES, LEAST_CLIPS, features, frechet_distance
+from lvdm_tools.quality.frechet import FEATURES, LEAST_CLIPS, features, frechet_distance
 
 
 def gaussian(seed: int, n: int, d: int) -> np.ndarray:

@@ -23,11 +23,11 @@ from lvdm_engines.manifest import (
 from lvdm_rt.long.sampling import LatentChunk
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Chunk, Pipeline
-from lvdm_tools import scorecard
 from lvdm_tools.data.source import HELD_OUT
 from lvdm_tools.data.synth import sky_clip
-from lvdm_tools.eval_command import command
-from lvdm_tools.evaluate import Protocol, evaluate, generate
+from lvdm_tools.quality import scorecard
+from lvdm_tools.quality.command import command
+from lvdm_tools.quality.evaluate import Protocol, evaluate, generate
 
 GRAPHS = ("encoder", "decoder", "predict", "interpolate")
 
