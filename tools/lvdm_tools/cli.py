@@ -108,7 +108,7 @@ def evaluate(arguments: tuple[str, ...]) -> Any:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def gpu_check(arguments: tuple[str, ...]) -> Any:
     """Measure backends, parity and speed on this machine's GPU."""
-    from lvdm_tools.gpu_check_command import command
+    from lvdm_tools.bench.command import command
 
     return _forward(command, arguments)
 

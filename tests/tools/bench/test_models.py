@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lvdm_tools import gpu_check_models as models
+from lvdm_tools.bench import models
 
 
 def test_an_export_is_used_again_only_for_the_same_networks(tmp_path, monkeypatch):

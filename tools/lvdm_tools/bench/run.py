@@ -28,10 +28,10 @@ from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.verify.backends import check_reference, compare_graph
 from lvdm_export.verify.probes import make_probes
-from lvdm_tools import gpu_check_torch as yardstick
-from lvdm_tools.gpu_check_end import end_to_end
-from lvdm_tools.gpu_check_models import SIZES, bundle_of, networks, torch_graphs
-from lvdm_tools.gpu_check_table import judge
+from lvdm_tools.bench import torch_baseline as yardstick
+from lvdm_tools.bench.end_to_end import end_to_end
+from lvdm_tools.bench.models import SIZES, bundle_of, networks, torch_graphs
+from lvdm_tools.bench.table import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

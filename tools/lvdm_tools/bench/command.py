@@ -13,7 +13,7 @@ from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.errors import BackendError, OptionsError
 
 if TYPE_CHECKING:
-    from lvdm_tools.gpu_check import Check
+    from lvdm_tools.bench.run import Check
 
 
 @click.command("gpu-check")
@@ -56,8 +56,8 @@ def command(out: Path, **options: Any) -> None:
             f"gpu-check needs an NVIDIA GPU, and nothing was measured: {problem}; "
             "--dry-run goes through everything on the CPU"
         )
-    from lvdm_tools import gpu_check
-    from lvdm_tools.gpu_check_table import page, verdict
+    from lvdm_tools.bench import run as gpu_check
+    from lvdm_tools.bench.table import page, verdict
 
     report = out / "gpu-check.md"
 
@@ -81,8 +81,8 @@ def command(out: Path, **options: Any) -> None:
 
 
 def _check(out: Path, save: Any, options: dict[str, Any]) -> Check:
-    from lvdm_tools.gpu_check import Check
-    from lvdm_tools.gpu_check_torch import EAGER
+    from lvdm_tools.bench.run import Check
+    from lvdm_tools.bench.torch_baseline import EAGER
 
     settings: dict[str, Any] = {
         "model": options["model"],

@@ -12,10 +12,12 @@ pytest.importorskip("torch")
 
 from lvdm_engines.errors import BackendError, DeviceMemoryError, ExportError, OptionsError
 from lvdm_engines.manifest import TensorSpec
-from lvdm_tools import cli, gpu_check, gpu_check_command
-from lvdm_tools.gpu_check import Check
-from lvdm_tools.gpu_check_end import Busy, Watched
-from lvdm_tools.gpu_check_table import page
+from lvdm_tools import cli
+from lvdm_tools.bench import command as gpu_check_command
+from lvdm_tools.bench import run as gpu_check
+from lvdm_tools.bench.end_to_end import Busy, Watched
+from lvdm_tools.bench.run import Check
+from lvdm_tools.bench.table import page
 
 
 class FakeSession:

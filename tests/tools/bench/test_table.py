@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lvdm_tools.gpu_check_table import host_share, judge, page, verdict
+from lvdm_tools.bench.table import host_share, judge, page, verdict
 
 GPU = {
     "name": "NVIDIA H100",
