@@ -11,7 +11,8 @@ import yaml
 
 from lvdm_engines.errors import TrainingError
 from lvdm_tools import cli
-from lvdm_tools.train import latents, start, state
+from lvdm_tools.train import start, state
+from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.learner import Learner
 
 
@@ -89,7 +90,7 @@ def test_a_model_that_does_not_fit_on_the_disk_is_named(tmp_path, monkeypatch, t
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("lvdm_tools.train.modelfile.save_model", full)
+    monkeypatch.setattr("lvdm_tools.train.model_json.save_model", full)
     told = r"the disk is full while writing .*model\.safetensors; nothing was written: make room, "
     with pytest.raises(TrainingError, match=told):
         train(tiny, tmp_path / "run")

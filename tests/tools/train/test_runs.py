@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from lvdm_export.config.model_json import read_record
 from lvdm_rt.diffusion.schedule import make_schedule
-from lvdm_tools.train import config, latents, loop, start, state
-from lvdm_tools.train.modelfile import read_denoiser
+from lvdm_tools.train import config, loop, start, state
+from lvdm_tools.train.diffusion import latents
+from lvdm_tools.train.model_json import read_denoiser
 
 
 def interrupted(settings, out, at):

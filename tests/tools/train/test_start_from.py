@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from lvdm_engines.errors import TrainingError
 from lvdm_tools import cli
-from lvdm_tools.train import latents
-from lvdm_tools.train.modelfile import read_autoencoder, read_denoiser
+from lvdm_tools.train.diffusion import latents
+from lvdm_tools.train.model_json import read_autoencoder, read_denoiser
 
 
 def encoded_bytes(run):

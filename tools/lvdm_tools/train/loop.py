@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
-from lvdm_tools.train import modelfile, state
+from lvdm_tools.train import model_json as modelfile
+from lvdm_tools.train import state
 from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:

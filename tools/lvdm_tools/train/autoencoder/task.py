@@ -14,14 +14,16 @@ from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_tools.data.source import ClipSpec, check_divisible
 from lvdm_tools.quality import metrics
-from lvdm_tools.train import losses, modelfile, sheets
-from lvdm_tools.train.discriminator import PatchDiscriminator3d, check_discriminator
+from lvdm_tools.train import model_json as modelfile
+from lvdm_tools.train import sheets
+from lvdm_tools.train.autoencoder import losses
+from lvdm_tools.train.autoencoder.discriminator import PatchDiscriminator3d, check_discriminator
+from lvdm_tools.train.autoencoder.lpips import Lpips
+from lvdm_tools.train.autoencoder.whitening import whitened
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
-from lvdm_tools.train.lpips import Lpips
 from lvdm_tools.train.networks import build, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
-from lvdm_tools.train.whitening import whitened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

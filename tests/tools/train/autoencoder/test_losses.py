@@ -4,11 +4,11 @@ import torch
 from safetensors.torch import save_file
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_tools.train import losses
+from lvdm_tools.train.autoencoder import losses
+from lvdm_tools.train.autoencoder.discriminator import PatchDiscriminator3d
+from lvdm_tools.train.autoencoder.lpips import _BLOCKS, Lpips
 from lvdm_tools.train.config import Optimizer, Perceptual
-from lvdm_tools.train.discriminator import PatchDiscriminator3d
 from lvdm_tools.train.learner import learning_rate
-from lvdm_tools.train.lpips import _BLOCKS, Lpips
 
 
 def test_kl_of_the_prior_itself_is_zero():

@@ -13,8 +13,10 @@ from torch import nn
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_rt.diffusion.schedule import make_schedule
-from lvdm_tools.train import modelfile, preview, sheets
-from lvdm_tools.train.clips import ClipMaker, given
+from lvdm_tools.train import model_json as modelfile
+from lvdm_tools.train import sheets
+from lvdm_tools.train.diffusion import preview
+from lvdm_tools.train.diffusion.clips import ClipMaker, given
 from lvdm_tools.train.draws import Stream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import build, network_config
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
     from lvdm_tools.train.config import ClipKind, DiffusionRun
-    from lvdm_tools.train.latents import Latents
+    from lvdm_tools.train.diffusion.latents import Latents
     from lvdm_tools.train.prefetch import Batch
 
     Array = NDArray[np.float32]

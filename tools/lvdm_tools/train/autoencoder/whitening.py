@@ -13,7 +13,7 @@ import torch
 
 from lvdm_engines.errors import TrainingError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
-from lvdm_tools.train.losses import split_moments
+from lvdm_tools.train.autoencoder.losses import split_moments
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from lvdm_engines.errors import TrainingError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools.train.whitening import whitened
+from lvdm_tools.train.autoencoder.whitening import whitened
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lvdm_rt.diffusion.schedule import make_schedule
-from lvdm_tools.train.clips import ClipMaker, given
 from lvdm_tools.train.config import ClipKind
-from lvdm_tools.train.latents import encode_sequence
+from lvdm_tools.train.diffusion.clips import ClipMaker, given
+from lvdm_tools.train.diffusion.latents import encode_sequence
 
 KINDS = (
     ClipKind("predict", 4, 1.0, stride=4),

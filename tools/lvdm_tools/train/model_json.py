@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
-    from lvdm_tools.train.diffusion import Decoder
-    from lvdm_tools.train.latents import Latents
+    from lvdm_tools.train.diffusion.latents import Latents
+    from lvdm_tools.train.diffusion.task import Decoder
 
 
 def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) -> ModelRecord:
