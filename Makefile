@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-GRAPHS := tests/engines/gpu/test_aot.py tests/export/test_golden_onnx.py
+GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_onnx.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
 
 .PHONY: install test test-graphs test-rest video clean

@@ -223,9 +223,10 @@ def _model(options: argparse.Namespace) -> Any:
 def _open_predictor(options: argparse.Namespace) -> Any:
     import msgspec
 
-    from lvdm_engines.backends.backend import SessionOptions, load_backend
+    from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.manifest import GraphFacts
+    from lvdm_engines.opening import load_backend
 
     facts = msgspec.json.decode((options.folder / "predict.json").read_bytes(), type=GraphFacts)
     source = GraphSource("predict", facts, options.folder)

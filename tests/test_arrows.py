@@ -20,6 +20,45 @@ ARROWS = {
     "lvdm_export": {"lvdm_engines"},
     "lvdm_tools": {"lvdm_engines", "lvdm_rt", "lvdm_export"},
 }
+# Inside a package, lowest first: a module imports what stands in its own row or below.
+LAYERS = {
+    "lvdm_engines": [
+        "errors",
+        "manifest manifest_json contract bundle bundle_writer session",
+        "backends.plan_facts backends.backend",
+        "backends.gpu",
+        "backends.ort backends.trt",
+        "opening command_line",
+    ],
+    "lvdm_rt": [
+        "diffusion",
+        "options progress background video",
+        "long",
+        "decoding",
+        "request",
+        "pipeline",
+        "commands",
+        "cli",
+    ],
+    "lvdm_export": [
+        "nets",
+        "checkpoint",
+        "config",
+        "verify",
+        "graph",
+        "build compilation inspection",
+        "cli",
+    ],
+    "lvdm_tools": [
+        "data",
+        "quality bench",
+        "train.config train.state train.networks train.draws train.pixels train.prefetch",
+        "train.learner train.sheets train.model_json",
+        "train.autoencoder train.diffusion",
+        "train.loop train.start",
+        "cli",
+    ],
+}
 # where heavy or optional libraries may be imported, by path from the root
 HOMES = {
     "torch": ("export/", "tools/"),
@@ -36,17 +75,98 @@ HOMES = {
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 
 
-def imported(file: Path) -> set[str]:
-    """Top-level names that a file imports anywhere, importlib.import_module("…") included."""
+def named(file: Path) -> str:
+    """The dotted name of a module or package."""
+    root = next(folder for folder in PACKAGES.values() if folder in file.parents)
+    parts = file.relative_to(root.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {named(file): file for file in FILES}
+
+
+def dotted(file: Path) -> set[str]:
+    """What a file imports anywhere: lazily, for types only, by importlib.import_module("…")."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add("." * node.level + (node.module or ""))
+            module = "." * node.level + (node.module or "")
+            below = {f"{module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= below or {module}
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
             names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
-    return {name.split(".")[0] for name in names}
+    return names
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names that a file imports anywhere."""
+    return {name.split(".")[0] for name in dotted(file)}
+
+
+ARROWS_OF_MODULES = {
+    name: sorted(dotted(file) & MODULES.keys() - {name}) for name, file in MODULES.items()
+}
+
+
+def layer(module: str) -> int:
+    """The row of LAYERS in which a module stands; the package itself stands above all."""
+    package, _, inner = module.partition(".")
+    rows = LAYERS[package]
+    places = {name: row for row, names in enumerate(rows) for name in names.split()}
+    while inner and inner not in places:
+        inner = inner.rpartition(".")[0]
+    return places[inner] if inner else len(rows)
+
+
+def circles() -> list[list[str]]:
+    """Chains of modules that import each other in the end."""
+    done: set[str] = set()
+    found = []
+
+    def follow(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for other in ARROWS_OF_MODULES[module]:
+                follow(other, [*way, module])
+            done.add(module)
+
+    for module in MODULES:
+        follow(module, [])
+    return found
+
+
+def test_no_modules_import_each_other():
+    assert circles() == []
+
+
+def test_every_module_stands_in_a_layer_and_imports_from_none_above():
+    plain = [m for m in MODULES if layer(m) == len(LAYERS[m.split(".")[0]]) and m.count(".") > 0]
+    assert [m for m in plain if MODULES[m].name != "__init__.py"] == []
+    upward = [
+        f"{module} -> {other}"
+        for module, others in ARROWS_OF_MODULES.items()
+        for other in others
+        if module.split(".")[0] == other.split(".")[0] and layer(other) > layer(module)
+    ]
+    assert upward == []
+
+
+def test_diffusion_knows_numpy_only():
+    known = {"numpy", "lvdm_rt"} | sys.stdlib_module_names
+    inside = PACKAGES["lvdm_rt"] / "diffusion"
+    for file in inside.glob("*.py"):
+        assert imported(file) <= known
+        own = {name for name in dotted(file) if name.startswith("lvdm")}
+        assert all(name.startswith("lvdm_rt.diffusion.") for name in own)
+
+
+def test_every_package_says_in_two_lines_what_it_owns_and_does_not_know():
+    for file in FILES:
+        if file.name == "__init__.py":
+            assert "Knows" in (ast.get_docstring(ast.parse(file.read_text())) or ""), file
 
 
 @pytest.mark.parametrize("package", PACKAGES)

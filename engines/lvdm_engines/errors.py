@@ -12,7 +12,7 @@
     ├── OptionsError         a request that contradicts itself or the model
     ├── PlanError            a length or mode that no plan can satisfy
     ├── VideoError           a video that cannot be read or written
-    ├── MissingExtraError    an optional dependency is not installed
+    ├── WorkError            a work directory that cannot be used, or of another run
     └── TrainingError        a training run that cannot start or go on
 
 A message is one line: what was got, what was expected, what to do next.
@@ -67,9 +67,9 @@ class VideoError(LvdmError):
     """A video cannot be read, decoded, encoded or written."""
 
 
-class MissingExtraError(LvdmError):
-    """An optional dependency is needed and not installed."""
-
-
 class TrainingError(LvdmError):
     """Training cannot start or cannot go on."""
+
+
+class WorkError(LvdmError):
+    """A work directory cannot be used, or belongs to another run."""

@@ -1,35 +1,30 @@
 """`lvdm-export`: the command line over `build`, `verify` and `inspect`."""
 
 import json
-import logging
-import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.backends.trt.build import check_build, check_refit
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.errors import LvdmError, MissingExtraError, OptionsError
+from lvdm_engines.command_line import HELP, CommandLine
 from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
 
-_EXTRA = {"torch", "onnx", "onnxscript", "yaml", "safetensors"}
-_NO_MEMORY = OptionsError("out of memory; close other programs or export on a larger machine")
 _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings=HELP)
 @click.version_option(package_name="lvdm-rt")
-def commands() -> None:
+def lvdm_export() -> None:
     """Turn trained checkpoints into verified bundles for lvdm-rt."""
 
 
-@commands.command("build-engines")
+@lvdm_export.command("build-engines")
 @click.option("--predict", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Keyframe predictor.")
 @click.option("--interpolate", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Infill network.")
 @click.option("--short", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Single clips.")
@@ -174,7 +169,7 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
     )
 
 
-@commands.command()
+@lvdm_export.command()
 @click.argument("bundle")
 @click.option("--backend", default="cpu", show_default=True)
 @click.option("--reference", metavar="BUNDLE", help="The fp32 export that --backend is held to.")
@@ -209,7 +204,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
         check_report(report, load_bundle(bundle), backend)
 
 
-@commands.command()
+@lvdm_export.command()
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
@@ -217,53 +212,6 @@ def inspect(bundle: str, as_json: bool) -> None:
     from lvdm_export.inspection import describe, facts
 
     click.echo(json.dumps(facts(bundle), indent=1) if as_json else describe(bundle))
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line: exit 0, 1 for an LvdmError, 2 for usage, 130 when interrupted."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # The exporter misses torchvision, we do not; torch resets the loggers above this one.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that a killed export cleans up as well
-    try:
-        commands.main(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as err:
-        err.show()
-        sys.exit(err.exit_code)
-    except ModuleNotFoundError as err:
-        _fail(_missing(err))
-    except LvdmError as err:
-        _fail(err)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing half-written was left behind", err=True)
-        sys.exit(130)
-    except MemoryError:
-        _fail(_NO_MEMORY)
-    except RuntimeError as err:  # what torch's allocator raises
-        if "can't allocate memory" not in str(err):
-            raise
-        _fail(_NO_MEMORY)
-    sys.exit(0)
-
-
-def _fail(err: LvdmError) -> NoReturn:
-    click.echo(f"error: {' '.join(str(err).split())}", err=True)
-    sys.exit(1)
-
-
-def _missing(err: ModuleNotFoundError) -> LvdmError:
-    name = (err.name or "").split(".")[0]
-    if name not in _EXTRA:
-        raise err
-    return MissingExtraError(
-        f"lvdm-export needs {name}, which is not installed: pip install 'lvdm-rt[export]'"
-    )
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _progress(line: str) -> None:
@@ -280,6 +228,10 @@ def _verdict(entry: dict[str, Any]) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+_SHELL = CommandLine(lvdm_export, "export", "close other programs or export on a larger machine")
+main, run = _SHELL.main, _SHELL.run
 
 
 if __name__ == "__main__":

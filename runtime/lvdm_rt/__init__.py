@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lvdm_engines.backends.backend import SessionOptions
+    from lvdm_engines.errors import LvdmError, WorkError
     from lvdm_rt.decoding.frames import Chunk
     from lvdm_rt.long.sampling import LatentChunk
-    from lvdm_rt.long.workdir import WorkError
     from lvdm_rt.options import GenerateOptions, Settings
     from lvdm_rt.pipeline import Pipeline
     from lvdm_rt.progress import Progress
@@ -22,24 +23,28 @@ __all__ = [
     "Chunk",
     "GenerateOptions",
     "LatentChunk",
+    "LvdmError",
     "Pipeline",
     "Progress",
+    "SessionOptions",
     "Settings",
     "WorkError",
 ]
 
 _HOMES = {
-    "Chunk": "decoding.frames",
-    "GenerateOptions": "options",
-    "LatentChunk": "long.sampling",
-    "Pipeline": "pipeline",
-    "Progress": "progress",
-    "Settings": "options",
-    "WorkError": "long.workdir",
+    "Chunk": "lvdm_rt.decoding.frames",
+    "GenerateOptions": "lvdm_rt.options",
+    "LatentChunk": "lvdm_rt.long.sampling",
+    "LvdmError": "lvdm_engines.errors",
+    "Pipeline": "lvdm_rt.pipeline",
+    "Progress": "lvdm_rt.progress",
+    "SessionOptions": "lvdm_engines.backends.backend",
+    "Settings": "lvdm_rt.options",
+    "WorkError": "lvdm_engines.errors",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lvdm_rt.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

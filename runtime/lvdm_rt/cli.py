@@ -7,9 +7,7 @@ Heavy modules are imported by the command that needs them: `--help` answers at o
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS
-from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError, VideoError
+from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
+from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError, VideoError, WorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import FrameType
+    from collections.abc import Callable
 
     from tqdm import tqdm
 
@@ -34,41 +32,7 @@ _OPTION_FLAGS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    """Run the console script."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
-    try:
-        code = lvdm_rt.main(list(arguments), prog_name="lvdm-rt", standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
-        return 130
-    except LvdmError as err:
-        _say(str(err))
-        return 1
-    except BrokenPipeError:
-        _silence_stdout()
-        return 1
-    except MemoryError:
-        _say("out of memory; lower --batch-size")
-        return 1
-    except ModuleNotFoundError as err:
-        _say(f"{err.name} is not installed; pip install lvdm-rt")
-        return 1
-    except OSError as err:  # e.g. a name that is too long, a device that went away
-        _say(f"{err.filename or 'a file'}: {err.strerror or err}; choose another name or place")
-        return 1
-    return code if isinstance(code, int) else 0
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings=HELP)
 @click.version_option(package_name="lvdm-rt")
 def lvdm_rt() -> None:
     """Generate long videos with latent video diffusion models, without PyTorch."""
@@ -139,19 +103,19 @@ def generate(**flags: Any) -> int:
         result = _generate(job, show=not quiet and sys.stderr.isatty())
     except KeyboardInterrupt:
         nothing = "what was piped is cut off" if flags["out"] == "-" else "nothing was finished yet"
-        _say(f"interrupted; {_how_to_resume(flags['out']) or nothing}")
+        _SHELL.say(f"interrupted; {_how_to_resume(flags['out']) or nothing}")
         return 130
     except LvdmError as err:
         hint = _how_to_resume(flags["out"]) if _may_pass(err, flags["resume"]) else None
-        _say(f"{err}; {hint}" if hint else str(err))
+        _SHELL.say(f"{err}; {hint}" if hint else str(err))
         if flags["out"] == "-":
-            _silence_stdout()
+            silence_stdout()
         return 1
     seconds = time.monotonic() - started
     if flags["as_json"]:
         print(json.dumps(_summary(job, result, seconds)))
     elif not quiet:
-        _say(f"wrote {_named(result)} in {seconds:.1f} s on {result.backend}")
+        _SHELL.say(f"wrote {_named(result)} in {seconds:.1f} s on {result.backend}")
     return 0
 
 
@@ -266,8 +230,6 @@ def _named(result: Result) -> str:
 
 def _may_pass(err: LvdmError, resuming: bool) -> bool:
     """Tell whether the same run could succeed later: errors of the disk, the engines, a restart."""
-    from lvdm_rt.long.workdir import WorkError
-
     if isinstance(err, DeviceMemoryError):
         return False  # it says what to lower, and that makes it another run
     return isinstance(err, VideoError | SessionError) or (
@@ -284,14 +246,5 @@ def _how_to_resume(out: str) -> str | None:
     return f"finished clips are kept, continue with: {shlex.join(['lvdm-rt', *arguments])}"
 
 
-def _say(message: str) -> None:
-    print(f"lvdm-rt: {message}", file=sys.stderr)
-
-
-def _silence_stdout() -> None:
-    """Keep Python from complaining about a closed pipe when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
+_SHELL = CommandLine(lvdm_rt, None, "lower --batch-size")
+main, run = _SHELL.main, _SHELL.run

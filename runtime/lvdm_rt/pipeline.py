@@ -19,7 +19,8 @@ from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
-from lvdm_engines.session import Session, open_sessions
+from lvdm_engines.opening import open_sessions
+from lvdm_engines.session import Session
 from lvdm_rt.background import run_ahead
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import HandOver

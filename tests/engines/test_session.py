@@ -8,19 +8,14 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
-from lvdm_engines.backends import backend as registry
-from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.backends.ort.cpu import cpu as ort
+from lvdm_engines import opening
+from lvdm_engines.backends.backend import Backend, SessionOptions
+from lvdm_engines.backends.ort import cpu
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import GraphFacts, TensorSpec
-from lvdm_engines.session import (
-    backend_report,
-    check_feeds,
-    choose_backend,
-    open_session,
-    open_sessions,
-)
+from lvdm_engines.opening import backend_report, choose_backend, open_session, open_sessions
+from lvdm_engines.session import check_feeds
 
 OPTIONS = SessionOptions(threads=1)
 
@@ -44,7 +39,7 @@ def open_graph(folder, nodes, inputs, outputs, constants=()):
     facts = GraphFacts(
         "g.onnx", file_sha256(folder / "g.onnx"), "fp32", tuple(inputs), tuple(outputs)
     )
-    return ort.CPU.open(GraphSource("g", facts, folder), OPTIONS)
+    return cpu.CPU.open(GraphSource("g", facts, folder), OPTIONS)
 
 
 def test_a_session_computes_what_the_graph_says(session, feeds):
@@ -212,10 +207,10 @@ def test_a_file_that_is_no_graph_is_one_line(make_bundle):
 
 
 def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypatch, caplog):
-    refuse = registry.Backend(lambda: "no device; buy one", lambda source: None, None)
-    real = registry.load_backend
+    refuse = Backend(lambda: "no device; buy one", lambda source: None, None)
+    real = opening.load_backend
     monkeypatch.setattr(
-        "lvdm_engines.session.load_backend", lambda n: real(n) if n == "cpu" else refuse
+        "lvdm_engines.opening.load_backend", lambda n: real(n) if n == "cpu" else refuse
     )
     bundle = make_bundle()
     with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
@@ -257,7 +252,7 @@ def test_graphs_that_are_one_file_share_one_session(make_bundle):
 
 def test_sessions_opened_before_a_failure_are_closed(make_bundle, monkeypatch):
     closed = []
-    monkeypatch.setattr(ort.OrtSession, "close", lambda self: closed.append(self.name))
+    monkeypatch.setattr(cpu.OrtSession, "close", lambda self: closed.append(self.name))
     with pytest.raises(BundleError):
         open_sessions(make_bundle(), ["predict", "decoder"], "cpu", OPTIONS)
     assert closed == ["predict"]

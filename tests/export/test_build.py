@@ -21,7 +21,7 @@ from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import BundleError, ConfigError, ExportError
 from lvdm_engines.manifest import Manifest, Provenance
 from lvdm_engines.manifest_json import format_manifest
-from lvdm_engines.session import open_session
+from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint, sha256
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from lvdm_engines.bundle import Bundle
-from lvdm_export.cli import main
+from lvdm_export import cli
 from lvdm_export.verify import recorded as verify
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
+    code = cli.run([str(argument) for argument in arguments])
     captured = capsys.readouterr()
-    return int(str(stop.value.code)), captured.out, captured.err
+    return code, captured.out, captured.err
 
 
 def test_verify_and_inspect_of_a_good_bundle_exit_0(
@@ -130,7 +129,7 @@ def test_bad_input_exits_1_with_one_line(
         code, _, err = run(capsys, "build-engines", "--predict", config, checkpoint, "--out", out)
         assert code == 1
         lines = err.strip().splitlines()
-        assert lines[-1].startswith("error: ")
+        assert lines[-1].startswith("lvdm-export: ")
         assert message in lines[-1]
         assert "Traceback" not in err
         assert not out.exists()
@@ -164,22 +163,22 @@ def test_running_out_of_memory_is_one_line(
     monkeypatch.setattr(verify, "verify_bundle", fail)
     code, _, err = run(capsys, "verify", bundle.path)
     assert code == 1
-    assert err == "error: out of memory; close other programs or export on a larger machine\n"
+    assert err == "lvdm-export: out of memory; close other programs or export on a larger machine\n"
 
 
 @pytest.mark.parametrize("module", ["torch", "yaml", "safetensors", "onnx"])
 def test_a_missing_extra_is_one_line_that_says_what_to_install(module: str, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
-        "from lvdm_export.cli import main\n"
-        "main(['build-engines', '--predict', 'a.yaml', 'b.ckpt', '--out', 'c'])"
+        "from lvdm_export import cli\n"
+        "sys.exit(cli.run(['build-engines', '--predict', 'a.yaml', 'b.ckpt', '--out', 'c']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"error: lvdm-export needs {module}, which is not installed: pip install 'lvdm-rt[export]'"
+        f"lvdm-export: {module} is not installed; pip install 'lvdm-rt[export]'"
     )
     assert "Traceback" not in done.stderr
 
@@ -187,8 +186,8 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(module: str, tmp_
 def test_help_is_quick_because_torch_is_not_imported() -> None:
     code = (
         "import sys, lvdm_export.cli as cli\n"
-        "try: cli.main(['build-engines', '--help'])\n"
-        "except SystemExit: print({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys())"
+        "cli.run(['build-engines', '--help'])\n"
+        "print({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"

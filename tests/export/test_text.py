@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from lvdm_engines.manifest import ContextFacts
-from lvdm_engines.session import open_session
+from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.weights import build as build_network
 from lvdm_export.config.yaml_config import parse_config

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lvdm_rt
-from lvdm_engines import SessionOptions
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import (
     BundleError,
     DeviceMemoryError,
@@ -271,8 +271,10 @@ def test_the_public_names_of_the_library():
         "Chunk",
         "GenerateOptions",
         "LatentChunk",
+        "LvdmError",
         "Pipeline",
         "Progress",
+        "SessionOptions",
         "Settings",
         "WorkError",
     ]

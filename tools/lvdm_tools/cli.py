@@ -7,7 +7,6 @@ Heavy modules are imported by the command that needs them: `--help` answers at o
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 import signal
 import sys
@@ -18,71 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.errors import LvdmError, MissingExtraError
+from lvdm_engines.command_line import HELP, CommandLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from lvdm_tools.train.config import Run
 
-_EXTRA = {"torch", "lightning_fabric", "lightning_utilities", "matplotlib", "yaml", "safetensors"}
-_NO_MEMORY = "out of memory; lower the batch or the size and length of clips"
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")
 _FORWARD: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-def main() -> None:
-    """Run the console script."""
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
-    try:
-        code = lvdm_tools.main(list(arguments), prog_name="lvdm-tools", standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; what is finished is kept")
-        return 130
-    except ModuleNotFoundError as err:
-        if (err.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        _say(_missing(err))
-        return 1
-    except LvdmError as err:
-        _say(err)
-        return 1
-    except OSError as err:
-        _say(f"cannot use {err.filename}: {err.strerror}" if err.filename else err)
-        return 1
-    except MemoryError:
-        _say(_NO_MEMORY)
-        return 1
-    except RuntimeError as err:
-        if not _OUT_OF_MEMORY.search(str(err)):  # torch has no class of its own for it on a CPU
-            raise
-        _say(_NO_MEMORY)
-        return 1
-    return code if isinstance(code, int) else 0
-
-
-def _say(message: object) -> None:
-    click.echo(f"lvdm-tools: {message}", err=True)
-
-
-def _missing(err: ModuleNotFoundError) -> MissingExtraError:
-    return MissingExtraError(
-        f"{err.name} is not installed; run: python -m pip install 'lvdm-rt[tools]'"
-    )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings=HELP)
 @click.version_option(package_name="lvdm-rt")
 def lvdm_tools() -> None:
     """Train and measure latent video diffusion models, and make data for them."""
-    logging.basicConfig(format="lvdm-tools: %(message)s", stream=sys.stderr)
     logging.getLogger("lvdm_tools").setLevel(logging.INFO)
 
 
@@ -115,7 +63,7 @@ def gpu_check(arguments: tuple[str, ...]) -> Any:
 
 def _forward(command: click.Command, arguments: tuple[str, ...]) -> Any:
     name = click.get_current_context().command_path
-    settings: Any = {"help_option_names": ["-h", "--help"]}
+    settings: Any = HELP
     return command.main(list(arguments), prog_name=name, standalone_mode=False, **settings)
 
 
@@ -198,7 +146,7 @@ def _conclude(run: Run, reached: int | None, options: Mapping[str, Any]) -> int:
 def _interrupted(what: str, options: Mapping[str, Any]) -> int:
     resume = [] if options["resume"] else ["--resume"]
     command = shlex.join(["lvdm-tools", *sys.argv[1:], *resume])
-    _say(f"{what}; go on with: {command}")
+    _SHELL.say(f"{what}; go on with: {command}")
     return 130
 
 
@@ -209,7 +157,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        _say(
+        _SHELL.say(
             f"{signal.Signals(number).name}: finishing what is begun and saving; once more: at once"
         )
 
@@ -237,3 +185,7 @@ class _Progress:
             left = (time.monotonic() - began) / (step - first) * (of - step)
             parts.append(f"{left / 60:.0f} min left")
         click.echo("  ".join(parts), err=True)
+
+
+_SHELL = CommandLine(lvdm_tools, "tools", "lower the batch, or the size and length of clips")
+main, run = _SHELL.main, _SHELL.run

@@ -48,14 +48,3 @@ class Backend:
     unusable: Callable[[], str | None]
     lacking: Callable[[GraphSource, SessionOptions], str | None]
     open: Callable[[GraphSource, SessionOptions], Session]
-
-
-def load_backend(name: str) -> Backend:
-    """Import the module behind one of `BACKENDS`; its engine library is not imported yet."""
-    if name in ("cpu", "cuda"):
-        from lvdm_engines.backends.ort.cpu import cpu as ort
-
-        return ort.CPU if name == "cpu" else ort.CUDA
-    from lvdm_engines.backends.trt import opening as trt
-
-    return trt.TENSORRT if name == "tensorrt" else trt.TENSORRT_RTX

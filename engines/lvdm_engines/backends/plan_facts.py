@@ -1,6 +1,6 @@
 """Compiled plans described: what was asked of a build, and the sidecar that says what it gave.
 
-Knows no engine library and no device; `backends/plan_store.py` keeps the files.
+Knows no engine library and no device; `trt/store.py` keeps the files.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvdm_engines.backends.backend import SessionOptions, load_backend
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
+from lvdm_engines.opening import load_backend
 from lvdm_export.checkpoint.keys import sha256
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph

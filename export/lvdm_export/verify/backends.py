@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import BACKENDS, SessionOptions, load_backend
-from lvdm_engines.backends.trt.profiles import BATCH, fits, sizes_of
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions
+from lvdm_engines.backends.trt.profiles import BATCH, fits
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
     BackendError,
@@ -23,7 +23,8 @@ from lvdm_engines.errors import (
     OptionsError,
 )
 from lvdm_engines.manifest import Precision
-from lvdm_engines.session import Session, open_session
+from lvdm_engines.opening import load_backend, open_session
+from lvdm_engines.session import Session, sizes_of
 from lvdm_export.verify.limits import LIMITS, Comparison
 from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, make_probes
 

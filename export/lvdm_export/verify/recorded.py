@@ -9,7 +9,7 @@ from typing import Any
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import ExportError
-from lvdm_engines.session import open_session
+from lvdm_engines.opening import open_session
 from lvdm_export.verify import parity
 from lvdm_export.verify.probes import make_probes
 

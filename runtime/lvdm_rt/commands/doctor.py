@@ -9,7 +9,7 @@ import msgspec
 from lvdm_engines.backends.gpu.driver import Gpu, gpus
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
-from lvdm_engines.session import backend_report
+from lvdm_engines.opening import backend_report
 from lvdm_rt.video import OUTPUT_KINDS, missing_encoder
 
 _PACKAGES = ("numpy", "onnxruntime", "av")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.session import choose_backend
+from lvdm_engines.opening import choose_backend
 from lvdm_rt.interrupts import held_back
 from lvdm_rt.long import workdir
 from lvdm_rt.names import output_names, work_path

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import LvdmError
+from lvdm_engines.errors import WorkError
 from lvdm_rt.diffusion.noise import Site
 from lvdm_rt.interrupts import held_back
 from lvdm_rt.names import holds_clips
@@ -30,10 +30,6 @@ _log = logging.getLogger(__name__)
 IDENTITY = "work.json"
 _CLIP = re.compile(r"\.?(predict|infill|short)-\d+\.npy(\.part)?")
 _VIDEO = re.compile(r"video-\d+")
-
-
-class WorkError(LvdmError):
-    """A work directory cannot be used, or belongs to another run."""
 
 
 class WorkDir:

@@ -20,7 +20,7 @@ from lvdm_engines.errors import (
     SessionError,
 )
 from lvdm_engines.manifest import TensorSpec
-from lvdm_engines.session import open_session
+from lvdm_engines.opening import open_session
 from lvdm_export.verify.backends import check_report, compare, compare_bundle
 from lvdm_export.verify.limits import LIMITS, Comparison
 from lvdm_export.verify.probes import make_probes
@@ -220,16 +220,15 @@ def test_a_backend_that_runs_nothing_here_is_one_line_not_one_per_graph(
 
 
 def test_the_command_prints_all_numbers_before_it_fails(fixed_bundle, broken, capsys):
-    from lvdm_export.cli import main
+    from lvdm_export import cli
 
-    with pytest.raises(SystemExit) as stop:
-        main(["verify", str(fixed_bundle.path), "--backend", "tensorrt", "-q"])
+    code = cli.run(["verify", str(fixed_bundle.path), "--backend", "tensorrt", "-q"])
     told = capsys.readouterr()
-    assert stop.value.code == 1
+    assert code == 1
     assert "predict: mean error 0.1, expected" in told.out
     assert "finite_to 64" in told.out
     assert "interpolate: interpolate: cannot be opened" in told.out
-    assert told.err.startswith("error: ")
+    assert told.err.startswith("lvdm-export: ")
 
 
 def test_an_fp16_bundle_is_held_to_its_fp32_export_or_says_that_it_was_not(fixed_bundle):

@@ -125,7 +125,7 @@ def test_a_process_killed_at_random_moments_resumes_to_the_same_frames(
     moments = random.Random(attempt)  # noqa: S311 - any moments will do
     work = tmp_path / "work"
     argv = [sys.executable, "-c", textwrap.dedent(CHILD)]
-    argv += [str(Path(__file__).with_name("conftest.py")), str(work)]
+    argv += [str(Path(__file__).parents[1] / "conftest.py"), str(work)]
     for _ in range(2):
         child = subprocess.Popen(argv, stdout=subprocess.PIPE)
         child.stdout.readline()

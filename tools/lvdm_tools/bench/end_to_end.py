@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lvdm_engines.session import open_sessions
+from lvdm_engines.opening import open_sessions
 from lvdm_rt import GenerateOptions, Pipeline
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.errors import LvdmError
-from lvdm_engines.session import backend_report, open_session
+from lvdm_engines.opening import backend_report, open_session
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.verify.backends import check_reference, compare_graph

@@ -50,6 +50,12 @@ def driver_problem() -> str | None:
     return None if count.value > 0 else f"the NVIDIA driver sees no GPU; {_ADVICE[_NO_DEVICE]}"
 
 
+def without_gpu(problem: str, lacking: str | None) -> str:
+    """Join what the driver says with what else is lacking: packages alone would not help."""
+    install = f"; GPU backends also need {lacking.partition('; ')[2]}" if lacking else ""
+    return f"{problem}; use --backend cpu{install}"
+
+
 def _no_driver() -> str:
     """Say what to do without libcuda, which depends on whether there is a GPU at all."""
     if not _has_card():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import threading
@@ -14,11 +15,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lvdm_engines.backends.backend import Backend, SessionOptions
+from lvdm_engines.backends.gpu.driver import driver_problem, without_gpu
 from lvdm_engines.backends.gpu.uploads import unchanged
-from lvdm_engines.backends.ort.cpu import check_graph, explained, native_errors, session_options
-from lvdm_engines.backends.trt.profiles import sizes_of
+from lvdm_engines.backends.ort.native import (
+    check_graph,
+    import_problem,
+    lacks_nothing,
+    native_errors,
+    session_error,
+    session_options,
+)
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
-from lvdm_engines.session import check_feeds
+from lvdm_engines.session import check_feeds, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.manifest import TensorSpec
 
@@ -88,11 +96,11 @@ class BoundSession:
                 return self._run(feeds)
             except native_errors() as err:
                 self._bound.clear()  # whatever the caller tries next may need the room
-                raise explained(self.name, "run", err) from err
+                raise session_error(self.name, "run", err) from err
 
     def _stop_recording(self, err: Exception, bound: _Bound | None) -> None:
         """Give recording up after a failure that it may have caused; raises any other again."""
-        error = explained(self.name, "run", err)
+        error = session_error(self.name, "run", err)
         if bound is None or not bound.recorded or isinstance(error, DeviceMemoryError):
             raise err
         _log.warning("%s runs without CUDA graphs: %s", self.name, error)
@@ -257,7 +265,7 @@ def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSe
                 str(path), session_options(ort, options), [(_PROVIDER, provider_settings)]
             )
         except native_errors() as err:
-            error = explained(source.name, "open", err)
+            error = session_error(source.name, "open", err)
             if provider_settings is settings:
                 raise error from err
             _log.warning("%s runs without CUDA graphs: %s", source.name, error)
@@ -271,3 +279,30 @@ def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSe
     check_graph(source, native)
     recorded = provider_settings is recording
     return BoundSession(source, ort, native, ("cuda", options.device), graphs=recorded)
+
+
+def _unusable() -> str | None:
+    problem = import_problem()
+    if problem:
+        return problem
+    ort = importlib.import_module("onnxruntime")
+    lacking = None
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        lacking = (
+            "the installed onnxruntime has no CUDA; "
+            "pip install 'lvdm-rt[cuda]' && pip uninstall -y onnxruntime && "
+            "pip install --force-reinstall --no-deps onnxruntime-gpu"
+        )
+    problem = driver_problem()
+    if problem:
+        return without_gpu(problem, lacking)
+    if lacking:
+        return lacking
+    return provider_problem(ort)
+
+
+def _open(source: GraphSource, options: SessionOptions) -> BoundSession:
+    return open_cuda(source, importlib.import_module("onnxruntime"), options)
+
+
+CUDA = Backend(_unusable, lacks_nothing, _open)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus
+from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus, without_gpu
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
 
 _log = logging.getLogger(__name__)
@@ -137,12 +137,6 @@ def unusable(name: str) -> str | None:
     except BackendError as err:
         return str(err).removeprefix(f"{name}: ")
     return too_old(library) or unsupported_gpu(library) or _start_problem(name)
-
-
-def without_gpu(problem: str, lacking: str | None) -> str:
-    """Join what the driver says with what else is lacking: packages alone would not help."""
-    install = f"; GPU backends also need {lacking.partition('; ')[2]}" if lacking else ""
-    return f"{problem}; use --backend cpu{install}"
 
 
 def too_old(library: Library) -> str | None:

@@ -86,16 +86,6 @@ def choose(profiles: tuple[Profile, ...], sizes: Mapping[str, int]) -> int | Non
     return min(fitting, key=distance, default=None)
 
 
-def sizes_of(specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return the sizes of the free dimensions, by name, of tensors with these shapes."""
-    return {
-        dim: size
-        for spec in specs
-        for dim, size in zip(spec.shape, shapes[spec.name], strict=True)
-        if isinstance(dim, str)
-    }
-
-
 def _free_sizes(name: str, facts: GraphFacts, manifest: Manifest) -> dict[str, int | None]:
     """Return for each free dimension the size that graph `name` has there; None is the batch."""
     required, optional, _ = graph_tensors(name, manifest.model)

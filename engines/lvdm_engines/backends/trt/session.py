@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.backends.trt.profile_buffers import Lane
-from lvdm_engines.backends.trt.profiles import BATCH, choose, sizes_of
+from lvdm_engines.backends.trt.profiles import BATCH, choose
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
-from lvdm_engines.session import check_feeds
+from lvdm_engines.session import check_feeds, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

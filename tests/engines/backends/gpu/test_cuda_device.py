@@ -15,7 +15,7 @@ import pytest
 SETUP = """
 import ctypes
 import numpy as np
-from lvdm_engines.backends import driver
+from lvdm_engines.backends.gpu import driver
 from lvdm_engines.backends.gpu.scratch import Arena
 from lvdm_engines.backends.gpu.cuda_device import open_device
 from lvdm_engines.errors import BackendError, DeviceMemoryError

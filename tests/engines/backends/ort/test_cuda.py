@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.gpu.uploads import unchanged
-from lvdm_engines.backends.ort.cpu import cpu as ort
+from lvdm_engines.backends.ort import cuda
 from lvdm_engines.backends.ort.cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
@@ -212,8 +212,8 @@ def test_a_provider_that_starts_is_no_problem_and_prints_nothing(capsys):
 )
 def test_a_provider_that_is_listed_but_does_not_start_is_unusable(fake, why, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(ort, "driver_problem", lambda: None)
-    told = ort.CUDA.unusable()
+    monkeypatch.setattr(cuda, "driver_problem", lambda: None)
+    told = cuda.CUDA.unusable()
     assert told.startswith(f"onnxruntime could not start its CUDAExecutionProvider ({why});")
     assert told.endswith("come with pip install 'lvdm-rt[cuda]'")
 
@@ -221,8 +221,8 @@ def test_a_provider_that_is_listed_but_does_not_start_is_unusable(fake, why, mon
 def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
     fake = Starting()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(ort, "driver_problem", lambda: "no NVIDIA driver")
-    assert ort.CUDA.unusable() == "no NVIDIA driver; use --backend cpu"
+    monkeypatch.setattr(cuda, "driver_problem", lambda: "no NVIDIA driver")
+    assert cuda.CUDA.unusable() == "no NVIDIA driver; use --backend cpu"
     assert fake.preloaded == 0
 
 

@@ -37,7 +37,7 @@ CLASSES = {
     "weights": "OnnxParserRefitter",
     "storing": "ISerializationConfig",
 }
-FILES = {"trt.py", "trt_build.py", "trt_inspect.py", "trt_refit.py", "context.py", "library.py"}
+FILES = {"opening.py", "compile.py", "inspection.py", "refit.py", "context.py", "library.py"}
 ONLY_RTX = {
     "BuilderFlag.REQUIRE_USER_ALLOCATION",
     "ComputeCapability",

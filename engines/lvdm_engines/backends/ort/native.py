@@ -1,0 +1,98 @@
+"""What both backends of ONNX Runtime share: import, settings, checks of a graph, and errors."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lvdm_engines.contract import difference
+from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
+from lvdm_engines.manifest import Dtype, TensorSpec
+
+if TYPE_CHECKING:
+    from lvdm_engines.backends.backend import SessionOptions
+    from lvdm_engines.bundle import GraphSource
+
+_DTYPES: dict[str, Dtype] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_MEMORY = re.compile(
+    r"allocate|ALLOC_FAILED|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
+)
+
+
+def session_options(ort: Any, options: SessionOptions) -> Any:
+    """Return settings for changing shapes: memory patterns would cost memory, spinning CPU time."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads or 0
+    settings.inter_op_num_threads = 1
+    settings.enable_mem_pattern = False
+    settings.log_severity_level = 4  # errors come as exceptions, once
+    settings.add_session_config_entry(
+        "session.intra_op.allow_spinning", "1" if options.spinning else "0"
+    )
+    return settings
+
+
+def check_graph(source: GraphSource, native: Any) -> None:
+    """Refuse a graph whose real tensors are not the declared ones."""
+    problem = difference("input", _specs(native.get_inputs()), source.facts.inputs)
+    problem = problem or difference("output", _specs(native.get_outputs()), source.facts.outputs)
+    if problem:
+        raise BundleError(
+            f"graph {source.name!r} ({source.facts.file}) is not what the manifest declares: "
+            f"{problem}; export the bundle again"
+        )
+
+
+def _specs(nodes: Any) -> list[TensorSpec]:
+    return [
+        TensorSpec(
+            node.name,
+            _DTYPES.get(node.type, node.type),
+            tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape),
+        )
+        for node in nodes
+    ]
+
+
+@cache
+def native_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises; its exception types have no parent of their own.
+
+    Its buffers raise plain RuntimeError.
+    """
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
+    return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
+
+
+def session_error(graph: str, doing: str, err: Exception) -> SessionError:
+    """Turn an engine's error into one line."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(err)) or type(err).__name__
+    line = text.strip().splitlines()[0].strip()
+    if isinstance(err, MemoryError) or _MEMORY.search(text):
+        return DeviceMemoryError(f"{graph}: out of memory ({line}); lower the batch size")
+    return SessionError(f"{graph}: cannot {doing}: {line}")
+
+
+def import_problem() -> str | None:
+    """Say why onnxruntime cannot be imported and what would fix it, or None."""
+    try:
+        importlib.import_module("onnxruntime")
+    except ImportError as err:
+        return f"onnxruntime cannot be imported ({err}); pip install onnxruntime"
+    return None
+
+
+def lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:
+    """ONNX Runtime needs nothing beside the graph itself."""
+    del source, options
+    return None

@@ -1,0 +1,94 @@
+"""What the three commands share: one voice for errors, and what each exit code means.
+
+Exit codes: 0 done · 1 an error that one line explains · 2 usage · 130 interrupted.
+Knows no command: it gets one, runs it, and says in one line what went wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from lvdm_engines.errors import LvdmError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELP = {"help_option_names": ["-h", "--help"]}
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """One console script: its command, the extra it needs, and advice when memory runs out."""
+
+    command: click.Command
+    extra: str | None
+    less_memory: str
+
+    def main(self) -> NoReturn:
+        """Run the script with the arguments of this process, and exit."""
+        signal.signal(signal.SIGTERM, _interrupt)  # so that what is killed cleans up as well
+        logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
+        sys.exit(self.run(sys.argv[1:]))
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run the command and return its exit code; errors are said on stderr, in one line."""
+        try:
+            name = self.command.name
+            code = self.command.main(list(arguments), prog_name=name, standalone_mode=False)
+        except click.ClickException as err:
+            err.show()
+            return err.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            self.say("interrupted")
+            return 130
+        except BrokenPipeError:
+            silence_stdout()
+            return 1
+        except (LvdmError, ImportError, OSError, MemoryError, RuntimeError) as err:
+            line = self._line(err)
+            if line is None:
+                raise
+            self.say(line)
+            return 1
+        return code if isinstance(code, int) else 0
+
+    def say(self, message: object) -> None:
+        """Print one line on stderr, under the command's name."""
+        click.echo(f"{self.command.name}: {' '.join(str(message).split())}", err=True)
+
+    def _line(self, err: Exception) -> str | None:
+        """Say what happened and what to do next; None for what is a fault of this program."""
+        if isinstance(err, LvdmError):
+            return str(err)
+        if isinstance(err, ModuleNotFoundError) and _is_foreign(err.name):
+            wanted = f"'lvdm-rt[{self.extra}]'" if self.extra else "lvdm-rt"
+            return f"{err.name} is not installed; pip install {wanted}"
+        if isinstance(err, OSError):  # e.g. a name that is too long, a device that went away
+            place = err.filename or "a file"
+            return f"{place}: {err.strerror or err}; choose another name or place"
+        if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):
+            return f"out of memory; {self.less_memory}"
+        return None
+
+
+def silence_stdout() -> None:
+    """Keep Python from complaining about a closed pipe when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_foreign(module: str | None) -> bool:
+    """Tell whether a whole package is missing, and not a part of one or of this project."""
+    return module is not None and "." not in module and not module.startswith("lvdm_")
+
+
+def _interrupt(_: int, __: object) -> NoReturn:
+    raise KeyboardInterrupt

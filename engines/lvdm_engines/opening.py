@@ -1,0 +1,116 @@
+"""Opening graphs on backends: the only place that chooses one, and where each is imported."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lvdm_engines.backends.backend import BACKENDS, Backend, SessionOptions
+from lvdm_engines.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lvdm_engines.bundle import Bundle
+    from lvdm_engines.session import Session
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend runs a graph, and why those before it in the order do not."""
+
+    backend: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"not {name}: {why}" for name, why in self.refused.items())
+        return f"{self.backend} ({reasons})" if reasons else self.backend
+
+
+def open_session(
+    bundle: Bundle, graph: str, backend: str = "auto", options: SessionOptions | None = None
+) -> Session:
+    """Verify a graph of a bundle and open it on a backend.
+
+    `auto` takes the first usable of tensorrt, tensorrt-rtx, cuda, cpu, and logs which and why.
+
+    Raises BundleError for a missing, damaged or contradictory graph, BackendError for a backend
+    that cannot run it, with the way to fix that.
+    """
+    wanted = options or SessionOptions()
+    choice = choose_backend(bundle, graph, backend, wanted)
+    _log.info("%s runs on %s", graph, choice)
+    return load_backend(choice.backend).open(bundle.graph(graph), wanted)
+
+
+def open_sessions(
+    bundle: Bundle,
+    graphs: Sequence[str],
+    backend: str = "auto",
+    options: SessionOptions | None = None,
+) -> dict[str, Session]:
+    """Open several graphs; those that are one file with the same tensors share one session.
+
+    Raises what `open_session` raises, after closing what was open.
+    """
+    opened: dict[str, Session] = {}
+    try:
+        for name in graphs:
+            facts = bundle.graph(name).facts
+            twin = next((o for o in opened if bundle.graph(o).facts == facts), None)
+            opened[name] = opened[twin] if twin else open_session(bundle, name, backend, options)
+    except BaseException:
+        for session in opened.values():
+            session.close()
+        raise
+    return opened
+
+
+def choose_backend(
+    bundle: Bundle, graph: str, backend: str = "auto", options: SessionOptions | None = None
+) -> Choice:
+    """Return the backend that `open_session` would take for a graph.
+
+    Raises BackendError for an unknown name, or if nothing can run the graph.
+    """
+    source = bundle.graph(graph)
+    if backend == "auto":
+        candidates: Sequence[str] = BACKENDS
+    elif backend in BACKENDS:
+        candidates = [backend]
+    else:
+        raise BackendError(
+            f"got backend {backend!r}, expected auto or one of {', '.join(BACKENDS)}"
+        )
+    refused: dict[str, str] = {}
+    for name in candidates:
+        found = load_backend(name)
+        why = found.unusable() or found.lacking(source, options or SessionOptions())
+        if why is None:
+            return Choice(name, refused)
+        refused[name] = why
+    reasons = "; ".join(f"{name} is not usable: {why}" for name, why in refused.items())
+    raise BackendError(f"graph {graph!r}: {reasons}")
+
+
+def backend_report() -> dict[str, str | None]:
+    """Return for every backend why this machine cannot run it, or None where it can."""
+    return {name: load_backend(name).unusable() for name in BACKENDS}
+
+
+def load_backend(name: str) -> Backend:
+    """Import the module behind one of `BACKENDS`; its engine library is not imported yet."""
+    if name == "cpu":
+        from lvdm_engines.backends.ort.cpu import CPU
+
+        return CPU
+    if name == "cuda":
+        from lvdm_engines.backends.ort.cuda import CUDA
+
+        return CUDA
+    from lvdm_engines.backends.trt.opening import TENSORRT, TENSORRT_RTX
+
+    return TENSORRT if name == "tensorrt" else TENSORRT_RTX
