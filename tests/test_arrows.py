@@ -32,7 +32,7 @@ LAYERS = {
     ],
     "lvdm_rt": [
         "diffusion",
-        "options progress background video",
+        "options progress background model video",
         "long",
         "decoding",
         "request",

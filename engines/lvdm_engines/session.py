@@ -15,6 +15,10 @@ class Session(Protocol):
     """One open graph. Runs may come from several threads; the GIL is released while running."""
 
     @property
+    def backend(self) -> str:
+        """The name of the backend that runs it."""
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Tensors that `run` takes."""
 

@@ -1,4 +1,7 @@
-"""Trained PyTorch checkpoints to verified bundles; torch lives here and in the tools."""
+"""Trained PyTorch checkpoints to verified bundles; torch lives here and in the tools.
+
+Knows checkpoints, networks and graphs; nothing of sampling or video.
+"""
 
 from importlib.metadata import version as _installed
 

@@ -4,7 +4,8 @@ with Pipeline.open() as pipeline:
     for frames in pipeline.stream(GenerateOptions(frames=1024, seed=7)):  # uint8 (f, h, w, 3)
         ...
 
-Names are loaded when they are first used, so that a command line can answer at once.
+Names are loaded when they are first used, so that a command line can answer at once. Knows the
+manifest and sessions of a bundle; nothing of torch, of training, or of how a graph came to be.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Generators that run ahead of their reader, in a thread of their own."""
+"""Generators that run ahead of their reader, in a thread of their own; they know no model."""
 
 import queue
 import threading
@@ -21,7 +21,7 @@ class _End:
     error: BaseException | None = None
 
 
-def run_ahead(
+def prefetch(
     source: Generator[T, None, None], ahead: int, stop: threading.Event
 ) -> Generator[T, None, None]:
     """Yield what `source` yields, computed in a thread at most `ahead` items early.

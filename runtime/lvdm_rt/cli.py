@@ -23,13 +23,8 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from lvdm_rt.commands.generate import Job, Result
+    from lvdm_rt.commands.generate import GenerateJob, Result
     from lvdm_rt.pipeline import Progress
-
-_OPTION_FLAGS = (
-    "frames", "seed", "videos", "mode", "preset", "sampler", "steps", "eta", "guidance",
-    "noise_level", "fade", "batch_size", "fps", "exact",
-)  # fmt: skip
 
 
 @click.group(context_settings=HELP)
@@ -173,16 +168,17 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
         raise click.UsageError(str(err)) from err
 
 
-def _job(flags: dict[str, Any]) -> Job:
+def _job(flags: dict[str, Any]) -> GenerateJob:
     from pathlib import Path
 
-    from lvdm_rt.commands.generate import Job
+    from lvdm_rt.commands.generate import GenerateJob
     from lvdm_rt.options import GenerateOptions
 
     condition = flags["condition"]
-    return Job(
+    asked = {n: flags[n] for n in GenerateOptions.__struct_fields__ if n in flags}
+    return GenerateJob(
         out=flags["out"],
-        options=GenerateOptions(**{name: flags[name] for name in _OPTION_FLAGS}),
+        options=GenerateOptions(**asked),
         bundle=flags["bundle"],
         backend=flags["backend"],
         condition=None if condition is None else Path(condition),
@@ -191,7 +187,7 @@ def _job(flags: dict[str, Any]) -> Job:
     )
 
 
-def _generate(job: Job, *, show: bool) -> Result:
+def _generate(job: GenerateJob, *, show: bool) -> Result:
     from lvdm_rt.commands.generate import generate
 
     if not show:
@@ -212,7 +208,7 @@ def _drawing_on(bar: tqdm[Any]) -> Callable[[Progress], None]:
     return draw
 
 
-def _summary(job: Job, result: Result, seconds: float) -> dict[str, Any]:
+def _summary(job: GenerateJob, result: Result, seconds: float) -> dict[str, Any]:
     frames = job.options.frames * job.options.videos
     return {
         "outputs": list(result.outputs),
@@ -238,7 +234,7 @@ def _may_pass(err: LvdmError, resuming: bool) -> bool:
 
 
 def _how_to_resume(out: str) -> str | None:
-    from lvdm_rt.names import holds_clips, work_path
+    from lvdm_rt.long.workdir import holds_clips, work_path
 
     if not holds_clips(work_path(out)):
         return None

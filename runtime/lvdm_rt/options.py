@@ -12,11 +12,11 @@ import msgspec
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Defaults, Manifest, Preset, Sampler
 from lvdm_rt.diffusion.noise import MAX_SEED
+from lvdm_rt.diffusion.sampler import SAMPLERS
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
 
 MODES: tuple[Mode, ...] = ("hierarchical", "autoregressive", "short")
-SAMPLERS: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmpp_2m")
 PRESETS = {
     "paper": Preset(sampler="ddpm"),
     "balanced": Preset(sampler="ddim", steps=50, eta=1.0),
@@ -78,12 +78,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     exact: bool
 
 
-def resolve(options: GenerateOptions, manifest: Manifest) -> Settings:
+def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings:
     """Fill in the model's own values and check that the request can be met.
+
+    Settings are what this returned before, for the same model; they come back as they are.
 
     Raises OptionsError for a value out of range, a contradiction, or something that the model
     does not have.
     """
+    if isinstance(options, Settings):
+        return options
     model = manifest.model
     _check_counts(options)
     mode = options.mode or _default_mode(manifest)
@@ -173,7 +177,7 @@ def _sampling(
             f"{preset.sampler}; leave one of them out"
         )
     sampler: Sampler = _first(options.sampler, preset.sampler, defaults.sampler)
-    _one_of("sampler", sampler, SAMPLERS)
+    _one_of("sampler", sampler, tuple(SAMPLERS))
     if sampler != defaults.sampler:
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.

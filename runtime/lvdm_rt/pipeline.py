@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -21,14 +20,15 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
-from lvdm_rt.background import run_ahead
+from lvdm_rt.background import prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
-from lvdm_rt.decoding.detail_fade import HandOver
-from lvdm_rt.decoding.frames import Chunk, deliver
+from lvdm_rt.decoding.detail_fade import DetailFade
+from lvdm_rt.decoding.frames import Chunk, decode_videos
 from lvdm_rt.diffusion.noise import philox
 from lvdm_rt.long.network import Network
-from lvdm_rt.long.sampling import LatentChunk, Run, sample
+from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
 from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
 from lvdm_rt.request import DENOISER, Request, needed_frames, prepare
@@ -52,8 +52,8 @@ class Pipeline:
     """
 
     def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
-        self._manifest = manifest
-        self._autoencoder = Autoencoder(manifest, sessions)
+        self._model = Model(manifest, dict(sessions))
+        self._autoencoder = Autoencoder(self._model)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         # Also when the interpreter exits: it would kill the threads inside a network call.
@@ -83,7 +83,12 @@ class Pipeline:
     @property
     def manifest(self) -> Manifest:
         """What the model says about itself."""
-        return self._manifest
+        return self._model.manifest
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs the graphs; each graph with its own where they differ."""
+        return self._model.backend
 
     def close(self) -> None:
         """Stop iterators that still run and close the sessions that `open` opened."""
@@ -93,25 +98,23 @@ class Pipeline:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def settings(self, options: GenerateOptions) -> Settings:
-        """Return the options with the model's own values filled in. Raises OptionsError."""
-        return resolve(options, self._manifest)
+    def settings(self, options: GenerateOptions | Settings) -> Settings:
+        """Return the options with the model's own values filled in. Raises OptionsError.
 
-    def condition_frames(self, options: GenerateOptions) -> int:
+        Wherever options are taken, these settings are as well.
+        """
+        return resolve(options, self.manifest)
+
+    def condition_frames(self, options: GenerateOptions | Settings) -> int:
         """Return how many of the last frames of a condition video can matter."""
-        return needed_frames(self._manifest.model, self.settings(options))
+        return needed_frames(self._model.facts, self.settings(options))
 
     def stream(
         self,
-        options: GenerateOptions,
+        options: GenerateOptions | Settings,
         *,
         condition: Frames | None = None,
         work: str | Path | None = None,
@@ -132,7 +135,7 @@ class Pipeline:
 
     def stream_videos(
         self,
-        options: GenerateOptions,
+        options: GenerateOptions | Settings,
         *,
         condition: Frames | None = None,
         work: str | Path | None = None,
@@ -149,12 +152,12 @@ class Pipeline:
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
         SessionError and whatever `progress` raises.
         """
-        request = prepare(self._autoencoder, options, condition, work, resume=resume)
+        request = prepare(self._model, options, condition, work, resume=resume)
         return self._watched(self._stream(request, progress))
 
     def sample_latents(
         self,
-        options: GenerateOptions,
+        options: GenerateOptions | Settings,
         *,
         condition: Frames | None = None,
         work: str | Path | None = None,
@@ -165,7 +168,7 @@ class Pipeline:
 
         A video ends with the latents of a whole decode window, which can be more than `frames`.
         """
-        request = prepare(self._autoencoder, options, condition, work, resume=resume)
+        request = prepare(self._model, options, condition, work, resume=resume)
         return self._watched(self._latents(request, progress))
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
@@ -186,18 +189,18 @@ class Pipeline:
         """
         return self._autoencoder.decode(latents, overlap)
 
-    def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> Run:
+    def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
         settings = request.settings
         given: Latents | None = None
         if request.condition is not None:
             latents = self.encode(request.condition, settings.overlap)
             given = latents[:, latents.shape[1] - request.plan.given :]
         networks = {
-            stage: Network(self._autoencoder.session(DENOISER[stage]), exact=settings.exact)
+            stage: Network(self._model.session(DENOISER[stage]), exact=settings.exact)
             for stage in request.stages
         }
-        return Run(
-            model=self._manifest.model,
+        return SamplingRun(
+            model=self._model.facts,
             settings=settings,
             plan=request.plan,
             networks=networks,
@@ -220,15 +223,15 @@ class Pipeline:
         counter = request.counter(progress)
         with ExitStack() as stack:
             run = self._run(request, counter, self._work(request, stack))
-            latents = run_ahead(sample(run), LATENTS_AHEAD, counter.stop)
-            chunks = deliver(
+            latents = prefetch(sample(run), LATENTS_AHEAD, counter.stop)
+            chunks = decode_videos(
                 request.plan,
                 latents,
                 lambda: self._autoencoder.decoder(request.settings.overlap),
                 run.lead,
-                lambda: _hand_over(request),
+                lambda: _detail_fade(request),
             )
-            yield from run_ahead(_counted(chunks, counter), FRAMES_AHEAD, counter.stop)
+            yield from prefetch(_counted(chunks, counter), FRAMES_AHEAD, counter.stop)
 
     def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
         if request.work is None:
@@ -240,11 +243,11 @@ class Pipeline:
         return stream
 
 
-def _hand_over(request: Request) -> HandOver | None:
+def _detail_fade(request: Request) -> DetailFade | None:
     if request.condition is None:
         return None
     settings = request.settings
-    return HandOver(request.condition[-1], settings.fade, settings.frames)
+    return DetailFade(request.condition[-1], settings.fade, settings.frames)
 
 
 def _close_all(streams: Iterable[Generator[Any, None, None]]) -> None:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import Manifest, ModelFacts
-from lvdm_rt.decoding.autoencoder import Autoencoder
+from lvdm_rt.decoding.autoencoder import check_frames
 from lvdm_rt.diffusion.noise import Stage
-from lvdm_rt.long.plan import Plan, needed_condition, plan
+from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
 from lvdm_rt.long.sampling import sampler_calls
+from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, ProgressCallback
 
@@ -36,7 +37,7 @@ class Request:
 
     manifest: Manifest
     settings: Settings
-    plan: Plan
+    plan: ClipPlan
     stages: tuple[Stage, ...]
     condition: Frames | None
     work: Path | None
@@ -80,8 +81,8 @@ def needed_frames(model: ModelFacts, settings: Settings) -> int:
 
 
 def prepare(
-    autoencoder: Autoencoder,
-    options: GenerateOptions,
+    model: Model,
+    options: GenerateOptions | Settings,
     condition: Frames | None,
     work: str | Path | None,
     *,
@@ -91,27 +92,26 @@ def prepare(
 
     Raises OptionsError for bad options or frames, PlanError if the bundle cannot do it.
     """
-    manifest = autoencoder.manifest
-    settings, model = resolve(options, manifest), manifest.model
-    autoencoder.session("decoder")
+    settings, facts = resolve(options, model.manifest), model.facts
+    model.session("decoder")
     given = 0
     if condition is not None:
-        autoencoder.check_frames(condition)
-        autoencoder.session("encoder")
-        condition = _last_whole(condition, needed_frames(model, settings), model.frames_per_latent)
-        given = max(1, len(condition) // model.frames_per_latent)
-    planned = plan(settings.frames, model, settings.mode, settings.overlap, given)
+        check_frames(condition, facts.frame_size)
+        model.session("encoder")
+        condition = _last_whole(condition, needed_frames(facts, settings), facts.frames_per_latent)
+        given = max(1, len(condition) // facts.frames_per_latent)
+    planned = plan(settings.frames, facts, settings.mode, settings.overlap, given)
     stages = (planned.stage, Stage.INFILL) if planned.gaps else (planned.stage,)
     for stage in stages:
-        _refuse_text(autoencoder, DENOISER[stage])
-    if settings.mode == "autoregressive" and model.predict and model.predict.stride > 1:
+        _refuse_text(model, DENOISER[stage])
+    if settings.mode == "autoregressive" and facts.predict and facts.predict.stride > 1:
         _log.warning(
             "the predictor was trained on every %dth latent: in mode autoregressive things move "
             "that much faster",
-            model.predict.stride,
+            facts.predict.stride,
         )
     return Request(
-        manifest=manifest,
+        manifest=model.manifest,
         settings=settings,
         plan=planned,
         stages=stages,
@@ -121,10 +121,10 @@ def prepare(
     )
 
 
-def _refuse_text(autoencoder: Autoencoder, graph: str) -> None:
-    if any(spec.name == "context" for spec in autoencoder.session(graph).inputs):
+def _refuse_text(model: Model, graph: str) -> None:
+    if any(spec.name == "context" for spec in model.session(graph).inputs):
         raise PlanError(
-            f"{autoencoder.manifest.name}: graph {graph} needs a text prompt, which this version "
+            f"{model.manifest.name}: graph {graph} needs a text prompt, which this version "
             "cannot encode; use a bundle without text"
         )
 

@@ -59,6 +59,8 @@ class FakeSession:
     with the number of rows, as those of real kernels do.
     """
 
+    backend = "arrays"
+
     def __init__(self, manifest: Manifest, graph: str, compute: Callable[..., np.ndarray]) -> None:
         self.graph = graph
         facts = manifest.graphs[graph]

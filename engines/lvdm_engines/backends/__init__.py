@@ -1,1 +1,4 @@
-"""One module per engine library; each is imported only when its backend is asked for."""
+"""What runs graphs, a package for each engine library; imported only when it is asked for.
+
+Knows bundles and sessions; nothing of how a backend is chosen, of sampling or of torch.
+"""

@@ -7,19 +7,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.opening import choose_backend
-from lvdm_rt.interrupts import held_back
 from lvdm_rt.long import workdir
-from lvdm_rt.names import output_names, work_path
+from lvdm_rt.long.workdir import work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Chunk, Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
@@ -37,7 +33,7 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class GenerateJob:
     """What to generate, with what, and where it goes (see `output_kind` for `out`)."""
 
     out: str
@@ -59,7 +55,7 @@ class Result:
 
 
 def generate(
-    job: Job,
+    job: GenerateJob,
     progress: Callable[[Progress], None] | None = None,
     stdout: BinaryIO | None = None,
 ) -> Result:
@@ -73,12 +69,13 @@ def generate(
     with Pipeline.open(job.bundle, job.backend) as pipeline:
         _check_prompt(job, pipeline)
         settings = pipeline.settings(job.options)
-        condition = _condition(job, pipeline)
+        condition = _condition(job, pipeline, settings)
         facts = _facts(job, pipeline, settings, condition)
         outputs = _Outputs(names, facts, stdout, skip_done=job.resume)
         outputs.check()
+        backend = pipeline.backend
         stream = pipeline.stream_videos(
-            job.options,
+            settings,
             condition=condition,
             work=work,
             resume=job.resume,
@@ -89,8 +86,7 @@ def generate(
                 outputs.write(chunk)
     if work is not None:
         workdir.remove(work)
-    choice = choose_backend(load_bundle(job.bundle), "decoder", job.backend)
-    return Result(tuple(names), choice.backend, msgspec.to_builtins(settings))
+    return Result(tuple(names), backend, msgspec.to_builtins(settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +99,9 @@ class _Facts:
     settings: dict[str, Any]
 
 
-def _facts(job: Job, pipeline: Pipeline, settings: Settings, condition: Frames | None) -> _Facts:
+def _facts(
+    job: GenerateJob, pipeline: Pipeline, settings: Settings, condition: Frames | None
+) -> _Facts:
     """Describe the job, names and contents: `--resume` tells finished videos by it."""
     described = {
         "lvdm_rt": version("lvdm-rt"),
@@ -122,7 +120,7 @@ def _facts(job: Job, pipeline: Pipeline, settings: Settings, condition: Frames |
     )
 
 
-def _check_prompt(job: Job, pipeline: Pipeline) -> None:
+def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:
     """Refuse text for a model that reads none, and the other way round."""
     name, reads_text = pipeline.manifest.name, pipeline.manifest.model.context is not None
     if job.prompt is not None and not reads_text:
@@ -134,13 +132,13 @@ def _check_prompt(job: Job, pipeline: Pipeline) -> None:
         )
 
 
-def _condition(job: Job, pipeline: Pipeline) -> Frames | None:
+def _condition(job: GenerateJob, pipeline: Pipeline, settings: Settings) -> Frames | None:
     if job.condition is None:
         return None
     manifest = pipeline.manifest
     fps = Fraction(manifest.defaults.fps).limit_denominator(1001)
     spec = ReadSpec(size=manifest.model.frame_size, fps=fps)
-    return read_last_frames(job.condition, spec, pipeline.condition_frames(job.options))
+    return read_last_frames(job.condition, spec, pipeline.condition_frames(settings))
 
 
 @dataclass
@@ -165,8 +163,7 @@ class _Outputs:
         """Append frames to their video; its last frames close it."""
         video = chunk.video
         if video not in self._open:
-            with held_back():
-                self._open[video] = None if self._done(video) else self._writer(video)
+            self._open[video] = None if self._done(video) else self._writer(video)
         writer = self._open[video]
         if writer is not None:
             writer.write(chunk.frames)
@@ -178,12 +175,7 @@ class _Outputs:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for writer in self._open.values():
             if writer is not None:
                 writer.abort()
@@ -209,3 +201,22 @@ class _Outputs:
             return False
         sidecar = sidecar_path(Path(name))
         return sidecar.is_file() and sidecar.read_bytes().strip() == self._settings(video).encode()
+
+
+def output_names(out: str, videos: int) -> list[str]:
+    """Return where each video goes.
+
+    One video goes to `out` itself, several to `sky-000.mp4`, `sky-001.mp4` and so on.
+    Raises OptionsError for several videos to standard output.
+    """
+    if videos == 1:
+        return [out]
+    if out == "-":
+        raise OptionsError(f"{videos} videos cannot share standard output; give a file name")
+    path = Path(out)
+    digits = max(3, len(str(videos - 1)))
+    slash = "/" if out.endswith("/") else ""
+    return [
+        f"{path.with_name(f'{path.stem}-{k:0{digits}d}{path.suffix}')}{slash}"
+        for k in range(videos)
+    ]

@@ -1,72 +1,126 @@
-"""Bundles and diagnoses as lines of text for a terminal."""
+"""Bundles and diagnoses as lines of text that fit a terminal of 80 columns."""
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 
 from lvdm_engines.bundle import Bundle
+from lvdm_engines.manifest import GraphFacts, Manifest, Preset
 from lvdm_rt.commands.doctor import Check, Diagnosis
+from lvdm_rt.options import PRESETS
+
+WIDTH = 80
+_INDENT = 12
+_QUALITIES = 6  # numbers shown; the rest is in the manifest
 
 
 def bundle_lines(bundle: Bundle) -> Iterator[str]:
-    """Yield what a bundle is, one fact a line."""
+    """Yield what a bundle is, what can be asked of it, and how good it was found to be."""
     manifest = bundle.manifest
     model, defaults = manifest.model, manifest.defaults
-    height, width = model.frame_size
-    latent = model.latent
-    yield f"{manifest.name}  ({bundle.path})"
-    yield f"  frames      {height} × {width}, {defaults.fps:g} per second"
-    yield (
-        f"  latents     {latent.channels} × {latent.size[0]} × {latent.size[1]},"
-        f" {model.frames_per_latent} frames each, decoded {model.decode_window} at a time"
+    (height, width), latent, schedule = model.frame_size, model.latent, model.schedule
+    yield f"{manifest.name}: {width}×{height} pixels, {defaults.fps:g} frames per second"
+    yield f"  {bundle.path}"
+    yield ""
+    yield from _entry("modes", ", ".join(_modes(manifest)))
+    yield from _entry(
+        "defaults",
+        f"{defaults.sampler}, {defaults.steps} steps, eta {defaults.eta:g},"
+        f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}",
     )
-    schedule = model.schedule
-    yield (
-        f"  schedule    {schedule.kind}, {schedule.steps} steps,"
-        f" beta {schedule.beta_start:g} to {schedule.beta_end:g}"
+    presets = PRESETS | defaults.presets
+    yield from _entry("presets", "; ".join(f"{n}: {_preset(p)}" for n, p in presets.items()))
+    yield from _entry(
+        "latents",
+        f"{latent.channels}×{latent.size[0]}×{latent.size[1]} for {model.frames_per_latent}"
+        f" frames, decoded {model.decode_window} at a time",
     )
-    if model.noise_levels:
-        yield f"  noise       levels 0 to {model.noise_levels - 1}"
-    yield (
-        f"  defaults    {defaults.sampler}, {defaults.steps} steps, eta {defaults.eta:g},"
-        f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}"
-    )
-    for name, facts in manifest.graphs.items():
-        size = sum((bundle.path / file).stat().st_size for file in facts.files) / 1e6
-        yield f"  {name:<12}{facts.file}, {facts.precision}, {size:.1f} MB{_parity(bundle, name)}"
-    for name, value in manifest.quality.items():
-        yield f"  quality     {name}: {value}"
+    levels = f", noise levels 0 to {model.noise_levels - 1}" if model.noise_levels else ""
+    yield from _entry("trained on", f"{schedule.kind} schedule, {schedule.steps} steps{levels}")
+    yield ""
+    yield from _graph_lines(bundle)
+    yield ""
+    numbers = [f"{k} {v}" for k, v in manifest.quality.items() if k != "measured_on"]
+    if numbers:
+        shown = ", ".join(numbers[:_QUALITIES])
+        yield from _entry("quality", f"{shown}{', …' if len(numbers) > _QUALITIES else ''}")
+        yield from _entry("", f"on {manifest.quality.get('measured_on', 'unknown clips')}")
     made = manifest.provenance
-    yield f"  made by     lvdm-rt {made.lvdm_rt}{', EMA weights' if made.ema else ''}"
+    ema = ", averaged weights" if made.ema else ""
+    yield from _entry("made by", f"lvdm-rt {made.lvdm_rt}{ema}; files are as the manifest says")
 
 
-def _parity(bundle: Bundle, graph: str) -> str:
-    found = bundle.manifest.parity.get(graph)
-    if not found:
-        return ""
-    return ", parity " + ", ".join(f"{key} {value}" for key, value in found.items())
+def _modes(manifest: Manifest) -> Iterator[str]:
+    model = manifest.model
+    if model.predict and model.interpolate:
+        yield "hierarchical"
+    if model.predict:
+        yield "autoregressive"
+    if model.short:
+        yield f"short (up to {model.short.clip * model.frames_per_latent} frames)"
 
 
-def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
+def _preset(preset: Preset) -> str:
+    return f"{preset.sampler}, {preset.steps or 'all'} steps"
+
+
+def _graph_lines(bundle: Bundle) -> Iterator[str]:
+    """Yield one line a file; graphs that share one stand together."""
+    yield "  file                  size  precision  error    graphs"
+    files: dict[str, list[str]] = {}
+    for name, facts in bundle.manifest.graphs.items():
+        files.setdefault(facts.file, []).append(name)
+    for file, names in files.items():
+        facts = bundle.manifest.graphs[names[0]]
+        yield (
+            f"  {file:<16} {_megabytes(bundle, facts):>6.1f} MB  {facts.precision:<10}"
+            f" {_worst_error(bundle, names):<8} {', '.join(names)}"
+        )
+
+
+def _megabytes(bundle: Bundle, facts: GraphFacts) -> float:
+    return sum((bundle.path / file).stat().st_size for file in facts.files) / 1e6
+
+
+def _worst_error(bundle: Bundle, graphs: Iterable[str]) -> str:
+    """Return the largest difference from torch, relative to the largest value."""
+    measured = (bundle.manifest.parity.get(graph, {}).get("max_rel") for graph in graphs)
+    errors = [error for error in measured if isinstance(error, int | float)]
+    return f"{max(errors):.1e}" if errors else "unknown"
+
+
+def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:
     """Yield a diagnosis: what works, and for what does not the reason and the way out."""
-    yield f"python {found.python} on {found.machine}, {found.cpu_threads} CPU threads"
-    groups = {
-        "packages": found.packages,
-        "GPUs": found.gpus,
-        "backends": found.backends,
-        "formats": found.encoders,
-        "bundles": found.bundles,
-    }
-    for title, checks in groups.items():
-        yield f"{title}:"
-        for check in checks:
-            yield _check_line(check)
-        if not checks:
-            yield "  none"
+    yield f"python {diagnosis.python} on {diagnosis.machine}, {diagnosis.cpu_threads} CPU threads"
+    yield ""
+    yield from _checks("packages", diagnosis.packages)
+    yield from _checks("GPUs", diagnosis.gpus)
+    yield from _checks("backends", diagnosis.backends)
+    yield from _checks("formats", diagnosis.encoders)
+    yield from _checks("bundles", diagnosis.bundles)
 
 
-def _check_line(check: Check) -> str:
-    sign = "ok" if check.problem is None else "--"
-    detail = check.problem or check.version or ""
-    return f"  {sign}  {check.name:<14}{detail}".rstrip()
+def _checks(title: str, checks: Iterable[Check]) -> Iterator[str]:
+    """Yield on one line what works, and on lines of their own what does not."""
+    checks = list(checks)
+    works = [" ".join(filter(None, (c.name, c.version))) for c in checks if c.problem is None]
+    if works or not checks:
+        yield from _entry(title, "ok  " + ", ".join(works) if works else "none", hang=4)
+    for number, check in enumerate(c for c in checks if c.problem is not None):
+        first = title if not works and number == 0 else ""
+        yield from _entry(first, f"--  {check.name}: {check.problem}", hang=4)
+
+
+def _entry(title: str, text: str, hang: int = 0) -> Iterator[str]:
+    """Yield a title and its text beside it, wrapped."""
+    margin = " " * (2 + _INDENT)
+    yield from textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"  {title:<{_INDENT}}",
+        subsequent_indent=margin + " " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _perturbed(level: int | None) -> str:

@@ -4,15 +4,14 @@ One window per call: the decoder is the largest user of memory, and so no batch 
 its kernels round.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError, PlanError
-from lvdm_engines.manifest import Manifest
-from lvdm_engines.session import Session
+from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError
 from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows
+from lvdm_rt.model import Model
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -21,10 +20,9 @@ Latents = NDArray[np.float32]
 class Autoencoder:
     """Frames (f, h, w, 3) to latents (c, t, h', w') and back, at any length."""
 
-    def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
-        self.manifest = manifest
-        self._model = manifest.model
-        self._sessions = dict(sessions)
+    def __init__(self, model: Model) -> None:
+        self._session = model.session
+        self._model = model.facts
 
     @property
     def overlap(self) -> int:
@@ -37,7 +35,7 @@ class Autoencoder:
         Raises OptionsError for other frames than the model's, PlanError without an encoder,
         NumericsError if the latents are not finite.
         """
-        self.check_frames(frames)
+        check_frames(frames, self._model.frame_size)
         latents = encode_windows(
             frames,
             self._encode_window,
@@ -69,26 +67,6 @@ class Autoencoder:
             self._decode_window, model.decode_window, overlap, model.frames_per_latent
         )
 
-    def check_frames(self, frames: Frames) -> None:
-        """Raise OptionsError unless frames are uint8 (f, h, w, 3) of the model's size, f ≥ 1."""
-        size = (*self._model.frame_size, 3)
-        got = f"{frames.dtype} {frames.shape}"
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size:
-            raise OptionsError(
-                f"got frames {got}, expected uint8 (f, {size[0]}, {size[1]}, 3); "
-                "crop and resize them first"
-            )
-        if len(frames) == 0:
-            raise OptionsError(f"got frames {got}, expected at least one frame")
-
-    def session(self, graph: str) -> Session:
-        """Return the session of a graph. Raises PlanError if there is none."""
-        if graph not in self._sessions:
-            raise PlanError(
-                f"{self.manifest.name} has no {graph} graph; export the bundle again with it"
-            )
-        return self._sessions[graph]
-
     def _check_latents(self, latents: Latents) -> None:
         facts = self._model.latent
         shape = latents.shape
@@ -100,7 +78,7 @@ class Autoencoder:
 
     def _encode_window(self, frames: Frames) -> Latents:
         try:
-            out = self.session("encoder").run({"frames": np.ascontiguousarray(frames[None])})
+            out = self._session("encoder").run({"frames": np.ascontiguousarray(frames[None])})
         except DeviceMemoryError as err:
             raise _does_not_fit("encoded", err) from err
         latents: Latents = out["latents"][0]
@@ -109,11 +87,23 @@ class Autoencoder:
     def _decode_window(self, latents: Latents) -> Frames:
         feeds = {"latents": np.ascontiguousarray(latents[None])}
         try:
-            out = self.session("decoder").run(feeds)
+            out = self._session("decoder").run(feeds)
         except DeviceMemoryError as err:
             raise _does_not_fit("decoded", err) from err
         frames: Frames = out["frames"][0]
         return frames
+
+
+def check_frames(frames: Frames, size: tuple[int, int]) -> None:
+    """Raise OptionsError unless frames are uint8 (f, h, w, 3) of the model's size, f ≥ 1."""
+    got = f"{frames.dtype} {frames.shape}"
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
+        raise OptionsError(
+            f"got frames {got}, expected uint8 (f, {size[0]}, {size[1]}, 3); "
+            "crop and resize them first"
+        )
+    if len(frames) == 0:
+        raise OptionsError(f"got frames {got}, expected at least one frame")
 
 
 def _does_not_fit(what: str, err: DeviceMemoryError) -> DeviceMemoryError:

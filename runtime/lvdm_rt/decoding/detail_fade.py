@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
-_THRESHOLDS = 0  # seed
+ROUNDING_SEED = 0  # seed
 
 
 def fade_out(length: int, count: int | None = None) -> NDArray[np.float32]:
@@ -18,7 +18,7 @@ def fade_out(length: int, count: int | None = None) -> NDArray[np.float32]:
     return (0.5 + 0.5 * np.cos(np.pi * at)).astype(np.float32)
 
 
-class HandOver:
+class DetailFade:
     """Gives new frames (f, h, w, 3) back, less and less, what the last given frame lost."""
 
     def __init__(self, last_given: Frames, length: int, count: int | None = None) -> None:
@@ -28,7 +28,7 @@ class HandOver:
         self._lost: NDArray[np.float32] | None = None
         # Rounding at the same half everywhere would drop all corrections by one level in the same
         # frame, a visible step; each pixel rounds at a fixed threshold of its own instead.
-        rng = np.random.default_rng(_THRESHOLDS)
+        rng = np.random.default_rng(ROUNDING_SEED)
         self._thresholds = rng.random((*last_given.shape[:2], 1), np.float32)
 
     def start(self, decoded: Frames) -> None:

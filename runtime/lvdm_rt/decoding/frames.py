@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.decoding.detail_fade import HandOver
+from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.windows import WindowedDecoder
-from lvdm_rt.long.plan import Plan
+from lvdm_rt.long.plan import ClipPlan
 from lvdm_rt.long.sampling import LatentChunk
 
 Frames = NDArray[np.uint8]
@@ -26,31 +26,31 @@ class Chunk(NamedTuple):
 
 
 @dataclass
-class _Delivery:
+class _VideoOnItsWay:
     """One video on its way: `skip` frames of the condition come first, `left` are to be given."""
 
     decoder: WindowedDecoder
     skip: int
     left: int
-    hand_over: HandOver | None
+    fade: DetailFade | None
 
     def cut(self, pieces: Iterable[Frames]) -> Iterator[Frames]:
         for frames in pieces:
-            if self.hand_over is not None and 0 < self.skip <= len(frames):
-                self.hand_over.start(frames[self.skip - 1])
+            if self.fade is not None and 0 < self.skip <= len(frames):
+                self.fade.start(frames[self.skip - 1])
             new = frames[self.skip :][: self.left]
             self.skip -= min(self.skip, len(frames))
             self.left -= len(new)
             if len(new):
-                yield new if self.hand_over is None else self.hand_over.apply(new)
+                yield new if self.fade is None else self.fade.apply(new)
 
 
-def deliver(
-    plan: Plan,
+def decode_videos(
+    plan: ClipPlan,
     latents: Generator[LatentChunk, None, None],
     new_decoder: Callable[[], WindowedDecoder],
     before: Latents | None,
-    new_hand_over: Callable[[], HandOver | None],
+    new_fade: Callable[[], DetailFade | None],
 ) -> Generator[Chunk, None, None]:
     """Decode videos as their latents come and yield exactly `plan.frames` frames of each.
 
@@ -58,14 +58,14 @@ def deliver(
     with the new ones, so that there is no seam; their own frames are not yielded, the last of them
     starts the hand-over.
     """
-    videos: dict[int, _Delivery] = {}
+    videos: dict[int, _VideoOnItsWay] = {}
     with closing(latents):
         for video, start, z in latents:
             ended = start + z.shape[1] >= plan.latents
             if video not in videos:
                 decoder = new_decoder()
                 skip = plan.lead * decoder.per_latent
-                videos[video] = _Delivery(decoder, skip, plan.frames, new_hand_over())
+                videos[video] = _VideoOnItsWay(decoder, skip, plan.frames, new_fade())
                 if before is not None:
                     z = np.concatenate([before, z], axis=1)  # noqa: PLW2901 - the same video
             state = videos[video]
@@ -75,6 +75,8 @@ def deliver(
                 del videos[video]
 
 
-def _chunks(plan: Plan, video: int, state: _Delivery, pieces: Iterable[Frames]) -> Iterator[Chunk]:
+def _chunks(
+    plan: ClipPlan, video: int, state: _VideoOnItsWay, pieces: Iterable[Frames]
+) -> Iterator[Chunk]:
     for frames in state.cut(pieces):
         yield Chunk(video, plan.frames - state.left - len(frames), frames)

@@ -1,7 +1,8 @@
 """Samplers of the reverse process, as generators: each step yields the next x.
 
-They know a function for eps, a schedule, a source of noise and what is given; nothing of
-networks, files or progress. All arrays are (b, c, t, h, w) float32.
+A new one is a function like those below and a row in `SAMPLERS`. They know a function for eps, a
+schedule, a source of noise and what is given; nothing of networks, files or progress. All arrays
+are (b, c, t, h, w) float32. Timesteps come in the order in which they are visited, descending.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.diffusion.schedule import Schedule, ddim_tables, ddim_timesteps, karras_timesteps
+from lvdm_rt.diffusion.schedule import (
+    Schedule,
+    Timesteps,
+    all_timesteps,
+    ddim_tables,
+    ddim_timesteps,
+    karras_timesteps,
+)
 
 Array = NDArray[np.float32]
 
@@ -35,7 +43,7 @@ class Process:
     given: Callable[[Array], Array] = nothing_given
 
 
-def ddpm(process: Process, x: Array) -> Iterator[Array]:
+def ddpm(process: Process, x: Array, timesteps: Timesteps) -> Iterator[Array]:
     """Ancestral sampling over every trained timestep (Ho et al. 2020, algorithm 2).
 
     mean = sqrt(a_prev) beta / (1 - a) x_0 + sqrt(alpha) (1 - a_prev) / (1 - a) x, and variance
@@ -46,7 +54,7 @@ def ddpm(process: Process, x: Array) -> Iterator[Array]:
     to_x0 = a_prev**0.5 * beta / (1 - a)
     to_x = (1 - beta) ** 0.5 * (1 - a_prev) / (1 - a)
     std = np.maximum(beta * (1 - a_prev) / (1 - a), 1e-20) ** 0.5
-    for i, t in enumerate(range(process.schedule.steps - 1, -1, -1)):
+    for i, t in enumerate(timesteps.tolist()):
         x = process.given(x)
         eps = process.eps(x, t)
         x_0 = float(1 / a[t]) ** 0.5 * x - float(1 / a[t] - 1) ** 0.5 * eps
@@ -57,18 +65,16 @@ def ddpm(process: Process, x: Array) -> Iterator[Array]:
 
 
 def ddim(
-    process: Process, x: Array, steps: int, eta: float, *, official_end: bool = False
+    process: Process, x: Array, timesteps: Timesteps, eta: float, *, official_end: bool = False
 ) -> Iterator[Array]:
-    """DDIM (Song et al. 2021, eq. 12) over about `steps` timesteps; eta 0 is deterministic.
+    """DDIM (Song et al. 2021, eq. 12); eta 0 is deterministic, 1 as noisy as `ddpm`.
 
     x_prev = sqrt(a_prev) x_0 + sqrt(1 - a_prev - sigma^2) eps + sigma noise. The last step ends in
     x_0 itself; the official code (`official_end`) leaves it noise of level sqrt(1 - alpha_bar_0),
     which a decoder shows as flicker.
     """
-    timesteps = ddim_timesteps(process.schedule.steps, steps)
     tables = ddim_tables(process.schedule, timesteps, eta)
-    rows = zip(timesteps, *tables, strict=True)
-    for i, (t, *row) in enumerate(reversed(list(rows))):
+    for i, (t, *row) in enumerate(zip(timesteps, *tables, strict=True)):
         a, a_prev, sigma = map(float, row)
         x = process.given(x)
         eps = process.eps(x, int(t))
@@ -82,14 +88,13 @@ def ddim(
         yield x
 
 
-def dpmpp_2m(process: Process, x: Array, steps: int) -> Iterator[Array]:
+def dpmpp_2m(process: Process, x: Array, timesteps: Timesteps) -> Iterator[Array]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): deterministic, second order, data prediction.
 
     With lambda = -log sigma, h its increase in this step and r = h_previous / h:
     D = (1 + 1 / 2r) x_0 - 1 / 2r x_0_previous and x = (s_next / s) x - a_next expm1(-h) D, where
     (a, s) are sqrt(alpha_bar), sqrt(1 - alpha_bar). The last step goes to sigma = 0: x = x_0.
     """
-    timesteps = karras_timesteps(process.schedule, steps)
     a_bar = process.schedule.alpha_bar[timesteps]
     lam = 0.5 * np.log(a_bar / (1 - a_bar))
     h = np.diff(lam)
@@ -108,3 +113,22 @@ def dpmpp_2m(process: Process, x: Array, steps: int) -> Iterator[Array]:
         d = x_0 + k * (x_0 - last_x_0)
         x = spread[i + 1] / spread[i] * x - signal[i + 1] * shrink[i] * d
         yield x
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One way through the reverse process.
+
+    `timesteps(schedule, steps)` are those it visits, descending: as many network calls per clip.
+    `run(process, x, timesteps, eta)` yields x after each.
+    """
+
+    timesteps: Callable[[Schedule, int], Timesteps]
+    run: Callable[[Process, Array, Timesteps, float], Iterator[Array]]
+
+
+SAMPLERS = {
+    "ddpm": Sampler(all_timesteps, lambda process, x, t, _: ddpm(process, x, t)),
+    "ddim": Sampler(ddim_timesteps, ddim),
+    "dpmpp_2m": Sampler(karras_timesteps, lambda process, x, t, _: dpmpp_2m(process, x, t)),
+}

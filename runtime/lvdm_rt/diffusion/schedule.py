@@ -58,23 +58,30 @@ def make_schedule(kind: str, steps: int, beta_start: float, beta_end: float) -> 
     return Schedule(beta, np.cumprod(1.0 - beta, dtype=np.float64))
 
 
-def ddim_timesteps(trained: int, steps: int) -> Timesteps:
-    """Timesteps of DDIM, ascending: range(0, N, N // S) + 1.
+def all_timesteps(schedule: Schedule, steps: int) -> Timesteps:
+    """Every trained timestep, descending, whatever `steps` says."""
+    del steps
+    return np.arange(schedule.steps - 1, -1, -1, dtype=np.int64)
+
+
+def ddim_timesteps(schedule: Schedule, steps: int) -> Timesteps:
+    """Timesteps of DDIM, descending: range(0, N, N // S) + 1, reversed.
 
     As in the official code the result may hold more than `steps` entries where N % S is not 0.
     Where the last would be N itself, which no network was trained for, it is left out.
     """
+    trained = schedule.steps
     t = np.arange(0, trained, trained // steps, dtype=np.int64) + 1
-    return t[t < trained] if trained > 1 else np.zeros(1, np.int64)
+    return t[t < trained][::-1] if trained > 1 else np.zeros(1, np.int64)
 
 
 def ddim_tables(schedule: Schedule, timesteps: Timesteps, eta: float) -> tuple[Table, Table, Table]:
     """Return alpha, alpha_prev and sigma of each DDIM step, (S,) (Song et al. 2021, eq. 16).
 
-    alpha_prev of the first timestep is alpha_bar[0], as in the official code.
+    `timesteps` descend. alpha_prev of the last one is alpha_bar[0], as in the official code.
     """
     alpha = schedule.alpha_bar[timesteps]
-    alpha_prev = np.concatenate([schedule.alpha_bar[:1], alpha[:-1]])
+    alpha_prev = np.concatenate([alpha[1:], schedule.alpha_bar[:1]])
     sigma = eta * np.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))
     return alpha, alpha_prev, sigma
 

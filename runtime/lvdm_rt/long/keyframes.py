@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_rt.long.plan import Clip, Plan
+from lvdm_rt.long.plan import Clip, ClipPlan, ceil_div
 
 Array = NDArray[np.float32]
 
 
-class Track:
+class VideoLatents:
     """The keyframes and infilled gaps of one video; forgets what nothing needs any more.
 
     `condition` holds the last latents of the condition video (c, g, h, w), None without one.
     """
 
-    def __init__(self, plan: Plan, condition: Array | None) -> None:
+    def __init__(self, plan: ClipPlan, condition: Array | None) -> None:
         self._plan = plan
         self._keys: dict[int, Array] = {}  # keyframe → (c, h, w)
         self._gaps: dict[int, Array] = {}  # gap → (c, stride - 1, h, w)
@@ -49,7 +49,7 @@ class Track:
         """Return the latents (c, t, h, w) that follow those taken before, None if none is ready."""
         plan, out = self._plan, []
         while self._ready < plan.latents:
-            key = -((plan.position(0) - self._ready) // plan.stride)  # the next one, or this
+            key = ceil_div(self._ready - plan.position(0), plan.stride)  # the next one, or this
             if plan.position(key) == self._ready:
                 if key not in self._keys:
                     break

@@ -4,6 +4,16 @@ Positions count latents: the first new one is 0, latents of a condition video li
 (-1 is the last). Keyframe k lies at position k * stride + offset, where the offset is stride - 1
 if the video continues a condition (whose last latent is keyframe -1) and 0 if not. Gap k is what
 lies between keyframes k - 1 and k. Nothing here grows with the length of the video.
+
+With stride 4, clips of 4 keyframes of which 1 is given, gaps infilled by clips of 5:
+
+    new video        K0 . . . K1 . . . K2 . . . K3 . . . K4 …     first clip: K0 K1 K2 K3
+                     0        4        8        12       16       next clip:  K3 (given) K4 K5 K6
+                        gap 1    gap 2    gap 3    gap 4          gap 2: K1 (given) . . . K2 (given)
+
+    continued  c c c K-1 . . . K0 . . . K1 . . . K2 …             K-1: last latent of the condition
+    (lead = 2) -3 … -1  0      3        7        11               first clip: K-1 (given) K0 K1 K2
+                   ^^^ the first decode window starts here, two latents into the condition
 """
 
 from collections import deque
@@ -17,6 +27,11 @@ from lvdm_rt.diffusion.noise import Site, Stage
 from lvdm_rt.options import Mode
 
 
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b, rounded up."""
+    return -(-a // b)
+
+
 class Clip(NamedTuple):
     """One window of a network: new keyframes from `first` on, after `given` known ones."""
 
@@ -26,7 +41,7 @@ class Clip(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ClipPlan:
     """The clips of one video.
 
     `frames` are delivered, `latents` sampled (at least as many, so that decode windows fit);
@@ -52,13 +67,13 @@ class Plan:
     @property
     def keys(self) -> int:
         """Keyframes to sample; some of the last clip may be left over."""
-        return max(0, -((self._offset - self.latents + 1) // self.stride)) + 1
+        return max(0, ceil_div(self.latents - 1 - self._offset, self.stride)) + 1
 
     @property
     def clips(self) -> int:
         """Clips in the chain of keyframes."""
         rest = self.keys - (self.clip - self.given_keys)
-        return 1 + max(0, -(-rest // (self.clip - self.condition)))
+        return 1 + max(0, ceil_div(rest, self.clip - self.condition))
 
     @property
     def gaps(self) -> range:
@@ -84,7 +99,7 @@ class Plan:
         return Clip(start + (index - 1) * new, new, self.condition)
 
 
-class Job(NamedTuple):
+class ClipBatch(NamedTuple):
     """Clips of one kind that do not depend on each other: one batch."""
 
     stage: Stage
@@ -93,8 +108,8 @@ class Job(NamedTuple):
 
 def plan(
     frames: int, model: ModelFacts, mode: Mode = "hierarchical", overlap: int = 0, given: int = 0
-) -> Plan:
-    """Plan a video of `frames` new frames after `given` latents of a condition video.
+) -> ClipPlan:
+    """ClipPlan a video of `frames` new frames after `given` latents of a condition video.
 
     The number of latents is rounded up to whole decode windows that share `overlap` latents, so
     that every window is decoded at the length it was trained for.
@@ -102,9 +117,9 @@ def plan(
     Raises PlanError if the model cannot make such a video.
     """
     per_latent, window = model.frames_per_latent, model.decode_window
-    needed = -(-frames // per_latent)
+    needed = ceil_div(frames, per_latent)
     lead = min(overlap, given)
-    windows = max(1, -((overlap - lead - needed) // (window - overlap)))
+    windows = max(1, ceil_div(lead + needed - overlap, window - overlap))
     latents = windows * (window - overlap) + overlap - lead
     if mode == "short":
         return _short(frames, needed, latents, model, given)
@@ -113,19 +128,19 @@ def plan(
     if mode == "hierarchical" and model.interpolate is None:
         raise PlanError("mode hierarchical needs an interpolate graph; use mode autoregressive")
     stride = model.predict.stride if mode == "hierarchical" else 1
-    return Plan(
+    return ClipPlan(
         frames=frames,
         latents=latents,
         stage=Stage.PREDICT,
         clip=model.predict.clip,
         condition=model.predict.condition,
         stride=stride,
-        given_keys=min(model.predict.condition, -(-given // stride)),
+        given_keys=min(model.predict.condition, ceil_div(given, stride)),
         lead=lead,
     )
 
 
-def _short(frames: int, needed: int, latents: int, model: ModelFacts, given: int) -> Plan:
+def _short(frames: int, needed: int, latents: int, model: ModelFacts, given: int) -> ClipPlan:
     if model.short is None:
         raise PlanError("mode short needs a short graph, which this bundle has not")
     longest = model.short.clip * model.frames_per_latent
@@ -137,7 +152,7 @@ def _short(frames: int, needed: int, latents: int, model: ModelFacts, given: int
     if given:
         raise PlanError("mode short cannot continue a video; use hierarchical or autoregressive")
     clip = model.short.clip
-    return Plan(
+    return ClipPlan(
         frames=frames,
         latents=min(latents, clip),
         stage=Stage.SHORT,
@@ -158,7 +173,7 @@ def needed_condition(model: ModelFacts, mode: Mode, overlap: int) -> int:
     return max(span, overlap, model.decode_window)
 
 
-def jobs(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
+def batches(plan: ClipPlan, videos: Sequence[int], batch_size: int) -> Iterator[ClipBatch]:
     """Yield the batches of all videos; each needs only what came before it.
 
     Groups of up to `batch_size` videos advance together. The first gaps are infilled as soon as
@@ -170,10 +185,10 @@ def jobs(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
         yield from _group(plan, videos[start : start + batch_size], batch_size)
 
 
-def _group(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
+def _group(plan: ClipPlan, videos: Sequence[int], batch_size: int) -> Iterator[ClipBatch]:
     pending: deque[Site] = deque()
     for index in range(plan.clips):
-        yield Job(plan.stage, tuple(Site(video, plan.stage, index) for video in videos))
+        yield ClipBatch(plan.stage, tuple(Site(video, plan.stage, index) for video in videos))
         clip = plan.chain(index)
         for gap in range(clip.first, clip.first + clip.new):
             if gap in plan.gaps:
@@ -181,7 +196,7 @@ def _group(plan: Plan, videos: Sequence[int], batch_size: int) -> Iterator[Job]:
         size = len(videos) if index == 0 else batch_size  # one gap each: early first frames
         least = 1 if index in (0, plan.clips - 1) else batch_size
         while len(pending) >= least:
-            yield Job(Stage.INFILL, _take(pending, size))
+            yield ClipBatch(Stage.INFILL, _take(pending, size))
             size = batch_size
 
 

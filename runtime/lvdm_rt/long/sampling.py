@@ -1,10 +1,11 @@
-"""The sampling half of the pipeline: jobs in, latents of each video out, in order.
+"""The sampling half of the pipeline: batches of clips in, latents of each video out, in order.
 
 Knows networks, noise and the work directory; nothing of pixels or threads.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,11 @@ from lvdm_engines.manifest import ModelFacts
 from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
 from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
-from lvdm_rt.diffusion.sampler import Process, ddim, ddpm, dpmpp_2m, nothing_given
-from lvdm_rt.diffusion.schedule import Schedule, ddim_timesteps, karras_timesteps, make_schedule
-from lvdm_rt.long.keyframes import Track
+from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
+from lvdm_rt.diffusion.schedule import Schedule, Timesteps, make_schedule
+from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.network import Network, checked, name_bad
-from lvdm_rt.long.plan import Job, Plan, jobs
+from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import Settings
 
@@ -35,7 +36,7 @@ class LatentChunk(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class SamplingRun:
     """All that latents depend on, and who is told about each step.
 
     `condition` holds the last latents of a condition video (c, plan.given, h, w). `step(n)` is
@@ -44,22 +45,22 @@ class Run:
 
     model: ModelFacts
     settings: Settings
-    plan: Plan
+    plan: ClipPlan
     networks: Mapping[Stage, Network]
     noise: NoiseSource
     step: Callable[[int], None]
     condition: Array | None = None
     work: WorkDir | None = None
 
-    @property
+    @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule that the model was trained with."""
-        return _schedule(self.model)
+        return schedule_of(self.model)
 
-    @property
-    def steps(self) -> int:
-        """Network calls per clip."""
-        return sampler_calls(self.settings, self.model)
+    @cached_property
+    def timesteps(self) -> Timesteps:
+        """Where the sampler calls the network, descending."""
+        return SAMPLERS[self.settings.sampler].timesteps(self.schedule, self.settings.steps)
 
     @property
     def lead(self) -> Array | None:
@@ -75,55 +76,51 @@ class Run:
         return range(first, first + self.settings.videos)
 
 
-def sampler_calls(settings: Settings, model: ModelFacts) -> int:
-    """Return how often the sampler calls the network for one clip."""
-    schedule = _schedule(model)
-    if settings.sampler == "ddim":
-        return len(ddim_timesteps(schedule.steps, settings.steps))
-    if settings.sampler == "dpmpp_2m":
-        return len(karras_timesteps(schedule, settings.steps))
-    return schedule.steps
-
-
-def _schedule(model: ModelFacts) -> Schedule:
+def schedule_of(model: ModelFacts) -> Schedule:
+    """Return the noise schedule that a model was trained with."""
     facts = model.schedule
     return make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)
 
 
-def sample(run: Run) -> Generator[LatentChunk, None, None]:
+def sampler_calls(settings: Settings, model: ModelFacts) -> int:
+    """Return how often the sampler calls the network for one clip."""
+    return len(SAMPLERS[settings.sampler].timesteps(schedule_of(model), settings.steps))
+
+
+def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
     """Yield the latents of every video in order; videos of one group take turns.
 
     Raises NumericsError, SessionError, WorkError.
     """
-    tracks: dict[int, Track] = {}
+    videos: dict[int, VideoLatents] = {}
     starts: dict[int, int] = {}
-    for job in jobs(run.plan, run.videos, run.settings.batch_size):
-        for site in job.sites:
-            if site.video not in tracks:
-                tracks[site.video] = Track(run.plan, run.condition)
+    for batch in batches(run.plan, run.videos, run.settings.batch_size):
+        for site in batch.sites:
+            if site.video not in videos:
+                videos[site.video] = VideoLatents(run.plan, run.condition)
                 starts[site.video] = 0
-        for site, latents in zip(job.sites, _result(run, job, tracks), strict=True):
-            _keep(run.plan, tracks[site.video], site, latents)
-        for video in dict.fromkeys(site.video for site in job.sites):
-            ready = tracks[video].take()
+        for site, latents in zip(batch.sites, _result(run, batch, videos), strict=True):
+            _keep(run.plan, videos[site.video], site, latents)
+        for video in dict.fromkeys(site.video for site in batch.sites):
+            ready = videos[video].take()
             if ready is None:
                 continue
             yield LatentChunk(video, starts[video], ready)
             starts[video] += ready.shape[1]
             if starts[video] >= run.plan.latents:
-                del tracks[video], starts[video]
+                del videos[video], starts[video]
 
 
-def _keep(plan: Plan, track: Track, site: Site, latents: Array) -> None:
+def _keep(plan: ClipPlan, video: VideoLatents, site: Site, latents: Array) -> None:
     if site.stage is Stage.INFILL:
-        track.add_gap(site.clip, latents)
+        video.add_gap(site.clip, latents)
     else:
-        track.add_keys(plan.chain(site.clip), latents)
+        video.add_keys(plan.chain(site.clip), latents)
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The window of a job's clips: its length and which of its latents are given."""
+    """The window of a batch's clips: its length and which of its latents are given."""
 
     clip: int
     given: tuple[int, ...]
@@ -133,82 +130,77 @@ class _Window:
         return [t for t in range(self.clip) if t not in self.given]
 
 
-def _window(plan: Plan, job: Job) -> _Window:
-    if job.stage is Stage.INFILL:
+def _window(plan: ClipPlan, batch: ClipBatch) -> _Window:
+    if batch.stage is Stage.INFILL:
         return _Window(plan.stride + 1, (0, plan.stride))
-    return _Window(plan.clip, tuple(range(plan.chain(job.sites[0].clip).given)))
+    return _Window(plan.clip, tuple(range(plan.chain(batch.sites[0].clip).given)))
 
 
-def _result(run: Run, job: Job, tracks: Mapping[int, Track]) -> Iterator[Array]:
+def _result(
+    run: SamplingRun, batch: ClipBatch, videos: Mapping[int, VideoLatents]
+) -> Iterator[Array]:
     """Return the new latents (c, t, h, w) of every clip, read back where all are finished.
 
-    A job that is finished in part is sampled whole: in another batch the network could round
+    A batch that is finished in part is sampled whole: in another batch the network could round
     differently, and an interrupted run would not end in the same file.
     """
-    window = _window(run.plan, job)
+    window = _window(run.plan, batch)
     shape = (run.model.latent.channels, len(window.new), *run.model.latent.size)
     if run.work is not None:
-        found = [run.work.load(site, shape) for site in job.sites]
+        found = [run.work.load(site, shape) for site in batch.sites]
         stored = [latents for latents in found if latents is not None]
         if len(stored) == len(found):
-            run.step(len(found) * run.steps)
+            run.step(len(found) * len(run.timesteps))
             return iter(stored)
-    known = np.stack([_known(run, site, tracks[site.video]) for site in job.sites])
-    latents = _sample_job(run, job, window, known)[:, :, window.new]
+    known = np.stack([_known(run, site, videos[site.video]) for site in batch.sites])
+    latents = _sample_batch(run, batch, window, known)[:, :, window.new]
     if not np.isfinite(latents).all():
         raise NumericsError(
-            f"after the last step, {name_bad(latents, job.sites)}: latents are NaN or infinite; "
+            f"after the last step, {name_bad(latents, batch.sites)}: latents are NaN or infinite; "
             "use more steps or less guidance"
         )
     if run.work is not None:
-        for site, row in zip(job.sites, latents, strict=True):
+        for site, row in zip(batch.sites, latents, strict=True):
             run.work.save(site, row)
     return iter(latents)
 
 
-def _known(run: Run, site: Site, track: Track) -> Array:
+def _known(run: SamplingRun, site: Site, video: VideoLatents) -> Array:
     """Return the given latents (c, n, h, w) of a clip."""
     if site.stage is Stage.INFILL:
-        return track.around(site.clip)
+        return video.around(site.clip)
     clip = run.plan.chain(site.clip)
     if clip.given == 0:
         return np.zeros((run.model.latent.channels, 0, *run.model.latent.size), np.float32)
-    return track.before(clip)
+    return video.before(clip)
 
 
-def _sample_job(run: Run, job: Job, window: _Window, known: Array) -> Array:
-    """Sample the clips of a job from their given latents (b, c, n, h, w) as one batch."""
-    settings, sites = run.settings, job.sites
+def _sample_batch(run: SamplingRun, batch: ClipBatch, window: _Window, known: Array) -> Array:
+    """Sample clips from their given latents (b, c, n, h, w), all at once."""
+    settings, sites = run.settings, batch.sites
+    sampler = SAMPLERS[settings.sampler]
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)
-    eps = guided(run.networks[job.stage], mask, settings.noise_level, settings.guidance)
+    eps = guided(run.networks[batch.stage], mask, settings.noise_level, settings.guidance)
     shape = (run.model.latent.channels, window.clip, *run.model.latent.size)
     process = Process(
-        eps=checked(eps, sites, run.steps),
+        eps=checked(eps, sites, len(run.timesteps)),
         schedule=run.schedule,
         noise=lambda i: draw_rows(run.noise, sites, FIRST_STEP + i, shape),
         given=(lambda x: overwrite(x, z, mask)) if window.given else nothing_given,
     )
     x = draw_rows(run.noise, sites, START, shape)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its clip
-        for new_x in _steps(process, x, settings):
+        for new_x in sampler.run(process, x, run.timesteps, settings.eta):
             x = new_x
             run.step(len(sites))
     return x
 
 
-def _condition(run: Run, sites: tuple[Site, ...], window: _Window, known: Array) -> Array:
+def _condition(run: SamplingRun, sites: tuple[Site, ...], window: _Window, known: Array) -> Array:
     """Lay the given latents out in the clip, perturbed once for all steps."""
     level = run.settings.noise_level
     if window.given and level >= 0:
         eps = draw_rows(run.noise, sites, PERTURB, known.shape[1:])
         known = perturb(known, level, eps, run.schedule)
     return place(known, window.clip, window.given)
-
-
-def _steps(process: Process, x: Array, settings: Settings) -> Iterator[Array]:
-    if settings.sampler == "ddpm":
-        return ddpm(process, x)
-    if settings.sampler == "ddim":
-        return ddim(process, x, settings.steps, settings.eta)
-    return dpmpp_2m(process, x, settings.steps)

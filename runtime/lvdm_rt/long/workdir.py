@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +21,6 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import WorkError
 from lvdm_rt.diffusion.noise import Site
-from lvdm_rt.interrupts import held_back
-from lvdm_rt.names import holds_clips
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +62,7 @@ class WorkDir:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is not None and not holds_clips(self._path):
                 remove(self._path)  # nothing that a later run would have to resume
@@ -98,7 +90,7 @@ class WorkDir:
         part = file.with_name(f".{file.name}.part")
         try:
             file.parent.mkdir(exist_ok=True)
-            with held_back(), part.open("wb") as out:
+            with part.open("wb") as out:
                 np.save(out, latents)
                 out.flush()
                 os.fsync(out.fileno())
@@ -133,8 +125,7 @@ class WorkDir:
     def _write_identity(self, file: Path, identity: Mapping[str, Any]) -> None:
         part = file.with_name(f".{file.name}.part")
         try:
-            with held_back():
-                part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
             part.replace(file)
         except OSError as err:
             raise _unwritable(file, err) from err
@@ -149,6 +140,16 @@ class WorkDir:
         if not isinstance(found, dict):
             raise WorkError(f"{file} is damaged; remove the directory and start again")
         return found
+
+
+def work_path(out: str) -> Path | None:
+    """Return the directory of finished latents: `.sky.mp4.work` beside `sky.mp4`; none for `-`."""
+    return None if out == "-" else Path(out).with_name(f".{Path(out).name}.work")
+
+
+def holds_clips(work: Path | None) -> bool:
+    """Tell whether a work directory holds anything that is worth resuming from."""
+    return work is not None and any(work.glob("video-*/*.npy"))
 
 
 def remove(path: Path) -> None:

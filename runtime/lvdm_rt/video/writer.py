@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import av
@@ -27,7 +26,7 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
     encoder is missing.
     """
     kind = check_output(out)
-    with _explained(out):
+    with _write_errors(out):
         if kind == "y4m":
             sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
             return VideoWriter(out, spec, sink, None)
@@ -36,7 +35,7 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
         _remove(part)  # left by a run that was killed
         try:
             return VideoWriter(out, spec, _file_sink(kind, part, spec), path)
-        except (OSError, av.FFmpegError):
+        except BaseException:  # an interrupt as well: nobody owns the file yet
             _remove(part)
             raise
 
@@ -112,7 +111,7 @@ class VideoWriter:
             raise VideoError(
                 f"got more than the {self._spec.frames} frames that {self._out} was opened for"
             )
-        with _explained(self._out):
+        with _write_errors(self._out):
             self._sink.write(frames)
         self._count += len(frames)
 
@@ -129,7 +128,7 @@ class VideoWriter:
                     f"{self._out} got {self._count} frames, expected {self._spec.frames};"
                     " nothing was written"
                 )
-            with _explained(self._out):
+            with _write_errors(self._out):
                 self._sink.close()
                 if self._path is not None:
                     _publish(self._path, self._spec.settings)
@@ -150,12 +149,7 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -217,7 +211,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _explained(out: str) -> Iterator[None]:
+def _write_errors(out: str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.FFmpegError) as err:

@@ -1,5 +1,8 @@
 import json
+import re
 from importlib import metadata
+
+import pytest
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_rt.commands import doctor
@@ -9,9 +12,9 @@ def test_the_doctor_names_backends_threads_formats_and_bundles(command):
     code, out, err = command("doctor")
     assert (code, err) == (0, "")
     assert "CPU threads" in out
-    assert any(line.split()[:2] == ["ok", "cpu"] for line in out.splitlines())
+    assert "backends    ok  cpu onnxruntime " in out
     for name in ("onnxruntime", "tensorrt", "tensorrt-rtx", "cuda", "mp4", "webm", "y4m"):
-        assert f" {name} " in out or f" {name}\n" in out
+        assert re.search(rf"\b{name}\b", out)
 
 
 def test_what_does_not_work_comes_with_its_cure(command, monkeypatch):
@@ -21,8 +24,8 @@ def test_what_does_not_work_comes_with_its_cure(command, monkeypatch):
     monkeypatch.setattr(doctor, "missing_encoder", lambda kind: "no encoder; get one")
     code, out, _ = command("doctor")
     assert code == 1
-    assert "--  tensorrt      no driver; install one" in out
-    assert "--  mp4           no encoder; get one" in out
+    assert "--  tensorrt: no driver; install one" in out
+    assert "formats     --  mp4: no encoder; get one" in out
 
 
 def test_the_gpu_wheel_of_onnxruntime_is_not_to_be_replaced(monkeypatch):
@@ -64,10 +67,17 @@ def test_a_damaged_builtin_bundle_is_found(monkeypatch, toy, make_bundle):
 def test_info_shows_the_facts_of_a_bundle(command, toy):
     code, out, err = command("info", toy)
     assert (code, err) == (0, "")
-    for fact in ("toy", "16 × 16, 8 per second", "2 × 2 × 2, 4 frames each", "ddim, 5 steps"):
+    for fact in ("toy: 16×16 pixels, 8 frames per second", "2×2×2 for 4 frames", "ddim, 5 steps"):
         assert fact in out
     for graph in ("encoder", "decoder", "predict", "interpolate"):
-        assert f"{graph}.onnx, fp32" in out
+        assert re.search(rf"{graph}\.onnx .* MB  fp32 .* {graph}\n", out)
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["doctor"]])
+def test_what_people_read_fits_one_screen(command, arguments):
+    _, out, _ = command(*arguments)
+    assert max(map(len, out.splitlines())) <= 80
+    assert len(out.splitlines()) <= 24
 
 
 def test_info_prints_the_manifest_as_json(command, toy):

@@ -6,6 +6,9 @@ import av
 import numpy as np
 import pytest
 
+from lvdm_rt import options, pipeline
+from lvdm_rt.commands import generate as job
+
 SMALL = ("--frames", "20", "--seed", "7")
 
 
@@ -221,3 +224,27 @@ def test_a_damaged_bundle_is_one_line(command, make_bundle, tmp_path, damage, me
     assert message in err
     assert len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_vanishes_while_it_is_sampled_changes_nothing(
+    command, make_bundle, monkeypatch
+):
+    bundle = make_bundle()
+    write = job.VideoWriter.write
+
+    def write_without_bundle(self, frames):
+        (bundle / "manifest.json").unlink(missing_ok=True)
+        write(self, frames)
+
+    monkeypatch.setattr(job.VideoWriter, "write", write_without_bundle)
+    code, out, _ = command("generate", "-o", "a.npz", "--bundle", bundle, *SMALL, "--json")
+    assert (code, json.loads(out)["backend"]) == (0, "cpu")
+
+
+def test_a_run_reads_its_bundle_and_settles_its_options_once(command, toy, monkeypatch):
+    read, settled = [], []
+    load, resolve = pipeline.load_bundle, options._sampling
+    monkeypatch.setattr(pipeline, "load_bundle", lambda name: read.append(name) or load(name))
+    monkeypatch.setattr(options, "_sampling", lambda *a: settled.append(a) or resolve(*a))
+    assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
+    assert (len(read), len(settled)) == (1, 1)

@@ -5,7 +5,7 @@ import pytest
 
 from lvdm_engines.errors import OptionsError
 from lvdm_rt import GenerateOptions, Pipeline
-from lvdm_rt.decoding.detail_fade import HandOver, fade_out
+from lvdm_rt.decoding.detail_fade import DetailFade, fade_out
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_weights_start_near_one_fall_all_the_way_and_end_near_zero():
 
 def test_what_was_lost_comes_back_less_and_less_across_chunks():
     given, decoded = np.full((1, 1, 3), 100, np.uint8), np.full((1, 1, 3), 60, np.uint8)
-    hand_over, frames = HandOver(given, 4), np.full((6, 1, 1, 3), 200, np.uint8)
-    hand_over.start(decoded)
-    parts = [hand_over.apply(frames[:3]), hand_over.apply(frames[3:5]), hand_over.apply(frames[5:])]
+    fade, frames = DetailFade(given, 4), np.full((6, 1, 1, 3), 200, np.uint8)
+    fade.start(decoded)
+    parts = [fade.apply(frames[:3]), fade.apply(frames[3:5]), fade.apply(frames[5:])]
     lifted = np.concatenate(parts)[:, 0, 0, 0].astype(float) - 200
     np.testing.assert_allclose(lifted[:4], 40 * fade_out(4), atol=1)
     assert lifted[4:].tolist() == [0, 0]
@@ -45,9 +45,9 @@ def test_what_was_lost_comes_back_less_and_less_across_chunks():
 
 def test_small_corrections_fade_pixel_by_pixel_and_not_all_in_one_frame():
     given = np.full((64, 64, 3), 101, np.uint8)
-    hand_over = HandOver(given, 16)
-    hand_over.start(given - 1)
-    means = hand_over.apply(np.full((16, 64, 64, 3), 100, np.uint8)).mean(axis=(1, 2, 3)) - 100
+    fade = DetailFade(given, 16)
+    fade.start(given - 1)
+    means = fade.apply(np.full((16, 64, 64, 3), 100, np.uint8)).mean(axis=(1, 2, 3)) - 100
     np.testing.assert_allclose(means, fade_out(16), atol=0.04)  # 4,096 thresholds
 
 
@@ -56,9 +56,9 @@ def test_a_long_fade_costs_no_more_memory_than_the_video():
 
 
 def test_pixels_stay_pixels():
-    hand_over = HandOver(np.full((1, 1, 3), 255, np.uint8), 4)
-    hand_over.start(np.zeros((1, 1, 3), np.uint8))
-    assert (hand_over.apply(np.full((4, 1, 1, 3), 250, np.uint8))[:2] == 255).all()
+    fade = DetailFade(np.full((1, 1, 3), 255, np.uint8), 4)
+    fade.start(np.zeros((1, 1, 3), np.uint8))
+    assert (fade.apply(np.full((4, 1, 1, 3), 250, np.uint8))[:2] == 255).all()
 
 
 def test_a_continued_video_starts_where_its_condition_ends(pipeline, given):

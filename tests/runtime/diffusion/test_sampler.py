@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.diffusion.sampler import Process, ddim, ddpm, dpmpp_2m
+from lvdm_rt.diffusion.sampler import SAMPLERS, Process
+from lvdm_rt.diffusion.sampler import ddim as ddim_steps
 from lvdm_rt.diffusion.schedule import ddim_timesteps, make_schedule
 
 SCHEDULE = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
@@ -24,6 +25,23 @@ def process(**changes):
     shape = (2, 4, 5, 8, 8)
     settings = {"eps": exact_eps, "schedule": SCHEDULE, "noise": noise_of(1, shape)}
     return Process(**(settings | changes)), noise_of(2, shape)(0)
+
+
+def sampled(name, p, x, steps, eta=0.0):
+    sampler = SAMPLERS[name]
+    return sampler.run(p, x, sampler.timesteps(SCHEDULE, steps), eta)
+
+
+def ddpm(p, x):
+    return sampled("ddpm", p, x, 1000)
+
+
+def ddim(p, x, steps, eta):
+    return sampled("ddim", p, x, steps, eta)
+
+
+def dpmpp_2m(p, x, steps):
+    return sampled("dpmpp_2m", p, x, steps)
 
 
 def last(steps):
@@ -72,7 +90,7 @@ def test_ddim_takes_one_call_per_timestep(steps, calls):
     seen = []
     p, x_t = process(eps=lambda x, t: seen.append(t) or exact_eps(x, t))
     assert len(list(ddim(p, x_t, steps, 0.0))) == calls
-    assert seen == ddim_timesteps(1000, steps)[::-1].tolist()
+    assert seen == ddim_timesteps(SCHEDULE, steps).tolist()
 
 
 def test_noise_free_sampling_draws_no_noise():
@@ -125,5 +143,5 @@ def test_ddim_ends_in_the_predicted_data_where_the_official_end_leaves_noise():
     # a network that knows the data: all zero, so x is nothing but noise
     zero_data = process(eps=lambda x, t: x / (1 - float(SCHEDULE.alpha_bar[t])) ** 0.5)
     assert np.abs(last(ddim(*zero_data, 50, 1.0))).max() < 1e-5
-    left = last(ddim(*zero_data, 50, 1.0, official_end=True))
+    left = last(ddim_steps(*zero_data, ddim_timesteps(SCHEDULE, 50), 1.0, official_end=True))
     assert left.std() == pytest.approx((1 - float(SCHEDULE.alpha_bar[0])) ** 0.5, rel=0.1)

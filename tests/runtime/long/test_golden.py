@@ -8,7 +8,7 @@ import pytest
 from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
 from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.sampler import Process, ddim, ddpm
-from lvdm_rt.diffusion.schedule import make_schedule
+from lvdm_rt.diffusion.schedule import all_timesteps, ddim_timesteps, make_schedule
 
 
 def network(config, weights):
@@ -73,9 +73,15 @@ def sample(config, call, known, given, told, draws):
         given=lambda x: overwrite(x, z, mask),
     )
     if config["sampler"] == "ddpm":
-        *_, x = ddpm(process, x_t)
+        *_, x = ddpm(process, x_t, all_timesteps(schedule, 0))
     else:
-        *_, x = ddim(process, x_t, config["steps"], config["eta"], official_end=True)
+        *_, x = ddim(
+            process,
+            x_t,
+            ddim_timesteps(schedule, config["steps"]),
+            config["eta"],
+            official_end=True,
+        )
     return np.delete(x, given, axis=2)
 
 

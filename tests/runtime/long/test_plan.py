@@ -14,8 +14,8 @@ from lvdm_engines.manifest import (
     ShortFacts,
 )
 from lvdm_rt.diffusion.noise import Stage
-from lvdm_rt.long.keyframes import Track
-from lvdm_rt.long.plan import jobs, needed_condition, plan
+from lvdm_rt.long.keyframes import VideoLatents
+from lvdm_rt.long.plan import batches, needed_condition, plan
 
 MODEL = ModelFacts(
     frame_size=(16, 16),
@@ -35,13 +35,13 @@ def simulate(model, planned, videos, batch_size):
     condition = None
     if planned.given:
         condition = np.arange(-planned.given, 0, dtype=np.float32).reshape(1, -1, 1, 1)
-    tracks = {video: Track(planned, condition) for video in videos}
+    videos_of = {video: VideoLatents(planned, condition) for video in videos}
     out = {video: [] for video in videos}
     most_kept = 0
-    for job in jobs(planned, videos, batch_size):
-        assert len(job.sites) <= batch_size
-        for site in job.sites:
-            track = tracks[site.video]
+    for batch in batches(planned, videos, batch_size):
+        assert len(batch.sites) <= batch_size
+        for site in batch.sites:
+            track = videos_of[site.video]
             if site.stage is Stage.INFILL:
                 ends = track.around(site.clip)[0, :, 0, 0]
                 assert ends[1] - ends[0] == planned.stride
@@ -54,7 +54,7 @@ def simulate(model, planned, videos, batch_size):
                     assert track.before(clip)[0, :, 0, 0].tolist() == wanted
                 new = [planned.position(clip.first + i) for i in range(clip.new)]
                 track.add_keys(clip, np.array(new, np.float32).reshape(1, -1, 1, 1))
-        for video, track in tracks.items():
+        for video, track in videos_of.items():
             ready = track.take()
             if ready is not None:
                 out[video].extend(ready[0, :, 0, 0].astype(int).tolist())
@@ -95,18 +95,22 @@ def test_what_is_kept_does_not_grow_with_the_video(mode, batch_size):
 
 
 def test_the_first_gaps_are_infilled_before_the_second_predict_clip():
-    order = [job.stage for job in itertools.islice(jobs(plan(256, MODEL), [0], 1), 5)]
+    order = [batch.stage for batch in itertools.islice(batches(plan(256, MODEL), [0], 1), 5)]
     assert order == [Stage.PREDICT, Stage.INFILL, Stage.INFILL, Stage.INFILL, Stage.PREDICT]
 
 
 def test_gaps_fill_whole_batches_after_the_first():
-    sizes = [len(job.sites) for job in jobs(plan(512, MODEL), [0], 4) if job.stage is Stage.INFILL]
+    sizes = [
+        len(batch.sites)
+        for batch in batches(plan(512, MODEL), [0], 4)
+        if batch.stage is Stage.INFILL
+    ]
     assert sizes[:2] == [1, 2]
     assert set(sizes[2:-1]) == {4}
 
 
 def test_more_videos_than_a_batch_come_in_groups():
-    videos = [[s.video for s in job.sites] for job in jobs(plan(4, MODEL), range(5), 2)]
+    videos = [[s.video for s in batch.sites] for batch in batches(plan(4, MODEL), range(5), 2)]
     assert [max(v) // 2 for v in videos] == sorted(max(v) // 2 for v in videos)
     assert all(len(v) <= 2 for v in videos)
 
@@ -114,7 +118,7 @@ def test_more_videos_than_a_batch_come_in_groups():
 def test_a_plan_for_millions_of_frames_is_immediate():
     planned = plan(10_000_000, MODEL, "hierarchical", 1)
     assert len(planned.gaps) == 625_000
-    assert next(iter(jobs(planned, [0], 4))).sites[0].clip == 0
+    assert next(iter(batches(planned, [0], 4))).sites[0].clip == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import OptionsError, VideoError
-from lvdm_rt.video import VideoSpec, open_writer, output_kind, sidecar_path
+from lvdm_rt.video import VideoSpec, open_writer, output_kind, sidecar_path, writer
 from lvdm_rt.video.arrays import Y4mSink
 
 SIZES = [(12, 64, 64), (7, 33, 47), (1, 16, 24)]
@@ -232,3 +232,14 @@ def test_a_reader_that_stops_is_one_clear_error():
 def test_a_place_without_a_name_of_its_own_is_refused(out):
     with pytest.raises(OptionsError, match="it names no file"):
         output_kind(out)
+
+
+def test_an_interrupt_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(kind, part, spec):
+        part.write_bytes(b"begun")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_file_sink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_writer(str(tmp_path / "a.npz"), VideoSpec(frames=1, size=(8, 8), fps=Fraction(8)))
+    assert list(tmp_path.iterdir()) == []

@@ -61,6 +61,11 @@ class Watched:
         self._runs: Counter[Shapes] = Counter()
 
     @property
+    def backend(self) -> str:
+        """See `Session`."""
+        return self._session.backend
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """See `Session`."""
         return self._session.inputs

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class OrtSession:
     """An open graph in ONNX Runtime."""
 
+    backend = "cpu"
+
     def __init__(self, source: GraphSource, native: Any) -> None:
         self.name = source.name
         self.inputs = source.facts.inputs

@@ -68,6 +68,8 @@ class _Bound:
 class BoundSession:
     """See `Session`. `place` is the device of the buffers, as ONNX Runtime names it."""
 
+    backend = "cuda"
+
     def __init__(
         self, source: GraphSource, ort: Any, native: Any, place: tuple[str, int], *, graphs: bool
     ) -> None:

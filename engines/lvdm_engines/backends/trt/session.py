@@ -36,6 +36,7 @@ class TrtSession:
         self, opened: Opened, rebuild: str, before_close: Callable[[], None] | None = None
     ) -> None:
         self.name = opened.name
+        self.backend = opened.library.name
         self.inputs = opened.inputs
         self.outputs = opened.outputs
         self.profiles = opened.profiles

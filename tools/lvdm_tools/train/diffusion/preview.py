@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lvdm_rt.diffusion.sampler import Process, ddim
+from lvdm_rt.diffusion.schedule import ddim_timesteps
 from lvdm_tools.train.pixels import to_frames
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def sample(
         noise=lambda _: rng.standard_normal(z_0.shape, np.float32),
         given=place,
     )
-    *_, x_0 = ddim(process, x_t, min(_STEPS, schedule.steps), eta=1.0)
+    timesteps = ddim_timesteps(schedule, min(_STEPS, schedule.steps))
+    *_, x_0 = ddim(process, x_t, timesteps, eta=1.0)
     return place(x_0)
 
 

@@ -1,0 +1,70 @@
+"""What the three commands have in common: one voice, and what their exit codes mean."""
+
+import errno
+
+import click
+import pytest
+
+from lvdm_engines.command_line import CommandLine
+from lvdm_engines.errors import OptionsError
+from lvdm_export import cli as export_cli
+from lvdm_rt import cli as runtime_cli
+from lvdm_tools import cli as tools_cli
+
+SCRIPTS = {"lvdm-rt": runtime_cli, "lvdm-export": export_cli, "lvdm-tools": tools_cli}
+
+
+def failing(error: BaseException) -> CommandLine:
+    def fail() -> None:
+        raise error
+
+    return CommandLine(click.Command("lvdm-x", callback=fail), "extra", "use less")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (OptionsError("got 3,\nexpected 4"), 1, "lvdm-x: got 3, expected 4\n"),
+        (MemoryError(), 1, "lvdm-x: out of memory; use less\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory; use less"),
+        (OSError(errno.ENOTDIR, "Not a directory", "a/b"), 1, "lvdm-x: a/b: Not a directory; "),
+        (ModuleNotFoundError(name="torch"), 1, "torch is not installed; pip install 'lvdm-rt[ext"),
+        (KeyboardInterrupt(), 130, "lvdm-x: interrupted\n"),
+    ],
+)
+def test_every_error_is_one_line_under_the_name_of_its_command(error, code, line, capsys):
+    assert failing(error).run([]) == code
+    told = capsys.readouterr()
+    assert line in told.err
+    assert (told.err.strip().count("\n"), told.out) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        ModuleNotFoundError(name="lvdm_rt.gone"),
+        ModuleNotFoundError(name="numpy.gone"),
+    ],
+)
+def test_a_fault_of_the_program_is_not_dressed_up_as_the_users(error):
+    with pytest.raises(type(error)):
+        failing(error).run([])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_usage_errors_are_2_and_help_is_0(name, capsys):
+    assert SCRIPTS[name].run(["--nonsense"]) == 2
+    assert "No such option" in capsys.readouterr().err
+    assert SCRIPTS[name].run(["-h"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {name} [OPTIONS]")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("lvdm-rt", "info"), ("lvdm-export", "inspect"), ("lvdm-tools", "eval")],
+)
+def test_a_missing_bundle_sounds_the_same_everywhere(name, command, capsys):
+    assert SCRIPTS[name].run([command, "nowhere"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"{name}: nowhere: got neither a bundle directory nor a built-in bundle")
