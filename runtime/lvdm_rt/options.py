@@ -100,10 +100,8 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
-    if not _is_number(guidance) or abs(guidance) > 1000:
-        raise OptionsError(
-            f"got guidance {guidance}, expected a number from -1000 to 1000; 0 turns it off"
-        )
+    if not _is_number(guidance) or not 0 <= guidance <= 1000:
+        raise OptionsError(f"got guidance {guidance}, expected a number from 0 (off) to 1000")
     overlap = _first(options.overlap, model.decode_window // 2)
     _in_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)

@@ -140,19 +140,21 @@ class Pipeline:
         condition: Frames | None = None,
         work: str | Path | None = None,
         resume: bool = False,
+        restart: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Generator[Chunk, None, None]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
         yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
-        left there is not sampled again, and frames start from the first one all the same.
+        left there is not sampled again, and frames start from the first one all the same; with
+        `restart` it is thrown away.
         `progress` is called from the threads that work, one call at a time.
 
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
         SessionError and whatever `progress` raises.
         """
-        request = prepare(self._model, options, condition, work, resume=resume)
+        request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
         return self._watched(self._stream(request, progress))
 
     def sample_latents(
@@ -236,7 +238,10 @@ class Pipeline:
     def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
         if request.work is None:
             return None
-        return stack.enter_context(WorkDir(request.work, request.identity, resume=request.resume))
+        work = WorkDir(
+            request.work, request.identity, resume=request.resume, restart=request.restart
+        )
+        return stack.enter_context(work)
 
     def _watched(self, stream: Generator[T, None, None]) -> Generator[T, None, None]:
         self._streams.add(stream)

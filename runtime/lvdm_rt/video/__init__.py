@@ -5,7 +5,7 @@ The only package that imports PyAV. Knows frames, sizes and rates; nothing of mo
 
 from lvdm_rt.video.containers import FrameSink
 from lvdm_rt.video.reader import ReadSpec, read_frames, read_last_frames
-from lvdm_rt.video.spec import OUTPUT_KINDS, OutputKind, VideoSpec, output_kind
+from lvdm_rt.video.spec import OUTPUT_KINDS, Frames, OutputKind, VideoSpec, output_kind
 from lvdm_rt.video.writer import (
     VideoWriter,
     check_output,
@@ -17,6 +17,7 @@ from lvdm_rt.video.writer import (
 __all__ = [
     "OUTPUT_KINDS",
     "FrameSink",
+    "Frames",
     "OutputKind",
     "ReadSpec",
     "VideoSpec",

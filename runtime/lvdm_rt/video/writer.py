@@ -12,25 +12,30 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 
-def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "VideoWriter":
+def open_writer(
+    out: str, spec: VideoSpec, stdout: BinaryIO | None = None, *, replace: bool = False
+) -> "VideoWriter":
     """Open a writer for `out`, whose format its suffix names (see `output_kind`).
 
-    `stdout` is where `-` goes, the process's own if None.
+    `stdout` is where `-` goes, the process's own if None. A file of that name is replaced when the
+    new one is whole; a directory with pictures in it is refused unless `replace` says that the
+    caller empties it before the writer is closed.
     Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
     encoder is missing.
     """
-    kind = check_output(out)
+    kind = check_output(out, replace=replace)
     with _write_errors(out):
         if kind == "y4m":
             sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
             return VideoWriter(out, spec, sink, None)
         path = Path(out)
+        _check_codec_options(out, kind, spec)
         part = part_path(path)
         _remove(part)  # left by a run that was killed
         try:
@@ -40,7 +45,7 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
             raise
 
 
-def check_output(out: str) -> OutputKind:
+def check_output(out: str, *, replace: bool = False) -> OutputKind:
     """Return the format of `out` after making sure that it can be written, as far as one can know.
 
     Raises OptionsError for an unknown suffix, VideoError for the place or a missing encoder.
@@ -50,8 +55,15 @@ def check_output(out: str) -> OutputKind:
     if missing:
         raise VideoError(f"cannot write {out}: {missing}")
     if kind != "y4m":
-        _check_place(Path(out), kind)
+        _check_place(Path(out), kind, replace=replace)
     return kind
+
+
+def _check_codec_options(out: str, kind: OutputKind, spec: VideoSpec) -> None:
+    if spec.crf is not None and (kind not in ("mp4", "webm") or not 0 <= spec.crf <= 63):
+        raise OptionsError(
+            f"got crf {spec.crf} for {out}, expected 0 (best) to 63 and .mp4 or .webm"
+        )
 
 
 def missing_encoder(kind: OutputKind) -> str | None:
@@ -167,7 +179,7 @@ def _file_sink(kind: OutputKind, part: Path, spec: VideoSpec) -> FrameSink:
     return ContainerSink(part, spec, encoder)
 
 
-def _check_place(path: Path, kind: OutputKind) -> None:
+def _check_place(path: Path, kind: OutputKind, *, replace: bool) -> None:
     if not path.parent.is_dir():
         raise VideoError(f"cannot write {path}: there is no directory {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -176,7 +188,8 @@ def _check_place(path: Path, kind: OutputKind) -> None:
         raise VideoError(
             f"cannot write {path}: it is a directory; remove it or choose another name"
         )
-    if kind == "png" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    full = path.is_dir() and any(path.iterdir()) and not replace
+    if kind == "png" and (full or (path.exists() and not path.is_dir())):
         raise VideoError(
             f"cannot write frames to {path}: it exists and is not an empty directory;"
             " remove it or choose another name"
