@@ -17,7 +17,7 @@ import pytest
 
 import lvdm_engines.backends
 
-SOURCES = sorted(Path(lvdm_engines.backends.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(lvdm_engines.backends.__file__).parent.rglob("*.py"))
 # the names that our code gives to the library's objects
 CLASSES = {
     "builder": "Builder",
