@@ -22,17 +22,12 @@ BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 class SessionOptions:
     """How to open a session; what does not concern a backend is ignored by it.
 
-    `threads` for one run on the CPU (None: all cores) · `spinning`: threads that wait for work
-    keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU ·
-    `cuda_graphs`: let ONNX Runtime record its work on a GPU for the first shapes that come; nothing
-    else in the process may use the GPU meanwhile (recorded anyway where a graph's shapes are fixed)
-    · `plan`: take no plan but one that was built with these options (None: the newest that fits).
+    `threads` for one run on the CPU (None: all cores) · `device`: index of the GPU · `plan`: take
+    no plan but one that was built with these options (None: the newest that fits).
     """
 
     threads: int | None = None
-    spinning: bool = False
     device: int = 0
-    cuda_graphs: bool = False
     plan: PlanOptions | None = None
 
 

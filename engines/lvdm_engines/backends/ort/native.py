@@ -35,9 +35,7 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False
     settings.log_severity_level = 4  # errors come as exceptions, once
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if options.spinning else "0"
-    )
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
 

@@ -1,7 +1,6 @@
 """The bound session, on buffers in host memory; a GPU has other addresses and the same calls."""
 
 import sys
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +32,7 @@ def native(source):
 
 @pytest.fixture
 def session(source, native):
-    with BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=True) as made:
+    with BoundSession(source, onnxruntime, native, ("cpu", 0)) as made:
         yield made
 
 
@@ -121,7 +120,7 @@ def test_wrong_feeds_and_a_closed_session_are_named(session, feeds):
 def test_an_output_of_a_size_that_no_input_has_is_refused(source, native, feeds):
     facts = replace(source.facts, outputs=(TensorSpec("eps", "float32", ("b", 2, "n", 2, 2)),))
     other = GraphSource("predict", facts, source.folder)
-    session = BoundSession(other, onnxruntime, native, ("cpu", 0), graphs=False)
+    session = BoundSession(other, onnxruntime, native, ("cpu", 0))
     with pytest.raises(SessionError, match=r"'n' of eps .* is that of no input"):
         session.run(feeds)
 
@@ -133,7 +132,7 @@ def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
         )
 
     native = SimpleNamespace(io_binding=fail)
-    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
+    session = BoundSession(source, onnxruntime, native, ("cpu", 0))
     with pytest.raises(DeviceMemoryError, match=r"predict: out of memory .* lower the batch size"):
         session.run(feeds)
 
@@ -156,7 +155,7 @@ def test_what_buffers_raise_is_an_error_of_the_session(source, native, feeds, wh
         value.update_inplace = fail
         return value
 
-    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
+    session = BoundSession(source, onnxruntime, native, ("cpu", 0))
     if where == "run":
         session._native = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=fail)
     else:
@@ -226,104 +225,6 @@ def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
     assert fake.preloaded == 0
 
 
-def test_a_run_that_cannot_be_recorded_is_made_plainly_from_then_on(source, native, feeds, caplog):
-    numbers = []
-
-    def run(binding, options):
-        numbers.append(options.get_run_config_entry("gpu_graph_id"))
-        if numbers[-1] != "-1":
-            raise RuntimeError("CUDA failure 900: not permitted when stream is capturing")
-        native.run_with_iobinding(binding, options)
-
-    recording = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with BoundSession(source, onnxruntime, recording, ("cpu", 0), graphs=True) as session:
-        for rows in (2, 1, 2):
-            part = {name: array[:rows] for name, array in feeds.items()}
-            np.testing.assert_array_equal(session.run(part)["eps"], expected(part))
-    assert numbers == ["1", "-1", "-1", "-1"]
-    assert caplog.text.count("predict runs without CUDA graphs: predict: cannot run: CUDA") == 1
-
-
-def test_recordings_that_are_kept_survive_a_failure_of_a_shape_without_one(
-    source, native, feeds, caplog
-):
-    broken = []
-
-    def run(binding, options):
-        if broken:
-            raise RuntimeError("cudnn hiccup")
-        native.run_with_iobinding(binding, options)
-
-    plain = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with BoundSession(source, onnxruntime, plain, ("cpu", 0), graphs=True) as session:
-        for length in range(1, 10):  # the ninth shape has no recording
-            feeds["latents"] = np.resize(feeds["latents"], (2, 2, length, 2, 2))
-            feeds["mask"] = np.resize(feeds["mask"], (2, length))
-            session.run(feeds)
-        broken.append(True)
-        with pytest.raises(SessionError, match="cudnn hiccup"):
-            session.run(feeds)
-    assert "without CUDA graphs" not in caplog.text
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_sessions_that_record_take_turns(source, native, feeds):
-    inside, most = [], []
-
-    def run(binding, options):
-        inside.append(1)
-        most.append(len(inside))
-        native.run_with_iobinding(binding, options)
-        inside.pop()
-
-    busy = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    sessions = [BoundSession(source, onnxruntime, busy, ("cpu", 0), graphs=True) for _ in range(2)]
-    threads = [
-        threading.Thread(target=lambda s=s: [s.run(feeds) for _ in range(50)]) for s in sessions
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(most) == 100
-    assert max(most) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "recorded"),
-    [(SessionOptions(), False), (SessionOptions(cuda_graphs=True), True)],
-)
-def test_free_shapes_are_recorded_only_on_request(source, native, options, recorded):
-    fake = FakeOrt(native, records=True)
-    open_cuda(source, fake, options)
-    assert ("enable_cuda_graph" in fake.opened[0]) == recorded
-
-
-@pytest.mark.parametrize(
-    ("said", "error", "runs"),
-    [
-        ("CUDA failure 700: illegal address", SessionError, 2),
-        ("CUDA failure 2: out of memory", DeviceMemoryError, 1),
-    ],
-)
-def test_a_run_that_fails_plainly_too_is_an_error_and_no_memory_is_one_at_once(
-    source, native, feeds, said, error, runs
-):
-    tried = []
-
-    def run(binding, options):
-        tried.append(options)
-        raise RuntimeError(said)
-
-    failing = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with (
-        BoundSession(source, onnxruntime, failing, ("cpu", 0), graphs=True) as session,
-        pytest.raises(error),
-    ):
-        session.run(feeds)
-    assert len(tried) == runs
-
-
 @pytest.mark.parametrize("shape", [(1, 4, 5, 8, 8), (8, 4, 5, 32, 32), (16, 4, 4, 32, 32)])
 def test_latents_differ_at_a_glance_though_given_frames_stay(shape, monkeypatch):
     latents = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -355,19 +256,17 @@ def test_the_model_that_starts_a_provider_is_a_model():
 
 
 class FakeOrt:
-    """onnxruntime as `open_cuda` sees it; `records` says whether it accepts CUDA graphs."""
+    """onnxruntime as `open_cuda` sees it, on the provider that it got to start."""
 
     SessionOptions = onnxruntime.SessionOptions
+    RunOptions = onnxruntime.RunOptions
 
-    def __init__(self, native, records, provider="CUDAExecutionProvider"):
-        self.native, self.records, self.provider = native, records, provider
-        self.opened = []
+    def __init__(self, native, provider="CUDAExecutionProvider"):
+        self.native, self.provider = native, provider
+        self.settings = None
 
     def InferenceSession(self, path, options, providers):  # noqa: N802 - the library's name
-        ((_, settings),) = providers
-        self.opened.append(settings)
-        if "enable_cuda_graph" in settings and not self.records:
-            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("nodes on the CPU")
+        ((_, self.settings),) = providers
         return SimpleNamespace(
             get_providers=lambda: [self.provider],
             get_inputs=self.native.get_inputs,
@@ -375,19 +274,12 @@ class FakeOrt:
         )
 
 
-@pytest.mark.parametrize(
-    ("asked", "records", "attempts"), [(False, True, 1), (True, True, 1), (True, False, 2)]
-)
-def test_runs_are_recorded_where_asked_and_possible(source, native, asked, records, attempts):
-    fake = FakeOrt(native, records)
-    session = open_cuda(source, fake, SessionOptions(device=1, cuda_graphs=asked))
-    assert len(fake.opened) == attempts
-    assert fake.opened[-1]["device_id"] == 1
-    assert ("enable_cuda_graph" in fake.opened[-1]) == (asked and records)
-    session.close()
+def test_a_graph_opens_on_the_gpu_that_was_asked_for(source, native):
+    fake = FakeOrt(native)
+    open_cuda(source, fake, SessionOptions(device=1)).close()
+    assert fake.settings["device_id"] == 1
 
 
 def test_a_provider_that_did_not_start_is_an_error_not_a_fallback(source, native):
-    fake = FakeOrt(native, records=True, provider="CPUExecutionProvider")
     with pytest.raises(BackendError, match="could not start its CUDAExecutionProvider"):
-        open_cuda(source, fake, SessionOptions())
+        open_cuda(source, FakeOrt(native, "CPUExecutionProvider"), SessionOptions())
