@@ -31,7 +31,6 @@ from lvdm_engines.session import check_feeds, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -173,12 +172,7 @@ class BoundSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

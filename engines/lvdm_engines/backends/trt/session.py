@@ -17,7 +17,6 @@ from lvdm_engines.session import check_feeds, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from types import TracebackType
 
     from lvdm_engines.backends.plan_facts import Profile
     from lvdm_engines.backends.trt.context import Opened
@@ -194,10 +193,5 @@ class TrtSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
