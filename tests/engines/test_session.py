@@ -43,6 +43,7 @@ def open_graph(folder, nodes, inputs, outputs, constants=()):
 
 
 def test_a_session_computes_what_the_graph_says(session, feeds):
+    assert session.backend == "cpu"
     eps = session.run(feeds)["eps"]
     expected = feeds["latents"] * feeds["mask"][:, None, :, None, None] + np.float32(0.25)
     np.testing.assert_array_equal(eps, expected)

@@ -1,17 +1,20 @@
-"""The backends by name, in the order in which `auto` tries them, and what each must offer.
+"""The backends by name, in the order in which `auto` tries them, and what each offers.
 
-A backend is three functions: may this machine run it, may it open this graph, and open it.
+A backend is three functions: may this machine run it, may it open this graph, and open it. Sessions
+of some can do more than `Session` asks: those that are `Timed` or `Profiled`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
-    from lvdm_engines.backends.plan_facts import PlanOptions
+    from numpy.typing import NDArray
+
+    from lvdm_engines.backends.plan_facts import PlanOptions, Profile
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.session import Session
 
@@ -43,3 +46,25 @@ class Backend:
     unusable: Callable[[], str | None]
     lacking: Callable[[GraphSource, SessionOptions], str | None]
     open: Callable[[GraphSource, SessionOptions], Session]
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A session on a device that can tell computing from copying."""
+
+    def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
+        """Return how long one of `times` runs takes on the device, without copies."""
+
+    def copy_seconds(
+        self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
+    ) -> float:
+        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A session of a plan, which was compiled for ranges of sizes."""
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The ranges of sizes that run whole."""

@@ -59,7 +59,7 @@ class _Bound:
 
 
 class BoundSession:
-    """See `Session`. `place` is the device of the buffers, as ONNX Runtime names it."""
+    """See `Session` and `Timed`. `place`: the device of the buffers as ONNX Runtime names it."""
 
     backend = "cuda"
 
@@ -106,7 +106,7 @@ class BoundSession:
         return {name: np.array(value.numpy()) for name, value in bound.outputs.items()}
 
     def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
-        """Return how long one run takes without copies, the host's launches included."""
+        """See `Timed.device_seconds`; the host's launches are included."""
         bound = self._ready(feeds)
         with self._lock:
             started = time.perf_counter()
@@ -117,7 +117,7 @@ class BoundSession:
     def copy_seconds(
         self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
     ) -> float:
-        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+        """See `Timed.copy_seconds`."""
         bound = self._ready(feeds)
         with self._lock:
             started = time.perf_counter()

@@ -25,10 +25,11 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 class TrtSession:
-    """See `Session`. Runs of one session take turns; every profile has buffers of its own.
+    """See `Session`, `Timed` and `Profiled`.
 
-    A batch above the largest profile runs in parts, and one below the smallest beside rows that
-    are thrown away, since rows are independent.
+    Runs of one session take turns; every profile has buffers of its own. A batch above the largest
+    profile runs in parts, and one below the smallest beside rows that are thrown away, since rows
+    are independent.
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class TrtSession:
         return {spec.name: np.concatenate([d[spec.name] for d in done]) for spec in self.outputs}
 
     def device_seconds(self, feeds: Feeds, times: int) -> float:
-        """Return how long one run takes on the device alone, without copies and the host's part."""
+        """See `Timed.device_seconds`."""
         return self._measured(feeds, lambda lane, part: lane.device_seconds(part, times))
 
     def copy_seconds(self, feeds: Feeds, changing: Collection[str], times: int) -> float:
-        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+        """See `Timed.copy_seconds`."""
         return self._measured(feeds, lambda lane, part: lane.copy_seconds(part, changing, times))
 
     def _measured(self, feeds: Feeds, measure: Callable[[Lane, Feeds], float]) -> float:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.backends.backend import SessionOptions, Timed
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort import cuda
 from lvdm_engines.backends.ort.cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
@@ -70,6 +70,7 @@ def test_feeds_that_stay_are_copied_once_however_large(session, feeds, monkeypat
 
 
 def test_runs_and_copies_are_timed_alone(session, feeds):
+    assert isinstance(session, Timed)
     assert session.device_seconds(feeds, 2) > 0
     assert session.copy_seconds(feeds, ["latents"], 2) > 0
     np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
@@ -276,7 +277,8 @@ class FakeOrt:
 
 def test_a_graph_opens_on_the_gpu_that_was_asked_for(source, native):
     fake = FakeOrt(native)
-    open_cuda(source, fake, SessionOptions(device=1)).close()
+    with open_cuda(source, fake, SessionOptions(device=1)) as session:
+        assert session.backend == "cuda"
     assert fake.settings["device_id"] == 1
 
 

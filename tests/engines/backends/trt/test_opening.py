@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lvdm_engines.backends.backend import Profiled, Timed
 from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.backends.trt import library as libraries
@@ -24,6 +25,9 @@ def test_a_plan_opens_as_a_session_that_computes(
     with trt.open_session(source, plan, fake_library, gpu) as session:
         feeds = {**feeds_of(3), "noise_level": np.full(3, -1)}
         np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+        assert session.backend == "tensorrt"
+        assert isinstance(session, Timed)
+        assert isinstance(session, Profiled)
     assert runtimes[0].opened == [b"the plan"]
 
 
