@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.gpu.scratch import Arena
+from lvdm_engines.backends.gpu.scratch import SharedScratch
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
-from lvdm_engines.backends.trt.context import Opened
-from lvdm_engines.backends.trt.library import Here, Library
+from lvdm_engines.backends.trt.context import OpenEngine
+from lvdm_engines.backends.trt.library import TargetMachine, TrtLibrary
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import save_plan
 from lvdm_engines.manifest import TensorSpec
@@ -173,22 +173,22 @@ def fake_library():
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
         __version__="11.4.0.106",
     )
-    return Library("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))
+    return TrtLibrary("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))
 
 
 @pytest.fixture
 def opened(gpu, engine, fake_library):
     engine.errors = fake_library.errors
 
-    def make(arena=None, **changes):
-        return Opened(
+    def make(scratch=None, **changes):
+        return OpenEngine(
             name="predict",
             library=fake_library,
             engine=engine,
             new_context=engine.create_execution_context,
             device=gpu,
             stream=gpu.stream(),
-            arena=arena or Arena(gpu),
+            scratch=scratch or SharedScratch(gpu),
             **{"inputs": INPUTS, "outputs": OUTPUTS, "profiles": PROFILES, **changes},
         )
 
@@ -224,7 +224,7 @@ def expected():
 
 
 PLAN = b"the plan"
-HERE = Here("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
+HERE = TargetMachine("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
 PLAN_PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
 
 

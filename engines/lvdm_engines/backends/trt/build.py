@@ -15,13 +15,13 @@ from lvdm_engines.backends.gpu import cuda_device
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
-from lvdm_engines.backends.trt.compile import Job, Step, check_options, compile_plan
+from lvdm_engines.backends.trt.compile import CompileJob, Step, check_options, compile_plan
 from lvdm_engines.backends.trt.inspection import summary_of
-from lvdm_engines.backends.trt.library import Here
+from lvdm_engines.backends.trt.library import TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt.refit import check_library, refit
 from lvdm_engines.backends.trt.store import (
-    Plan,
+    CompiledPlan,
     differing_requests,
     find_plan,
     plans_of,
@@ -32,7 +32,7 @@ from lvdm_engines.errors import BackendError, BundleError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.library import TrtLibrary
     from lvdm_engines.bundle import Bundle, GraphSource
     from lvdm_engines.manifest import Precision
 
@@ -55,7 +55,7 @@ class Built:
     """One compiled file: the graphs it serves, its plan, and whether it was there already."""
 
     graphs: tuple[str, ...]
-    plan: Plan
+    plan: CompiledPlan
     reused: bool
 
 
@@ -86,7 +86,7 @@ def check_refit(
     plan to begin with, or nothing that could refit it.
     """
     library = _compiler(backend)
-    here = libraries.whereabouts(library, device)
+    here = libraries.target_machine(library, device)
     check_library(library)
     wanted = replace(options, refit=True)
     check_options(library, wanted)
@@ -100,7 +100,7 @@ def check_refit(
         find_plan(source, here, wanted)
 
 
-def _compiler(backend: str) -> Library:
+def _compiler(backend: str) -> TrtLibrary:
     if backend not in libraries.EXTRAS:
         raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
@@ -159,7 +159,7 @@ def refit_plans(
     where the graphs differ in more than their weights.
     """
     library = _compiler(backend)
-    here = libraries.whereabouts(library, device)
+    here = libraries.target_machine(library, device)
     check_library(library)
     activate = _activation(library, device)
     if activate is not None:
@@ -178,7 +178,7 @@ def refit_plans(
     return built
 
 
-def _check_refit(plan: Plan, order: _Order) -> None:
+def _check_refit(plan: CompiledPlan, order: _Order) -> None:
     """Refuse a plan that differs from the wanted one in more than its weights."""
     made, wanted = plan.facts.fingerprint, order.fingerprint
     same_weights = replace(wanted, onnx_sha256=made.onnx_sha256, data_sha256=made.data_sha256)
@@ -193,25 +193,25 @@ def _check_refit(plan: Plan, order: _Order) -> None:
         )
 
 
-def stored_plans(bundle: Bundle) -> dict[str, list[Plan]]:
+def stored_plans(bundle: Bundle) -> dict[str, list[CompiledPlan]]:
     """Return every plan that a bundle holds, fitting this machine or not, by graph."""
     return {name: plans_of(bundle.graph(name)) for name in bundle.manifest.graphs}
 
 
-def _job(bundle: Bundle, names: tuple[str, ...], options: PlanOptions) -> Job:
+def _job(bundle: Bundle, names: tuple[str, ...], options: PlanOptions) -> CompileJob:
     source = bundle.graph(names[0])
     profiles = profiles_for(bundle.manifest, names, options)
-    return Job(source.name, source.verified(), source.facts, profiles, options)
+    return CompileJob(source.name, source.verified(), source.facts, profiles, options)
 
 
-def _building_here(library: Library, device: int) -> Here:
+def _building_here(library: TrtLibrary, device: int) -> TargetMachine:
     """Return what new plans will be for; TensorRT-RTX can compile without any GPU."""
     if library.portable and not gpus():
-        return Here(library.name, library.version, libraries.ANY, libraries.ANY)
-    return libraries.whereabouts(library, device)
+        return TargetMachine(library.name, library.version, libraries.ANY, libraries.ANY)
+    return libraries.target_machine(library, device)
 
 
-def _activation(library: Library, device: int) -> Callable[[], None] | None:
+def _activation(library: TrtLibrary, device: int) -> Callable[[], None] | None:
     """Return what makes GPU `device` current in a thread, or None where nothing needs it."""
     if library.portable and not gpus():
         return None
@@ -223,7 +223,7 @@ def _activation(library: Library, device: int) -> Callable[[], None] | None:
     raise BackendError(f"{library.name}: to build on GPU {device}: {problem}")
 
 
-def _fingerprint(source: GraphSource, here: Here, job: Job) -> Fingerprint:
+def _fingerprint(source: GraphSource, here: TargetMachine, job: CompileJob) -> Fingerprint:
     portable = libraries.load_library(here.library).portable
     return Fingerprint(
         graph=job.path.stem,
@@ -239,7 +239,7 @@ def _fingerprint(source: GraphSource, here: Here, job: Job) -> Fingerprint:
     )
 
 
-def _existing(source: GraphSource, fingerprint: Fingerprint) -> Plan | None:
+def _existing(source: GraphSource, fingerprint: Fingerprint) -> CompiledPlan | None:
     for plan in plans_of(source):
         different = differing_requests(plan.facts.fingerprint, fingerprint)
         if not different and plan.path.is_file():
@@ -258,19 +258,19 @@ class _Order:
     """One plan to make, and what it will say of itself."""
 
     source: GraphSource
-    library: Library
-    job: Job
+    library: TrtLibrary
+    job: CompileJob
     fingerprint: Fingerprint
     activate: Callable[[], None] | None
 
 
-def _build(order: _Order, tell: Callable[[Step], None] | None) -> Plan:
+def _build(order: _Order, tell: Callable[[Step], None] | None) -> CompiledPlan:
     started = time.perf_counter()
     plan = compile_plan(order.job, order.library, tell, order.activate)
     return _saved(order, plan, time.perf_counter() - started)
 
 
-def _saved(order: _Order, plan: Any, seconds: float) -> Plan:
+def _saved(order: _Order, plan: Any, seconds: float) -> CompiledPlan:
     if order.activate is not None:
         order.activate()  # in this thread
     data = memoryview(plan)

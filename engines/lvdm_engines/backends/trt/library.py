@@ -37,7 +37,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class Library:
+class TrtLibrary:
     """An imported library, its logger, and the errors it reported last."""
 
     name: str
@@ -80,7 +80,7 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Here:
+class TargetMachine:
     """What a plan must match: this machine's library and GPU."""
 
     library: str
@@ -90,7 +90,7 @@ class Here:
 
 
 @cache
-def load_library(name: str) -> Library:
+def load_library(name: str) -> TrtLibrary:
     """Import the library behind a backend. Raises BackendError if it is missing or too old."""
     problem = missing(name)
     if problem:
@@ -100,15 +100,15 @@ def load_library(name: str) -> Library:
     except (ImportError, OSError) as err:
         raise BackendError(f"{name}: {_broken(name, err)}") from err
     errors: deque[str] = deque(maxlen=8)
-    return Library(name, trt, str(trt.__version__), make_logger(trt, errors), errors)
+    return TrtLibrary(name, trt, str(trt.__version__), make_logger(trt, errors), errors)
 
 
-def whereabouts(library: Library, device: int = 0) -> Here:
+def target_machine(library: TrtLibrary, device: int = 0) -> TargetMachine:
     """Return what a plan that runs on GPU `device` must match. Raises BackendError without it."""
     found = gpus()
     if device < len(found):
         gpu = found[device]
-        return Here(library.name, library.version, gpu.name, gpu.capability)
+        return TargetMachine(library.name, library.version, gpu.name, gpu.capability)
     problem = driver_problem()
     why = f"{problem}; run this on the machine with the GPU, or use --backend cpu"
     if problem is None:
@@ -139,7 +139,7 @@ def unusable(name: str) -> str | None:
     return too_old(library) or unsupported_gpu(library) or _start_problem(name)
 
 
-def too_old(library: Library) -> str | None:
+def too_old(library: TrtLibrary) -> str | None:
     """Say which version would do, where this one is too old, or None."""
     found = tuple(int(part) for part in re.findall(r"\d+", library.version)[:2])
     if found < _OLDEST[library.name]:
@@ -172,7 +172,7 @@ def lacks_cuda(name: str) -> str | None:
     return None
 
 
-def unsupported_gpu(library: Library) -> str | None:
+def unsupported_gpu(library: TrtLibrary) -> str | None:
     """Say why no GPU here can run the library's plans, or None.
 
     TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them.
@@ -191,7 +191,7 @@ def unsupported_gpu(library: Library) -> str | None:
     )
 
 
-def _old_gpu(library: Library, found: list[Gpu]) -> str | None:
+def _old_gpu(library: TrtLibrary, found: list[Gpu]) -> str | None:
     """TensorRT 11 dropped what came before Turing, and says so only while compiling."""
     newest = max(found, key=lambda gpu: _numbers(gpu.capability))
     if _numbers(newest.capability) >= _OLDEST_GPU or not library.version.startswith("11."):

@@ -27,7 +27,7 @@ from lvdm_engines.backends.plan_facts import (
     rebuild_command,
 )
 from lvdm_engines.backends.trt.compile import TURING
-from lvdm_engines.backends.trt.library import ANY, Here
+from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, BundleError
@@ -51,7 +51,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompiledPlan:
     """A plan that fits, not yet read."""
 
     path: Path
@@ -80,7 +80,7 @@ class Plan:
         return data
 
 
-def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> Plan:
+def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
     """Put a plan and its sidecar in place in one step; an equal older one is replaced.
 
     Raises BundleError where the bundle cannot be written.
@@ -106,10 +106,10 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> Plan:
         ) from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Plan(folder / facts.file, facts)
+    return CompiledPlan(folder / facts.file, facts)
 
 
-def plans_of(source: GraphSource) -> list[Plan]:
+def plans_of(source: GraphSource) -> list[CompiledPlan]:
     """Return every plan of a graph's file whose sidecar can be read, the newest first."""
     stem = Path(source.facts.file).stem
     found = []
@@ -118,11 +118,13 @@ def plans_of(source: GraphSource) -> list[Plan]:
             facts = msgspec.json.decode(sidecar.read_bytes(), type=PlanFacts)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue  # of another version of this library, or damaged: not ours to judge
-        found.append(Plan(sidecar.with_suffix(""), facts))
+        found.append(CompiledPlan(sidecar.with_suffix(""), facts))
     return sorted(found, key=lambda plan: plan.facts.built_at, reverse=True)
 
 
-def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None) -> Plan:
+def find_plan(
+    source: GraphSource, here: TargetMachine, wanted: PlanOptions | None = None
+) -> CompiledPlan:
     """Return the newest plan of a graph that fits this machine, and that was built as `wanted`.
 
     Raises BackendError that names what differs in the nearest plan and the command to build one.
@@ -152,7 +154,7 @@ def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None
 
 
 def differences(
-    made: Fingerprint, source: GraphSource, here: Here, wanted: PlanOptions | None = None
+    made: Fingerprint, source: GraphSource, here: TargetMachine, wanted: PlanOptions | None = None
 ) -> list[str]:
     """Return in words every way in which a plan was made for something else.
 

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from lvdm_engines.backends.plan_facts import PlanFacts, PlanOptions, Range
 from lvdm_engines.backends.trt.build import build_plans, check_build, stored_plans
-from lvdm_engines.backends.trt.library import Here
+from lvdm_engines.backends.trt.library import TargetMachine
 from lvdm_engines.backends.trt.profiles import profiles_for, split
 from lvdm_engines.backends.trt.store import find_plan, plans_of
 from lvdm_engines.errors import BackendError, BundleError, ExportError, OptionsError
 
-HERE = Here("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 6000", "8.9")
+HERE = TargetMachine("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 6000", "8.9")
 SMALL = PlanOptions(batch=Range(1, 2, 4))
 
 
@@ -28,7 +28,7 @@ def rtx():
 
 @pytest.fixture
 def plan_here(rtx):
-    return Here("tensorrt-rtx", rtx.__version__, "NVIDIA RTX 6000", "8.9")
+    return TargetMachine("tensorrt-rtx", rtx.__version__, "NVIDIA RTX 6000", "8.9")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,10 @@ def test_a_library_or_a_gpu_that_is_too_old_is_refused_before_the_export(fake_li
 def test_a_portable_plan_is_for_the_gpus_it_was_compiled_for(rtx, make_bundle, monkeypatch):
     monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     bundle = make_bundle()
-    source, ada = bundle.graph("predict"), Here("tensorrt-rtx", rtx.__version__, "RTX 6000", "8.9")
+    source, ada = (
+        bundle.graph("predict"),
+        TargetMachine("tensorrt-rtx", rtx.__version__, "RTX 6000", "8.9"),
+    )
     (fitting,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.9",)))
     (newer,) = build_plans(bundle, "tensorrt-rtx", replace(SMALL, targets=("8.6",)))
     assert newer.plan.path != fitting.plan.path
@@ -195,7 +198,7 @@ def test_turing_must_be_asked_for(rtx, make_bundle, monkeypatch):
     monkeypatch.setattr("lvdm_engines.backends.trt.compile.gpus", list)
     bundle = make_bundle()
     build_plans(bundle, "tensorrt-rtx", SMALL)
-    turing = Here("tensorrt-rtx", rtx.__version__, "NVIDIA T4", "7.5")
+    turing = TargetMachine("tensorrt-rtx", rtx.__version__, "NVIDIA T4", "7.5")
     with pytest.raises(
         BackendError, match=r"the library's own targets.*expected 7\.5.*--target 7\.5$"
     ):
@@ -213,7 +216,7 @@ def test_an_unknown_backend_is_refused(make_bundle):
 
 
 def test_a_file_that_is_no_graph_is_one_line(rtx, make_bundle):
-    from lvdm_engines.backends.trt.compile import Job, compile_plan
+    from lvdm_engines.backends.trt.compile import CompileJob, compile_plan
     from lvdm_engines.backends.trt.library import load_library
 
     bundle = make_bundle()
@@ -223,7 +226,7 @@ def test_a_file_that_is_no_graph_is_one_line(rtx, make_bundle):
     with pytest.raises(
         ExportError, match=r"^predict: tensorrt-rtx .* cannot read broken"
     ) as caught:
-        compile_plan(Job("predict", path, facts, (), SMALL), load_library("tensorrt-rtx"))
+        compile_plan(CompileJob("predict", path, facts, (), SMALL), load_library("tensorrt-rtx"))
     assert "\n" not in str(caught.value)
 
 

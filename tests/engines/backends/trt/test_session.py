@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from lvdm_engines.backends.gpu.scratch import Arena
+from lvdm_engines.backends.gpu.scratch import SharedScratch
 from lvdm_engines.backends.plan_facts import Range
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.errors import DeviceMemoryError, SessionError
@@ -184,12 +184,12 @@ def test_a_fault_while_running_is_reported_and_nothing_stale_is_used_afterwards(
 
 
 def test_closing_frees_everything_and_a_closed_session_says_so(opened, gpu, feeds_of):
-    arena = Arena(gpu)
-    session = TrtSession(opened(arena), "")
+    scratch = SharedScratch(gpu)
+    session = TrtSession(opened(scratch), "")
     session.run(feeds_of(2))
     session.close()
     session.close()
-    arena.close()
+    scratch.close()
     assert gpu.blocks == {}
     assert not any(memory.open for memory in gpu.pinned)
     with pytest.raises(SessionError, match="the session is closed"):
@@ -208,7 +208,7 @@ def test_closing_releases_the_rest_where_a_part_of_it_fails(opened, gpu, feeds_o
     monkeypatch.setattr(type(first), "close", failing(type(first).close, first))
     with pytest.raises(SessionError):
         session.close()
-    made.arena.close()
+    made.scratch.close()
     assert list(gpu.blocks.values()) == [first]
     assert not any(memory.open for memory in gpu.pinned)
     assert not made.stream.open
@@ -229,8 +229,8 @@ def failing(close, which):
 def test_sessions_share_one_block_of_activations_of_the_largest_need(
     opened, gpu, feeds_of, expected
 ):
-    arena = Arena(gpu)
-    small, large = TrtSession(opened(arena), ""), TrtSession(opened(arena), "")
+    scratch = SharedScratch(gpu)
+    small, large = TrtSession(opened(scratch), ""), TrtSession(opened(scratch), "")
     for seed in range(4):  # the block grows after the first run and moves
         for session, rows in ((small, 2), (large, 9)):
             feeds = feeds_of(rows, seed=seed)
@@ -248,8 +248,8 @@ def test_sessions_share_one_block_of_activations_of_the_largest_need(
 def test_work_recorded_before_the_block_moved_is_not_launched_again(
     opened, gpu, feeds_of, expected
 ):
-    arena = Arena(gpu)
-    with TrtSession(opened(arena), "") as first, TrtSession(opened(arena), "") as second:
+    scratch = SharedScratch(gpu)
+    with TrtSession(opened(scratch), "") as first, TrtSession(opened(scratch), "") as second:
         for seed in range(3):
             first.run(feeds_of(2, seed=seed))
         second.run(feeds_of(9))
@@ -261,12 +261,12 @@ def test_work_recorded_before_the_block_moved_is_not_launched_again(
 
 
 def test_turns_are_ordered_between_streams_without_waiting_in_the_host(gpu):
-    arena = Arena(gpu)
+    scratch = SharedScratch(gpu)
     one, two = gpu.stream(), gpu.stream()
     order = []
-    with arena.turn(one, 100):
+    with scratch.turn(one, 100):
         one.put(lambda: order.append("one"))
-    with arena.turn(two, 100):
+    with scratch.turn(two, 100):
         two.put(lambda: order.append("two"))
     assert order == []
     two.sync()
