@@ -208,7 +208,7 @@ def test_a_file_that_is_no_graph_is_one_line(make_bundle):
 
 
 def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypatch, caplog):
-    refuse = Backend(lambda: "no device; buy one", lambda source: None, None)
+    refuse = Backend(lambda: "no device; buy one", None)
     real = opening.load_backend
     monkeypatch.setattr(
         "lvdm_engines.opening.load_backend", lambda n: real(n) if n == "cpu" else refuse

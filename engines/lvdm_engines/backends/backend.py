@@ -1,7 +1,7 @@
 """The backends by name, in the order in which `auto` tries them, and what each offers.
 
-A backend is three functions: may this machine run it, may it open this graph, and open it. Sessions
-of some can do more than `Session` asks: those that are `Timed` or `Profiled`.
+A backend is two functions: may this machine run it, and what opens a graph. Sessions of some can do
+more than `Session` asks: those that are `Timed` or `Profiled`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lvdm_engines.backends.plan_facts import PlanOptions, Profile
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.session import Session
+
+    Opener = Callable[[], Session]
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 
@@ -39,13 +41,16 @@ class Backend:
     """What a backend module offers.
 
     `unusable()` says in one line why this machine cannot run the backend and what would fix it,
-    or None. `lacking(source, options)` says the same of one graph, such as a plan that was not
-    built for that GPU.
+    or None. `opener(source, options)` finds what a graph needs to run, and returns what opens it.
+    It raises BackendError for what is lacking, such as a plan for that GPU.
     """
 
     unusable: Callable[[], str | None]
-    lacking: Callable[[GraphSource, SessionOptions], str | None]
-    open: Callable[[GraphSource, SessionOptions], Session]
+    opener: Callable[[GraphSource, SessionOptions], Opener]
+
+    def open(self, source: GraphSource, options: SessionOptions) -> Session:
+        """Open a graph on a machine that can run the backend; raises what `opener` and it raise."""
+        return self.opener(source, options)()
 
 
 @runtime_checkable

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
-    lacks_nothing,
     native_errors,
     session_error,
     session_options,
@@ -73,4 +73,4 @@ def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
     return OrtSession(source, native)
 
 
-CPU = Backend(import_problem, lacks_nothing, _open)
+CPU = Backend(import_problem, lambda source, options: partial(_open, source, options))

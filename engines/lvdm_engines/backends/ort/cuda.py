@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,7 +21,6 @@ from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
-    lacks_nothing,
     native_errors,
     session_error,
     session_options,
@@ -253,4 +252,4 @@ def _open(source: GraphSource, options: SessionOptions) -> BoundSession:
     return open_cuda(source, importlib.import_module("onnxruntime"), options)
 
 
-CUDA = Backend(_unusable, lacks_nothing, _open)
+CUDA = Backend(_unusable, lambda source, options: partial(_open, source, options))

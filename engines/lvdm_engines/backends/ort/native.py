@@ -88,9 +88,3 @@ def import_problem() -> str | None:
     except ImportError as err:
         return f"onnxruntime cannot be imported ({err}); pip install onnxruntime"
     return None
-
-
-def lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:
-    """ONNX Runtime needs nothing beside the graph itself."""
-    del source, options
-    return None

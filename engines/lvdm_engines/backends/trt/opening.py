@@ -28,29 +28,25 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_STALE = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}  # another build is not
+_CURED_BY_BUILDING = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}
 _CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly than it saves
 
 
 def _backend(name: str) -> Backend:
-    def lacking(source: GraphSource, options: SessionOptions) -> str | None:
-        try:
-            here = libraries.target_machine(libraries.load_library(name), options.device)
-            find_plan(source, here, options.plan)
-        except BackendError as err:
-            return str(err)
-        return None
-
-    def open_plan(source: GraphSource, options: SessionOptions) -> TrtSession:
-        from lvdm_engines.backends.gpu.cuda_device import open_device
-
+    def opener(source: GraphSource, options: SessionOptions) -> Callable[[], TrtSession]:
         library = libraries.load_library(name)
         here = libraries.target_machine(library, options.device)
         plan = find_plan(source, here, options.plan)
-        device = open_device(options.device)
-        return open_session(source, plan, library, device, options.device)
 
-    return Backend(lambda: libraries.unusable(name), lacking, open_plan)
+        def open_plan() -> TrtSession:
+            from lvdm_engines.backends.gpu.cuda_device import open_device
+
+            device = open_device(options.device)
+            return open_session(source, plan, library, device, options.device)
+
+        return open_plan
+
+    return Backend(lambda: libraries.unusable(name), opener)
 
 
 def open_session(
@@ -135,7 +131,7 @@ def _invalid(library: TrtLibrary, plan: CompiledPlan, reasons: Any) -> LvdmError
     what = f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU ({why})"
     if "INSUFFICIENT_GPU_MEMORY" in names:
         return DeviceMemoryError(f"{what}; free memory on the GPU, see nvidia-smi")
-    if not _STALE.isdisjoint(names):
+    if not _CURED_BY_BUILDING.isdisjoint(names):
         advice = f"build again: {plan.rebuild}"
     elif "UNSUPPORTED_CC" in names:
         advice = "build again with --target of this GPU's capability, or use --backend cuda"

@@ -128,12 +128,12 @@ def test_whether_a_plan_is_there_is_asked_of_the_gpu_that_will_run_it(
     gpus = [Gpu(name, here.capability, 1, 1, "CUDA 13.0") for name in ("NVIDIA L4", here.gpu)]
     monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
     monkeypatch.setattr(libraries, "gpus", lambda: gpus)
-    lacking = trt.TENSORRT.lacking
-    assert lacking(source, SessionOptions(device=1)) is None
-    assert "GPU: got NVIDIA H100" in lacking(source, SessionOptions(device=0))
-    assert "option level: got 3" in lacking(
-        source, SessionOptions(device=1, plan=replace(SMALL, level=5))
-    )
+    opener = trt.TENSORRT.opener
+    opener(source, SessionOptions(device=1))
+    with pytest.raises(BackendError, match="GPU: got NVIDIA H100"):
+        opener(source, SessionOptions(device=0))
+    with pytest.raises(BackendError, match="option level: got 3"):
+        opener(source, SessionOptions(device=1, plan=replace(SMALL, level=5)))
 
 
 def test_a_plan_is_built_on_the_gpu_that_was_chosen_in_the_thread_that_builds(
