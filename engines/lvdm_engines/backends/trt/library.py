@@ -19,6 +19,7 @@ from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
 
 _log = logging.getLogger(__name__)
 
+_PORTABLE = "tensorrt-rtx"
 ANY = "any"  # the GPU of a plan that the driver finishes wherever it runs
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
@@ -49,7 +50,7 @@ class TrtLibrary:
     @property
     def portable(self) -> bool:
         """Whether plans are finished on the GPU that runs them."""
-        return hasattr(self.trt, "ComputeCapability")
+        return self.name == _PORTABLE
 
     def dtype(self, native: Any) -> str:
         """Return the manifest's word for one of the library's types."""
@@ -87,6 +88,11 @@ class TargetMachine:
     version: str
     gpu: str
     capability: str
+
+    @property
+    def portable(self) -> bool:
+        """Whether plans are finished on the GPU that runs them."""
+        return self.library == _PORTABLE
 
 
 @cache

@@ -285,41 +285,6 @@ def test_without_a_plan_the_message_is_the_command_that_makes_one(make_bundle):
     assert str(caught.value).endswith(f"build one: {command}")
 
 
-def changed(built, **changes):
-    """Write the sidecar again as if the build had been another one."""
-    made = replace(built.plan.facts.fingerprint, **changes)
-    sidecar = built.plan.path.with_name(f"{built.plan.path.name}.json")
-    sidecar.write_bytes(msgspec.json.encode(replace(built.plan.facts, fingerprint=made)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"version": "1.6.0.1"}, r"library version: got 1\.6\.0\.1 in the plan, expected 1\.7"),
-        ({"onnx_sha256": "f" * 64}, "ONNX file: got ffffffffffff… in the plan, expected "),
-        ({"data_sha256": "e" * 64}, "ONNX weights: got eeeeeeeeeeee… in the plan, expected None"),
-        ({"precision": "fp16"}, "precision: got fp16 in the plan, expected fp32"),
-        (
-            {"gpu": "NVIDIA L4", "capability": "8.9"},
-            "GPU: got NVIDIA L4 in the plan, expected NV",
-        ),
-        ({"gpu": HERE.gpu, "capability": "9.0"}, r"compute capability: got 9\.0 in the plan, exp"),
-        ({"format": 0}, "plan format: got 0 in the plan, expected 1"),
-    ],
-)
-def test_a_stale_plan_is_kept_not_used_and_what_differs_is_named(
-    rtx, make_bundle, plan_here, changes, message
-):
-    bundle = make_bundle()
-    (built,) = build_plans(bundle, "tensorrt-rtx", SMALL)
-    changed(built, **changes)
-    with pytest.raises(BackendError, match=message) as caught:
-        find_plan(bundle.graph("predict"), plan_here)
-    assert "is kept but not used" in str(caught.value)
-    assert str(caught.value).endswith("--backend tensorrt-rtx --batch 1:2:4")
-    assert built.plan.path.is_file()
-
-
 def test_a_sidecar_that_cannot_be_read_is_passed_over(rtx, make_bundle):
     bundle = make_bundle()
     (built,) = build_plans(bundle, "tensorrt-rtx", SMALL)

@@ -101,8 +101,8 @@ def test_a_plan_of_another_version_needs_that_versions_lean_runtime(
 @pytest.fixture
 def portable(fake_library, runtimes):
     """The fake library as TensorRT-RTX: it finishes plans itself and judges them first."""
+    object.__setattr__(fake_library, "name", "tensorrt-rtx")
     trt = fake_library.trt
-    trt.ComputeCapability = SimpleNamespace(__members__={})
     trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     trt.EngineValidity = SimpleNamespace(INVALID="invalid")
@@ -153,10 +153,10 @@ def test_a_library_that_has_no_kernels_to_keep_closes_all_the_same(
 @pytest.mark.parametrize(
     ("reasons", "said", "told"),
     [
-        (2, [], r"\(UNSUPPORTED_CC\): tensorrt gives no reason; build again with --target of"),
+        (2, [], r"\(UNSUPPORTED_CC\): tensorrt-rtx gives no reason; build again with --target of"),
         (3, ["built by 1.6"], r"\(VERSION_MISMATCH, UNSUPPORTED_CC\): built by 1.6; build again"),
         (4, ["CUDA 12.2"], r"\(OLD_CUDA_DRIVER\): CUDA 12.2; update the NVIDIA driver$"),
-        (256, [], r"\(reasons 256\): tensorrt gives no reason; update the NVIDIA driver$"),
+        (256, [], r"\(reasons 256\): tensorrt-rtx gives no reason; update the NVIDIA driver$"),
     ],
 )
 def test_a_plan_that_rtx_calls_invalid_here_is_refused_before_it_is_opened(
@@ -232,11 +232,12 @@ def test_a_machine_with_the_packages_but_no_gpu_is_not_told_to_install(monkeypat
 def test_a_gpu_that_rtx_does_not_know_is_sent_to_tensorrt(fake_library, monkeypatch):
     known = SimpleNamespace(__members__={"SM80": 80, "SM89": 89, "SM120": 120})
     fake_library.trt.ComputeCapability = known
+    library = replace(fake_library, name="tensorrt-rtx")
 
     def there(capability):
         gpu = Gpu("NVIDIA GPU", capability, 1, 1, "CUDA 13.0")
         monkeypatch.setattr(libraries, "gpus", lambda: [gpu])
-        return libraries.unsupported_gpu(fake_library)
+        return libraries.unsupported_gpu(library)
 
     assert "does not list compute capability 9.0 (NVIDIA GPU); use --backend tensorrt" in there(
         "9.0"

@@ -46,8 +46,31 @@ def test_an_option_that_differs_is_named_and_the_command_asks_for_it(source, mak
 
 def test_profiles_that_the_bundle_no_longer_has_are_named(source, make_plan, here):
     make_plan(profiles=({"b": Range(1, 2, 4), "t": Range(4, 4, 4)},))  # before it could infill
-    with pytest.raises(BackendError, match=r"profiles: got \(b 1:2:4, t 4:4:4\), expected .*5:5:5"):
+    with pytest.raises(BackendError, match=r"profiles: got \(b 1:2:4, t 4:4:4\) in .*5:5:5"):
         find_plan(source, here)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "11.3.0.1"}, r"library version: got 11\.3\.0\.1 in the plan, expected 11\.4"),
+        ({"onnx_sha256": "f" * 64}, "ONNX file: got ffffffffffff… in the plan, expected "),
+        ({"data_sha256": "e" * 64}, "ONNX weights: got eeeeeeeeeeee… in the plan, expected None"),
+        ({"precision": "fp16"}, "precision: got fp16 in the plan, expected fp32"),
+        ({"gpu": "NVIDIA L4"}, "GPU: got NVIDIA L4 in the plan, expected NVIDIA H100"),
+        ({"capability": "8.9"}, r"compute capability: got 8\.9 in the plan, expected 9\.0"),
+        ({"format": 0}, "plan format: got 0 in the plan, expected 1"),
+    ],
+)
+def test_a_stale_plan_is_kept_not_used_and_what_differs_is_named(
+    source, make_plan, here, changes, message
+):
+    plan = make_plan(**changes)
+    with pytest.raises(BackendError, match=message) as caught:
+        find_plan(source, here)
+    assert "is kept but not used" in str(caught.value)
+    assert str(caught.value).endswith("--backend tensorrt --batch 1:2:4")
+    assert plan.path.is_file()
 
 
 @pytest.mark.parametrize(
