@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 
@@ -41,8 +41,7 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
 
 def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
-    problem = difference("input", _specs(native.get_inputs()), source.facts.inputs)
-    problem = problem or difference("output", _specs(native.get_outputs()), source.facts.outputs)
+    problem = mismatch(_specs(native.get_inputs()), _specs(native.get_outputs()), source.facts)
     if problem:
         raise BundleError(
             f"graph {source.name!r} ({source.facts.file}) is not what the manifest declares: "

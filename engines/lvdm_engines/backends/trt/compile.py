@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.trt.profiles import shape_at
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, ExportError
-from lvdm_engines.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from lvdm_engines.backends.plan_facts import PlanOptions, Profile
     from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.manifest import GraphFacts
+    from lvdm_engines.manifest import GraphFacts, TensorSpec
 
 _log = logging.getLogger(__name__)
 
@@ -122,10 +121,9 @@ def _parse(job: CompileJob, library: TrtLibrary, network: Any) -> Any:
 
 def _check_network(job: CompileJob, library: TrtLibrary, network: Any) -> None:
     """Refuse a network whose tensors are not the declared ones."""
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    problem = difference("input", specs_of(library, inputs), job.facts.inputs)
-    problem = problem or difference("output", specs_of(library, outputs), job.facts.outputs)
+    inputs = [_spec(library, network.get_input(i)) for i in range(network.num_inputs)]
+    outputs = [_spec(library, network.get_output(i)) for i in range(network.num_outputs)]
+    problem = mismatch(inputs, outputs, job.facts)
     if problem:
         raise ExportError(
             f"{job.name}: {job.path.name} is not what the manifest declares: {problem}; "
@@ -133,16 +131,8 @@ def _check_network(job: CompileJob, library: TrtLibrary, network: Any) -> None:
         )
 
 
-def specs_of(library: TrtLibrary, tensors: list[Any]) -> list[TensorSpec]:
-    """Describe network tensors in the manifest's words; -1 is a free size."""
-    return [
-        TensorSpec(
-            tensor.name,
-            cast("Any", library.dtype(tensor.dtype)),
-            tuple(size if size >= 0 else "?" for size in tensor.shape),
-        )
-        for tensor in tensors
-    ]
+def _spec(library: TrtLibrary, tensor: Any) -> TensorSpec:
+    return library.spec(tensor.name, tensor.dtype, tensor.shape)
 
 
 def _config(job: CompileJob, library: TrtLibrary, builder: Any) -> Any:

@@ -12,10 +12,14 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus, without_gpu
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
+from lvdm_engines.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +56,10 @@ class TrtLibrary:
         """Whether plans are finished on the GPU that runs them."""
         return self.name == _PORTABLE
 
-    def dtype(self, native: Any) -> str:
-        """Return the manifest's word for one of the library's types."""
-        return _DTYPES.get(native.name, str(native.name).lower())
+    def spec(self, name: str, dtype: Any, shape: Iterable[int]) -> TensorSpec:
+        """Describe a tensor in the manifest's words; -1 is a free size."""
+        word: Any = _DTYPES.get(dtype.name, str(dtype.name).lower())
+        return TensorSpec(name, word, tuple(size if size >= 0 else "?" for size in shape))
 
     def create(self, kind: Any, *arguments: Any) -> Any:
         """Make one of the library's objects that take its logger.

@@ -15,9 +15,8 @@ from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.context import OpenEngine
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import CompiledPlan, find_plan
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
-from lvdm_engines.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,16 +141,16 @@ def _invalid(library: TrtLibrary, plan: CompiledPlan, reasons: Any) -> LvdmError
 
 def _check_engine(source: GraphSource, library: TrtLibrary, engine: Any, rebuild: str) -> None:
     """Refuse an engine whose tensors are not the declared ones."""
-    inputs: list[TensorSpec] = []
-    outputs: list[TensorSpec] = []
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        dtype: Any = library.dtype(engine.get_tensor_dtype(name))
-        shape = tuple(size if size >= 0 else "?" for size in engine.get_tensor_shape(name))
-        is_input = engine.get_tensor_mode(name) == library.trt.TensorIOMode.INPUT
-        (inputs if is_input else outputs).append(TensorSpec(name, dtype, shape))
-    problem = difference("input", inputs, source.facts.inputs)
-    problem = problem or difference("output", outputs, source.facts.outputs)
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    inputs, outputs = (
+        [
+            library.spec(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
+            for name in names
+            if engine.get_tensor_mode(name) == mode
+        ]
+        for mode in (library.trt.TensorIOMode.INPUT, library.trt.TensorIOMode.OUTPUT)
+    )
+    problem = mismatch(inputs, outputs, source.facts)
     if problem:
         raise BundleError(
             f"graph {source.name!r}: the plan is not what the manifest declares: {problem}; "
