@@ -58,7 +58,7 @@ def manifest(**changes: Any) -> Manifest:
     """A manifest of `model_facts()` whose predictor and infill network are one file."""
     graphs = {"predict": graph_facts(), "interpolate": graph_facts()}
     provenance = Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0")
-    made = Manifest(name="toy", model=model_facts(), graphs=graphs, provenance=provenance)
+    made = Manifest(name="tiny", model=model_facts(), graphs=graphs, provenance=provenance)
     return replace(made, **changes)
 
 

@@ -182,5 +182,6 @@ def test_every_builtin_graph_compiles_in_half_precision_too(name, names, tmp_pat
     clips = [getattr(getattr(manifest.model, n, None), "clip", 0) for n in names]
     write_onnx(graph, path, clip=max(clips) or None)
     facts = GraphFacts(path.name, "0" * 64, "fp16", graph.inputs, graph.outputs)
-    job = CompileJob(names[0], path, facts, profiles_for(manifest, names, SMALL), SMALL)
+    profiles = profiles_for(manifest, names, SMALL)[:1]  # the bundle itself compiles with them all
+    job = CompileJob(names[0], path, facts, profiles, SMALL)
     assert compile_plan(job, load_library("tensorrt-rtx")).nbytes > 100_000
