@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: recorded outputs of the authors' code and their weights."""
 
+import gc
 import json
 import signal
 import zlib
@@ -20,6 +21,13 @@ def _interruptible() -> None:
     # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _rarely_collected() -> None:
+    # an export makes millions of objects that stay, among which to look for garbage is a quarter
+    # of its time
+    gc.set_threshold(50_000, 50, 50)
 
 
 def rule_weight(source_key: str, shape: list[int]) -> np.ndarray:

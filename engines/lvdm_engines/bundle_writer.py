@@ -7,7 +7,6 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lvdm_engines.bundle import MANIFEST, Bundle, GraphSource, load_bundle
@@ -41,12 +40,7 @@ class BundleWriter:
             raise _write_error(self.target, err) from err
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         finished = not self.path.exists()
         shutil.rmtree(self.path, ignore_errors=True)
         if isinstance(error, OSError) and self._concerns_us(error):

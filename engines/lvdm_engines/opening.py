@@ -12,6 +12,7 @@ from lvdm_engines.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lvdm_engines.backends.backend import Opener
     from lvdm_engines.bundle import Bundle
     from lvdm_engines.session import Session
 
@@ -40,10 +41,9 @@ def open_session(
     Raises BundleError for a missing, damaged or contradictory graph, BackendError for a backend
     that cannot run it, with the way to fix that.
     """
-    wanted = options or SessionOptions()
-    choice = choose_backend(bundle, graph, backend, wanted)
+    choice, open_graph = _choose(bundle, graph, backend, options)
     _log.info("%s runs on %s", graph, choice)
-    return load_backend(choice.backend).open(bundle.graph(graph), wanted)
+    return open_graph()
 
 
 def open_sessions(
@@ -76,6 +76,12 @@ def choose_backend(
 
     Raises BackendError for an unknown name, or if nothing can run the graph.
     """
+    return _choose(bundle, graph, backend, options)[0]
+
+
+def _choose(
+    bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
+) -> tuple[Choice, Opener]:
     source = bundle.graph(graph)
     if backend == "auto":
         candidates: Sequence[str] = BACKENDS
@@ -88,9 +94,12 @@ def choose_backend(
     refused: dict[str, str] = {}
     for name in candidates:
         found = load_backend(name)
-        why = found.unusable() or found.lacking(source, options or SessionOptions())
+        why = found.unusable()
         if why is None:
-            return Choice(name, refused)
+            try:
+                return Choice(name, refused), found.opener(source, options or SessionOptions())
+            except BackendError as err:
+                why = str(err)
         refused[name] = why
     reasons = "; ".join(f"{name} is not usable: {why}" for name, why in refused.items())
     raise BackendError(f"graph {graph!r}: {reasons}")

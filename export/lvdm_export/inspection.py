@@ -10,7 +10,7 @@ from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.store import Plan
+    from lvdm_engines.backends.trt.store import CompiledPlan
     from lvdm_engines.manifest import GraphFacts, ModelFacts
 
 
@@ -71,7 +71,7 @@ def _model(model: ModelFacts) -> list[str]:
     ]
 
 
-def _graph(bundle: Bundle, name: str, graph: GraphFacts, plans: list[Plan]) -> list[str]:
+def _graph(bundle: Bundle, name: str, graph: GraphFacts, plans: list[CompiledPlan]) -> list[str]:
     size = sum((bundle.path / file).stat().st_size for file in graph.files)
     parameters = "unknown" if graph.parameters is None else f"{graph.parameters / 1e6:.2f} M"
     gflop = "unknown" if graph.gflop is None else f"{graph.gflop:.4g}"
@@ -86,7 +86,7 @@ def _graph(bundle: Bundle, name: str, graph: GraphFacts, plans: list[Plan]) -> l
     ]
 
 
-def _plan(plan: Plan) -> str:
+def _plan(plan: CompiledPlan) -> str:
     made = plan.facts.fingerprint
     summary = ", ".join(f"{name} {value}" for name, value in plan.facts.summary.items())
     return (

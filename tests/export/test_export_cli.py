@@ -37,7 +37,7 @@ def test_inspect_as_json_lists_plans(
     import json
 
     from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions
-    from lvdm_engines.backends.trt.store import Plan
+    from lvdm_engines.backends.trt.store import CompiledPlan
 
     made = Fingerprint(
         graph="denoiser",
@@ -59,7 +59,7 @@ def test_inspect_as_json_lists_plans(
         seconds=2.5,
         built_at="2026-01-01T00:00:00+00:00",
     )
-    plans = {"predict": [Plan(bundle.path / "engines" / "a" / "denoiser.plan", facts)]}
+    plans = {"predict": [CompiledPlan(bundle.path / "engines" / "a" / "denoiser.plan", facts)]}
     monkeypatch.setattr("lvdm_export.inspection.stored_plans", lambda _: plans)
     _, out, _ = run(capsys, "inspect", bundle.path, "--json")
     (told,) = json.loads(out)["plans"]["predict"]

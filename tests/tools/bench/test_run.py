@@ -209,6 +209,9 @@ def test_the_devices_time_of_a_video_is_that_of_its_runs_by_shape():
             timed.append(feeds["latents"].shape)
             return 0.5 * len(feeds["latents"])
 
+        def copy_seconds(self, feeds, changing, times):
+            return 0.0
+
     watched = Watched(Session(), Busy())
     watched.run({"latents": np.ones((4, 2), np.float32)})
     watched.restart()  # after the first video

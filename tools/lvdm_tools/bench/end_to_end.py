@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lvdm_engines.backends.backend import Timed
 from lvdm_engines.opening import open_sessions
 from lvdm_rt import GenerateOptions, Pipeline
 
@@ -93,13 +94,12 @@ class Watched:
         Each kind of run is timed again on its own: work of one device adds up, since sessions take
         turns on it. Values of the feeds play no part.
         """
-        alone: Any = getattr(self._session, "device_seconds", None)
-        if alone is None:
+        if not isinstance(self._session, Timed):
             return None
         total = 0.0
         for shapes, count in self._runs.items():
             feeds = {name: np.zeros(shape, dtype) for name, shape, dtype in shapes}
-            total += count * alone(feeds, _LAUNCHES)
+            total += count * self._session.device_seconds(feeds, _LAUNCHES)
         return total
 
     def close(self) -> None:

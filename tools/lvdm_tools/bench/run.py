@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from lvdm_engines.backends.backend import BACKENDS, SessionOptions
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions, Timed
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.backends.trt.build import build_plans
@@ -244,13 +244,10 @@ def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, f
         session.run(feeds)
 
     found = {"ms": yardstick.median_ms(call, seconds)}
-    alone: Any = getattr(session, "device_seconds", None)
-    copies: Any = getattr(session, "copy_seconds", None)
-    if alone is not None:
-        found["device_ms"] = 1000 * alone(feeds, _LAUNCHES)
-    if copies is not None:
+    if isinstance(session, Timed):
+        found["device_ms"] = 1000 * session.device_seconds(feeds, _LAUNCHES)
         changing = [name for name in feeds if name in _CHANGING]
-        found["copies_ms"] = 1000 * copies(feeds, changing, _LAUNCHES)
+        found["copies_ms"] = 1000 * session.copy_seconds(feeds, changing, _LAUNCHES)
     return found
 
 

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 
@@ -35,16 +35,13 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False
     settings.log_severity_level = 4  # errors come as exceptions, once
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if options.spinning else "0"
-    )
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
 
 def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
-    problem = difference("input", _specs(native.get_inputs()), source.facts.inputs)
-    problem = problem or difference("output", _specs(native.get_outputs()), source.facts.outputs)
+    problem = mismatch(_specs(native.get_inputs()), _specs(native.get_outputs()), source.facts)
     if problem:
         raise BundleError(
             f"graph {source.name!r} ({source.facts.file}) is not what the manifest declares: "
@@ -89,10 +86,4 @@ def import_problem() -> str | None:
         importlib.import_module("onnxruntime")
     except ImportError as err:
         return f"onnxruntime cannot be imported ({err}); pip install onnxruntime"
-    return None
-
-
-def lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:
-    """ONNX Runtime needs nothing beside the graph itself."""
-    del source, options
     return None
