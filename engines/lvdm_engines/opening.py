@@ -27,8 +27,12 @@ class Choice:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"not {name}: {why}" for name, why in self.refused.items())
-        return f"{self.backend} ({reasons})" if reasons else self.backend
+        """Say each reason once, without what would help: `lvdm-rt doctor` tells that."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.refused.items():
+            reasons.setdefault(why.partition(";")[0], []).append(name)
+        told = "; ".join(f"not {', '.join(names)}: {why}" for why, names in reasons.items())
+        return f"{self.backend} ({told})" if told else self.backend
 
 
 def open_session(
@@ -42,7 +46,7 @@ def open_session(
     that cannot run it, with the way to fix that.
     """
     choice, open_graph = _choose(bundle, graph, backend, options)
-    _log.info("%s runs on %s", graph, choice)
+    _log.info("graph %s runs on %s", graph, choice)
     return open_graph()
 
 
@@ -54,18 +58,25 @@ def open_sessions(
 ) -> dict[str, Session]:
     """Open several graphs; those that are one file with the same tensors share one session.
 
+    Logs which backend runs which of them and why.
+
     Raises what `open_session` raises, after closing what was open.
     """
     opened: dict[str, Session] = {}
+    chosen: dict[str, list[str]] = {}
     try:
         for name in graphs:
+            choice, open_graph = _choose(bundle, name, backend, options)
             facts = bundle.graph(name).facts
             twin = next((o for o in opened if bundle.graph(o).facts == facts), None)
-            opened[name] = opened[twin] if twin else open_session(bundle, name, backend, options)
+            opened[name] = opened[twin] if twin else open_graph()
+            chosen.setdefault(str(choice), []).append(name)
     except BaseException:
         for session in opened.values():
             session.close()
         raise
+    for told, names in chosen.items():
+        _log.info("%s run on %s", "all graphs" if len(chosen) == 1 else ", ".join(names), told)
     return opened
 
 

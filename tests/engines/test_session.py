@@ -202,7 +202,7 @@ def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypat
     bundle = make_bundle()
     with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
         pass
-    assert "predict runs on cpu (not tensorrt: no device; buy one; not" in caplog.text
+    assert "predict runs on cpu (not tensorrt, tensorrt-rtx, cuda: no device)" in caplog.text
     choice = choose_backend(bundle, "predict")
     assert choice.backend == "cpu"
     assert list(choice.refused) == ["tensorrt", "tensorrt-rtx", "cuda"]
@@ -231,10 +231,12 @@ def test_every_backend_reports_whether_this_machine_can_run_it():
     assert all(why is None or (why and "\n" not in why) for why in report.values())
 
 
-def test_graphs_that_are_one_file_share_one_session(make_bundle):
-    sessions = open_sessions(make_bundle(), ["predict", "interpolate"], "cpu", OPTIONS)
+def test_graphs_that_are_one_file_share_one_session_and_one_line(make_bundle, caplog):
+    with caplog.at_level(logging.INFO):
+        sessions = open_sessions(make_bundle(), ["predict", "interpolate"], "cpu", OPTIONS)
     assert sessions["predict"] is sessions["interpolate"]
     sessions["predict"].close()
+    assert [record.getMessage() for record in caplog.records] == ["all graphs run on cpu"]
 
 
 def test_sessions_opened_before_a_failure_are_closed(make_bundle, monkeypatch):
