@@ -17,6 +17,8 @@ from lvdm_engines.manifest_json import format_manifest
 
 _log = logging.getLogger(__name__)
 
+_WINDOWS = os.name == "nt"
+
 
 class BundleWriter:
     """A directory under construction: write graph files into `path`, then call `finish`.
@@ -104,7 +106,7 @@ def _put_in_place(new: Path, target: Path) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two names in one step; False where the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    rename = None if _WINDOWS else getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -114,12 +116,14 @@ def _exchange(first: Path, second: Path) -> bool:
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:  # Windows syncs no file that is open to be read
                 os.fsync(file.fileno())
     _sync_directory(folder)
 
 
 def _sync_directory(folder: Path) -> None:
+    if _WINDOWS:  # which has no such thing
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -55,7 +55,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         python=platform.python_version(),
         machine=platform.platform(),
-        cpu_threads=len(os.sched_getaffinity(0)),
+        cpu_threads=_cpu_threads(),
         gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus(memory=True))],
         packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
@@ -65,6 +65,12 @@ def diagnose() -> Diagnosis:
         encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
         bundles=[_bundle(name) for name in builtin_bundles()],
     )
+
+
+def _cpu_threads() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
 
 
 def _gpu(index: int, gpu: Gpu) -> Check:
