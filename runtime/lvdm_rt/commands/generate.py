@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -76,19 +75,21 @@ def generate(
         given = _given(job, pipeline, settings)
         described = _describe(job, pipeline, settings, given)
         outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
-        outputs.check()
-        stream = pipeline.stream_videos(
-            settings,
-            condition=None if given is None else given.last,
-            work=work,
-            resume=job.resume,
-            restart=job.restart,
-            progress=progress,
-        )
-        with closing(stream), outputs:
-            for chunk in stream:
-                outputs.write(chunk)
         result = Result(tuple(names), pipeline.backend, msgspec.to_builtins(settings))
+        outputs.check()
+        if not outputs.all_done:
+            stream = pipeline.stream_videos(
+                settings,
+                condition=None if given is None else given.last,
+                work=work,
+                resume=job.resume,
+                restart=job.restart,
+                progress=progress,
+            )
+            with stream, outputs:
+                for chunk in stream:
+                    outputs.write(chunk)
+                outputs.finish()
     if work is not None:
         workdir.remove(work)
     return result

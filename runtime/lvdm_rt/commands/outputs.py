@@ -5,12 +5,20 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.commands.described import Described
 from lvdm_rt.pipeline import Chunk
-from lvdm_rt.video import VideoSpec, VideoWriter, check_output, open_writer, sidecar_path
+from lvdm_rt.video import (
+    VideoSpec,
+    VideoWriter,
+    check_output,
+    is_finished,
+    open_writer,
+    read_sidecar,
+    sidecar_path,
+)
 
 _OUR_PICTURE = re.compile(r"\d{6,}\.png")
 
@@ -25,6 +33,13 @@ class Outputs:
     resume: bool
     force: bool
     _open: dict[int, VideoWriter | None] = field(default_factory=dict)
+    _closed: set[int] = field(default_factory=set)
+    _finished: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def all_done(self) -> bool:
+        """Whether an interrupted run has finished every video."""
+        return all(self._done(index) for index in range(len(self.names)))
 
     def check(self) -> None:
         """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
@@ -49,6 +64,16 @@ class Outputs:
                 self._make_room(index)
                 writer.close()
             del self._open[index]
+            self._closed.add(index)
+
+    def finish(self) -> None:
+        """Make sure that every video is there. Raises VideoError."""
+        missing = [name for k, name in enumerate(self.names) if k not in self._closed]
+        if missing:
+            raise VideoError(
+                f"{missing[0]} got fewer frames than were asked for; check the bundle with "
+                "lvdm-export verify"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -78,18 +103,19 @@ class Outputs:
             shutil.rmtree(path)
 
     def _spec(self, index: int) -> VideoSpec:
-        return self.job.spec(self._settings(index))
+        return self.job.spec(json.dumps(self._settings(index)))
 
-    def _settings(self, index: int) -> str:
-        return json.dumps({**self.job.settings, "video": self.job.first_video + index})
+    def _settings(self, index: int) -> dict[str, Any]:
+        return {**self.job.settings, "video": self.job.first_video + index}
 
     def _done(self, index: int) -> bool:
         """Whether an interrupted run of the same settings has finished this video."""
         name = self.names[index]
-        if not self.resume or name == "-" or not Path(name).exists():
+        if not self.resume or name == "-":
             return False
-        sidecar = sidecar_path(Path(name))
-        return sidecar.is_file() and sidecar.read_bytes().strip() == self._settings(index).encode()
+        if index not in self._finished:
+            self._finished[index] = is_finished(Path(name), self._settings(index))
+        return self._finished[index]
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -98,7 +124,7 @@ def check_free(path: Path, *, force: bool) -> None:
     Raises OptionsError.
     """
     sidecar = sidecar_path(path)
-    if sidecar.exists() and not _is_sidecar(sidecar):
+    if sidecar.exists() and "lvdm_rt" not in (read_sidecar(path) or {}):
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
             "or choose another name"
@@ -115,13 +141,6 @@ def check_free(path: Path, *, force: bool) -> None:
         raise OptionsError(
             f"cannot write {path}: it exists; --force replaces it, or choose another name"
         )
-
-
-def _is_sidecar(path: Path) -> bool:
-    try:
-        return "lvdm_rt" in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def output_names(out: str, videos: int) -> list[str]:

@@ -129,7 +129,10 @@ class WorkDir:
     def _write_identity(self, file: Path, identity: Mapping[str, Any]) -> None:
         part = file.with_name(f".{file.name}.part")
         try:
-            part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            with part.open("w", encoding="utf-8") as out:
+                json.dump(identity, out, indent=1)
+                out.flush()
+                os.fsync(out.fileno())
             part.replace(file)
         except OSError as err:
             raise _unwritable(file, err) from err

@@ -15,6 +15,7 @@ import numpy as np
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
+from lvdm_rt.video.sidecar import sidecar_path, sync, sync_directory, write_sidecar
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 
@@ -79,11 +80,6 @@ def missing_encoder(kind: OutputKind) -> str | None:
             " install PyAV's own wheel: pip install --force-reinstall av"
         )
     return None
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return where the settings of the video `path` are kept: `sky.mp4.json` for `sky.mp4`."""
-    return path.with_name(f"{path.name}.json")
 
 
 def part_path(path: Path) -> Path:
@@ -204,15 +200,17 @@ def _publish(path: Path, settings: str) -> None:
     describe the old video.
     """
     sidecar = sidecar_path(path)
+    sync(part_path(path))
     if path.is_dir():
         path.rmdir()  # empty, or it would have been refused
     paths = [path, sidecar] if path.exists() else [sidecar, path]
     if settings:
-        part_path(sidecar).write_text(settings + "\n", encoding="utf-8")
+        write_sidecar(part_path(sidecar), settings, part_path(path))
     else:
         paths.remove(sidecar)
     for name in paths:
         part_path(name).replace(name)
+    sync_directory(path.parent)
 
 
 def _remove(path: Path) -> None:

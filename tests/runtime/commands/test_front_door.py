@@ -240,3 +240,40 @@ def test_the_writer_refuses_a_quality_that_a_format_has_not(tmp_path):
 def test_the_library_names_its_version_and_what_it_has():
     assert lvdm_rt.__version__ == "0.1.0"
     assert {"Pipeline", "GenerateOptions", "__version__"} <= set(dir(lvdm_rt))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, empty])
+def test_a_damaged_video_does_not_count_as_done(command, toy, tmp_path, damage):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "--resume")
+    assert command(*flags)[0] == 0
+    whole = (tmp_path / "sky.npz").read_bytes()
+    damage(tmp_path / "sky.npz")
+    code, _, err = command(*flags)
+    assert (code, "it exists; --force replaces it" in err) == (1, True)
+    assert command(*flags, "--force")[0] == 0
+    assert (tmp_path / "sky.npz").read_bytes() == whole
+
+
+def test_missing_pictures_do_not_count_as_done(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "4", "--resume")
+    assert command(*flags)[0] == 0
+    (tmp_path / "sky" / "000003.png").unlink()
+    assert command(*flags)[0] == 1
+    assert command(*flags, "--force")[0] == 0
+    assert len(list((tmp_path / "sky").iterdir())) == 4
+
+
+def test_a_finished_job_is_not_sampled_again(command, toy, tmp_path, monkeypatch):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "--videos", "2", "--resume")
+    assert command(*flags)[0] == 0
+    monkeypatch.setattr(lvdm_rt.Pipeline, "stream_videos", None)
+    code, out, _ = command(*flags, "--json")
+    assert (code, json.loads(out)["outputs"]) == (0, ["sky-000.npz", "sky-001.npz"])

@@ -39,7 +39,7 @@ def test_the_sidecar_and_the_comment_hold_the_settings(command, toy, tmp_path, s
     assert (settings["frames"], settings["seed"], settings["video"]) == (20, 7, 0)
     assert (settings["sampler"], settings["steps"], settings["fps"]) == ("dpmpp_2m", 15, 8.0)
     with av.open(str(tmp_path / "sky.mp4")) as container:
-        assert json.loads(container.metadata["comment"]) == settings
+        assert json.loads(container.metadata["comment"]) | {"file": settings["file"]} == settings
 
 
 def test_the_asked_rate_is_the_rate_of_the_file(command, toy, tmp_path):
