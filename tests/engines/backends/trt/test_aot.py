@@ -174,7 +174,7 @@ def builtin_half(name, names):
         for names in graph_files(load_bundle(folder).manifest)
     ],
 )
-def test_every_builtin_graph_compiles_in_half_precision_too(name, names, tmp_path):
+def test_every_builtin_graph_compiles_in_half_precision_too(name, names, tmp_path, quick_rules):
     graph, share = builtin_half(name, names)
     assert share > 0.7
     manifest = load_bundle(builtin_bundles()[name]).manifest
