@@ -25,9 +25,9 @@ from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint, sha256
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
-from lvdm_export.config.model_facts import gather
+from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
-from lvdm_export.graph.export import Job, export_graph
+from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
@@ -53,11 +53,11 @@ def half(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     config = record.network_config()
     assert isinstance(config, UNet3dConfig)
     autoencoder = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
-    model = gather(dict.fromkeys(names, record), autoencoder)
+    model = model_facts(dict.fromkeys(names, record), autoencoder)
     network = load_denoiser(config, open_checkpoint(ours.checkpoint), ema=True)
     with BundleWriter(tmp_path_factory.mktemp("bundles") / "half") as writer:
-        job = Job(writer.path, model, "fp16", quiet)
-        facts, parity = export_graph(job, denoiser_graph(network, names, model), names)
+        target = ExportTarget(writer.path, model, "fp16", quiet)
+        facts, parity = export_graph(target, denoiser_graph(network, names, model), names)
         origin = Provenance(sha256(ours.checkpoint), ema=False, lvdm_rt="0")
         graphs = dict.fromkeys(names, facts)
         return writer.finish(
@@ -272,13 +272,13 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
 ) -> None:
     record = read_record(ours.config)
     described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
-    model = gather({"predict": record}, described)
+    model = model_facts({"predict": record}, described)
     config = described.network_config()
     assert isinstance(config, Autoencoder3dConfig)
     weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
-    job = Job(tmp_path, model, "fp32", quiet, weights="fp16")
+    target = ExportTarget(tmp_path, model, "fp32", quiet, weights="fp16")
     graph = decoder_graph(load_autoencoder(config, weights), model)
-    facts, parity = export_graph(job, graph, ("decoder",))
+    facts, parity = export_graph(target, graph, ("decoder",))
     stored = {w.name: w for w in onnx.load(tmp_path / facts.file).graph.initializer}
     assert {w.data_type for n, w in stored.items() if n.endswith("_half")} == {
         onnx.TensorProto.FLOAT16
