@@ -10,11 +10,11 @@ import msgspec
 import torch
 
 import lvdm_export
-from lvdm_engines.bundle import Bundle
+from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
-from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_export.checkpoint.weights import (
     check_fit,
     check_schedule,
@@ -207,7 +207,7 @@ def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
 
 
 def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
-    digests = {path: sha256(path) for path in inputs.checkpoints}
+    digests = {path: file_sha256(path) for path in inputs.checkpoints}
     by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
     by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
     single = len(set(by_graph.values())) == 1

@@ -23,7 +23,7 @@ from lvdm_engines.manifest import Manifest, Provenance
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
-from lvdm_export.checkpoint.keys import open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
 from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
@@ -58,7 +58,7 @@ def half(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     with BundleWriter(tmp_path_factory.mktemp("bundles") / "half") as writer:
         target = ExportTarget(writer.path, model, "fp16", quiet)
         facts, parity = export_graph(target, denoiser_graph(network, names, model), names)
-        origin = Provenance(sha256(ours.checkpoint), ema=False, lvdm_rt="0")
+        origin = Provenance(file_sha256(ours.checkpoint), ema=False, lvdm_rt="0")
         graphs = dict.fromkeys(names, facts)
         return writer.finish(
             Manifest(name="half", model=model, graphs=graphs, provenance=origin, parity=parity)

@@ -12,11 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.bundle import GraphSource
+from lvdm_engines.bundle import GraphSource, file_sha256
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
 from lvdm_engines.opening import load_backend
-from lvdm_export.checkpoint.keys import sha256
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import round_weights
@@ -66,8 +65,8 @@ def export_graph(
     written = write_onnx(graph, path, clip=max(clip.values()), compact=target.weights == "fp16")
     facts = GraphFacts(
         file=path.name,
-        sha256=sha256(path),
-        data_sha256=sha256(Path(f"{path}.data")) if written.external else None,
+        sha256=file_sha256(path),
+        data_sha256=file_sha256(Path(f"{path}.data")) if written.external else None,
         precision=target.precision,
         inputs=graph.inputs,
         outputs=graph.outputs,
