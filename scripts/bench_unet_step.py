@@ -104,12 +104,12 @@ def export_predictor(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint = open_checkpoint(options.folder / "predict.ckpt")
     network = load_denoiser(_unet_config(options), checkpoint, ema=False)
     target = ExportTarget(options.folder, _model(options), "fp32", _say)
-    facts, entries = export_graph(
+    exported = export_graph(
         target, denoiser_graph(network, ("predict",), target.model), ("predict",)
     )
-    (options.folder / "predict.json").write_bytes(msgspec.json.encode(facts))
-    shown = {k: v for k, v in entries["predict"].items() if not isinstance(v, dict)}
-    return {"seconds": time.monotonic() - start, "gflop": facts.gflop, **shown}
+    (options.folder / "predict.json").write_bytes(msgspec.json.encode(exported.facts))
+    shown = {k: v for k, v in exported.parity["predict"].items() if not isinstance(v, dict)}
+    return {"seconds": time.monotonic() - start, "gflop": exported.facts.gflop, **shown}
 
 
 def time_steps(options: argparse.Namespace) -> dict[str, Any]:

@@ -86,12 +86,15 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         target = ExportTarget(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
+        references: dict[str, dict[str, object]] = {}
         for names, make in _networks(options, inputs, model):
             report(f"{names[0]}: reading weights")
-            facts, entries = export_graph(target, make(), names)
-            graphs |= dict.fromkeys(names, facts)
-            parity |= entries
+            exported = export_graph(target, make(), names)
+            graphs |= dict.fromkeys(names, exported.facts)
+            parity |= exported.parity
+            references |= exported.references
             gc.collect()
+        writer.record(references)
         report("hashing checkpoints")
         manifest = Manifest(
             name=options.name or options.out.resolve().name,

@@ -57,11 +57,17 @@ def half(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     network = load_denoiser(config, open_checkpoint(ours.checkpoint), ema=True)
     with BundleWriter(tmp_path_factory.mktemp("bundles") / "half") as writer:
         target = ExportTarget(writer.path, model, "fp16", quiet)
-        facts, parity = export_graph(target, denoiser_graph(network, names, model), names)
+        exported = export_graph(target, denoiser_graph(network, names, model), names)
+        writer.record(exported.references)
         origin = Provenance(file_sha256(ours.checkpoint), ema=False, lvdm_rt="0")
-        graphs = dict.fromkeys(names, facts)
         return writer.finish(
-            Manifest(name="half", model=model, graphs=graphs, provenance=origin, parity=parity)
+            Manifest(
+                name="half",
+                model=model,
+                graphs=dict.fromkeys(names, exported.facts),
+                provenance=origin,
+                parity=exported.parity,
+            )
         )
 
 
@@ -198,15 +204,33 @@ def test_verify_finds_a_graph_that_computes_something_else(bundle: Bundle, tmp_p
         verify_bundle(str(copy), "cpu", quiet)
 
 
-def test_damaged_recorded_answers_are_told(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"predict": {"rule": 1, "size": 9, "peaks": []}}'])
+def test_damaged_recorded_answers_are_told(bundle: Bundle, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(bundle.path, tmp_path / "copy")
+    (tmp_path / "copy" / "references.json").write_bytes(content)
+    with pytest.raises(
+        BundleError, match=r"recorded answers are damaged.*; export the bundle again"
+    ):
+        verify_bundle(str(tmp_path / "copy"), "cpu", quiet)
+
+
+def test_answers_are_read_from_older_manifests_and_may_be_missing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle.path, copy)
-    parity = json.loads(json.dumps(bundle.manifest.parity))
-    del parity["predict"]["reference"]["values"]
-    forged = msgspec.structs.replace(bundle.manifest, parity=parity)
-    (copy / "manifest.json").write_bytes(format_manifest(forged))
-    with pytest.raises(BundleError, match="recorded answers are damaged; export the bundle again"):
-        verify_bundle(str(copy), "cpu", quiet)
+    references = json.loads((copy / "references.json").read_bytes())
+    assert references.keys() == bundle.manifest.graphs.keys()
+    (copy / "references.json").unlink()
+    report = verify_bundle(str(copy), "cpu", quiet)
+    assert {entry["against"] for entry in report.values()} == {"nothing recorded"}
+    parity = {
+        name: {**entry, "reference": references[name]}
+        for name, entry in bundle.manifest.parity.items()
+    }
+    older = msgspec.structs.replace(bundle.manifest, parity=parity)
+    (copy / "manifest.json").write_bytes(format_manifest(older))
+    assert verify_bundle(str(copy), "cpu", quiet) == verify_bundle(str(bundle.path), "cpu", quiet)
 
 
 def test_inspect_shows_graphs_shapes_parameters_cost_hashes_and_parity(bundle: Bundle) -> None:
@@ -278,13 +302,14 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
     target = ExportTarget(tmp_path, model, "fp32", quiet, weights="fp16")
     graph = decoder_graph(load_autoencoder(config, weights), model)
-    facts, parity = export_graph(target, graph, ("decoder",))
+    exported = export_graph(target, graph, ("decoder",))
+    facts = exported.facts
     stored = {w.name: w for w in onnx.load(tmp_path / facts.file).graph.initializer}
     assert {w.data_type for n, w in stored.items() if n.endswith("_half")} == {
         onnx.TensorProto.FLOAT16
     }
     assert facts.precision == "fp32"
-    assert parity["decoder"]["max_rel"] <= 1 / 255
+    assert exported.parity["decoder"]["max_rel"] <= 1 / 255
 
 
 def test_a_default_noise_level_that_the_model_does_not_know_is_refused(

@@ -38,10 +38,17 @@ class ExportTarget:
     weights: Precision = "fp32"  # how weights are rounded and stored, not what computes
 
 
-def export_graph(
-    target: ExportTarget, graph: Graph, names: tuple[str, ...]
-) -> tuple[GraphFacts, dict[str, dict[str, Any]]]:
-    """Export a graph that serves `names`; returns its facts and the parity report of each name.
+@dataclass(frozen=True)
+class ExportedGraph:
+    """The facts of a graph file; by graph name, its parity report and some of torch's answers."""
+
+    facts: GraphFacts
+    parity: dict[str, dict[str, Any]]
+    references: dict[str, dict[str, Any]]
+
+
+def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> ExportedGraph:
+    """Export a graph that serves `names`, and compare it with torch under each of them.
 
     The graph's network is used up: it ends baked, and in the target's precision.
 
@@ -75,15 +82,16 @@ def export_graph(
     )
     source = GraphSource(stem, facts, target.folder)
     target.report(f"{stem}: comparing with torch")
-    entries = {}
+    exported = ExportedGraph(facts, {}, {})
     with load_backend("cpu").open(source, SessionOptions()) as session:
         for name, batch in probes.items():
             reference = parity.Reference.complete(answers[name])
-            found = parity.measure(session, batch, reference)
-            parity.check(name, found, target.precision)
-            entry = found.entry("torch fp32") | {"reference": reference.sampled()}
-            entries[name] = entry | ({"activations": measured} if measured else {})
-    return facts, entries
+            told = parity.measure(session, batch, reference)
+            parity.check(name, told, target.precision)
+            activity = {"activations": measured} if measured else {}
+            exported.parity[name] = told.entry("torch fp32") | activity
+            exported.references[name] = reference.sampled()
+    return exported
 
 
 def count_gflop(graph: Graph, clip: int) -> float:
