@@ -97,19 +97,19 @@ def export_predictor(options: argparse.Namespace) -> dict[str, Any]:
 
     from lvdm_export.checkpoint.keys import open_checkpoint
     from lvdm_export.checkpoint.weights import load_denoiser
-    from lvdm_export.graph.export import Job, export_graph
+    from lvdm_export.graph.export import ExportTarget, export_graph
     from lvdm_export.graph.graphs import denoiser_graph
 
     start = time.monotonic()
     checkpoint = open_checkpoint(options.folder / "predict.ckpt")
     network = load_denoiser(_unet_config(options), checkpoint, ema=False)
-    job = Job(options.folder, _model(options), "fp32", _say)
-    facts, entries = export_graph(
-        job, denoiser_graph(network, ("predict",), job.model), ("predict",)
+    target = ExportTarget(options.folder, _model(options), "fp32", _say)
+    exported = export_graph(
+        target, denoiser_graph(network, ("predict",), target.model), ("predict",)
     )
-    (options.folder / "predict.json").write_bytes(msgspec.json.encode(facts))
-    shown = {k: v for k, v in entries["predict"].items() if not isinstance(v, dict)}
-    return {"seconds": time.monotonic() - start, "gflop": facts.gflop, **shown}
+    (options.folder / "predict.json").write_bytes(msgspec.json.encode(exported.facts))
+    shown = {k: v for k, v in exported.parity["predict"].items() if not isinstance(v, dict)}
+    return {"seconds": time.monotonic() - start, "gflop": exported.facts.gflop, **shown}
 
 
 def time_steps(options: argparse.Namespace) -> dict[str, Any]:

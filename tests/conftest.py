@@ -113,7 +113,7 @@ def exported_denoiser(
 ) -> Callable[[str, str], ExportedCase]:
     """Export a golden denoiser in a precision, once for all tests: it takes about 15 s each."""
     from lvdm_engines.manifest import TensorSpec
-    from lvdm_export.config.mapping import Section
+    from lvdm_export.config.mapping import StrictMapping
     from lvdm_export.config.networks import read_unet
     from lvdm_export.graph.graphs import DenoiserGraph, Graph
     from lvdm_export.graph.onnx_file import write_onnx
@@ -126,7 +126,9 @@ def exported_denoiser(
         case = golden(name)
         params = {key: value for key, value in case.config.items() if key != "kind"}
         params.setdefault("use_temporal_transformer", False)
-        network = loaded(UNet3d(read_unet(Section({"params": params}, name))), case, precision)
+        network = loaded(
+            UNet3d(read_unet(StrictMapping({"params": params}, name))), case, precision
+        )
         arrays = case.arrays
         masked = "mask" in arrays
         feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}

@@ -12,6 +12,7 @@ from lvdm_engines.manifest import GraphFacts, Manifest
 from lvdm_engines.manifest_json import parse_manifest
 
 MANIFEST = "manifest.json"
+REFERENCES = "references.json"  # answers that graphs are held to again, by graph; may be absent
 
 _digests: dict[tuple[Path, int, int], str] = {}  # of files that did not change in this process
 

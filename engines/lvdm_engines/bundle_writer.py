@@ -6,10 +6,13 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from lvdm_engines.bundle import MANIFEST, Bundle, GraphSource, load_bundle
+import msgspec
+
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest import Manifest
@@ -54,6 +57,10 @@ class BundleWriter:
         """Tell a failed write of this bundle from, say, an input that could not be read."""
         ours = str(error.filename or "").startswith(str(self.path))
         return ours or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+    def record(self, references: Mapping[str, Any]) -> None:
+        """Keep what the original network answered, by graph, in a file of its own."""
+        (self.path / REFERENCES).write_bytes(msgspec.json.encode(references) + b"\n")
 
     def finish(self, manifest: Manifest) -> Bundle:
         """Check the files against the manifest, write it, and put the bundle in place.

@@ -1,6 +1,7 @@
 """`lvdm-export`: the command line over `build`, `verify` and `inspect`."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,16 @@ def build_engines(**options: Any) -> None:
         lines = compile_bundle(bundle, options["backend"], wanted, report, force=options["force"])
     for line in lines:
         click.echo(line)
+    if bundle.manifest.model.context is None:  # no text can be given yet
+        report(f"next: lvdm-rt generate --bundle {_as_argument(options)} -o out.mp4")
+
+
+def _as_argument(options: dict[str, Any]) -> str:
+    """Return the bundle that was made as other commands take it: a bare name is a built-in one."""
+    out = options["out"]
+    if out is None:
+        return shlex.quote(options["bundle"])
+    return shlex.quote(str(out) if out.is_absolute() else f"./{out}")
 
 
 def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +219,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
-    """Show a bundle's graphs: tensors, parameters, GFLOP per run, sha256 and parity."""
+    """Show what a bundle holds on one screen; --json adds tensors, sha256 and all numbers."""
     from lvdm_export.inspection import describe, facts
 
     click.echo(json.dumps(facts(bundle), indent=1) if as_json else describe(bundle))

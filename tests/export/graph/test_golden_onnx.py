@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lvdm_engines.manifest import TensorSpec
-from lvdm_export.config.mapping import Section
+from lvdm_export.config.mapping import StrictMapping
 from lvdm_export.config.networks import read_autoencoder2d
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.onnx_file import write_onnx
@@ -100,7 +100,7 @@ def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
 def _autoencoder(config: dict[str, Any], name: str) -> nn.Module:
     if config["kind"] == "ae2d":
         raw = {k: v for k, v in config.items() if k not in {"kind", "embed_dim", "double_z"}}
-        return Autoencoder2d(read_autoencoder2d(Section(raw, name), config["embed_dim"]))
+        return Autoencoder2d(read_autoencoder2d(StrictMapping(raw, name), config["embed_dim"]))
     return Autoencoder3d(
         Autoencoder3dConfig(
             n_hiddens=config["n_hiddens"],

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ConfigError, ExportError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
-from lvdm_export.checkpoint.keys import open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
@@ -126,7 +127,7 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
         raise CheckpointError(f"{path} is a model of kind {record.kind}, expected autoencoder3d")
     network = load_autoencoder(config, open_checkpoint(weights))
     assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
-    return network, record, sha256(weights)
+    return network, record, file_sha256(weights)
 
 
 def read_denoiser(path: Path) -> tuple[UNet3d, str]:
@@ -142,13 +143,13 @@ def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     config = record.network_config()
     if not isinstance(config, UNet3dConfig):
         raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
-    return load_denoiser(config, open_checkpoint(weights), ema=False), sha256(weights)
+    return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
 
 
 def digest(path: Path) -> str | None:
     """Return the sha256 of the weights in a model's folder or its run's; None without any."""
     weights = _weights(path)
-    return sha256(weights) if weights.exists() else None
+    return file_sha256(weights) if weights.exists() else None
 
 
 def _weights(path: Path) -> Path:

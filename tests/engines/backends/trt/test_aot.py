@@ -22,7 +22,7 @@ from lvdm_engines.backends.trt.library import load_library
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for, split
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
-from lvdm_export.config.mapping import Section
+from lvdm_export.config.mapping import StrictMapping
 from lvdm_export.config.networks import read_autoencoder2d
 from lvdm_export.graph.graphs import (
     DecoderGraph,
@@ -79,7 +79,9 @@ def autoencoder(case):
     config, arrays = case.config, case.arrays
     if config["kind"] == "ae2d":
         raw = {k: v for k, v in config.items() if k not in {"kind", "embed_dim", "double_z"}}
-        network = Autoencoder2d(read_autoencoder2d(Section(raw, "golden"), config["embed_dim"]))
+        network = Autoencoder2d(
+            read_autoencoder2d(StrictMapping(raw, "golden"), config["embed_dim"])
+        )
         return network, arrays["x"][:, :, None], arrays["moments"][:, :4, None]
     fields = {name: config[name] for name in ("n_hiddens", "z_channels", "embed_dim")}
     made = Autoencoder3dConfig(downsample=tuple(config["downsample"]), **fields)
