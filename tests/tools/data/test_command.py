@@ -5,8 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from lvdm_engines.errors import OptionsError
+from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.command import command
-from lvdm_tools.data.source import ClipSpec, open_source
+from lvdm_tools.data.source import open_source
 from lvdm_tools.data.synth import sky_clip
 
 

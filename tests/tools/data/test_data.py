@@ -9,14 +9,9 @@ import pytest
 
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import folder as videos
+from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.folder import Video, VideoFolder
-from lvdm_tools.data.source import (
-    ClipSpec,
-    SynthClips,
-    check_divisible,
-    open_both,
-    open_source,
-)
+from lvdm_tools.data.source import SynthClips, open_both, open_source
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 SPEC = ClipSpec(frames=4, size=(16, 16))

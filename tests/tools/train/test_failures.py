@@ -111,7 +111,7 @@ def command(tmp_path, tiny_denoiser):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PermissionError(13, "Permission denied", "locked/run"), "cannot use locked/run: Perm"),
+        (PermissionError(13, "Permission denied", "locked/run"), "locked/run: Permission denied"),
         (MemoryError(), "out of memory; lower the batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower the batch"),

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvdm_engines.errors import TrainingError
-from lvdm_tools.data.source import check_spec
+from lvdm_tools.data.clip import check_spec
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lvdm_tools.data.source import ClipSpec
+    from lvdm_tools.data.clip import ClipSpec
 
 logger = logging.getLogger(__name__)
 

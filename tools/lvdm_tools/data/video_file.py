@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_tools.data.source import ClipSpec
+    from lvdm_tools.data.clip import ClipSpec
 
     Times = NDArray[np.int64]
 

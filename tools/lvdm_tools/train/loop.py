@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
-from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import state
 from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import Every
     from lvdm_tools.train.learner import Learner
     from lvdm_tools.train.prefetch import Batch
-
-    Report = Callable[[Mapping[str, Any]], None]
 
 
 class Task(Protocol):
@@ -46,7 +43,7 @@ class Task(Protocol):
         ...
 
     def export(self, folder: Path, step: int) -> None:
-        """Write the model as `lvdm-export` reads it."""
+        """Write the model as `lvdm-export` reads it, unless that of `step` is there already."""
         ...
 
 
@@ -56,7 +53,7 @@ class Plan:
 
     steps: int
     every: Every
-    report: Report
+    report: state.Report
     stop: threading.Event
 
 
@@ -97,7 +94,7 @@ def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) ->
     if fabric.is_global_zero:
         workspace.rewind_log(first)
         # a run may have been killed between its checkpoint and its model
-        if first and modelfile.exported_step(workspace.model) != first:
+        if first:
             task.export(workspace.model, first)
     started, step = time.monotonic(), first
     for batch in prefetch(task.batch, first, plan.steps):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 
@@ -25,8 +27,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
-    from lvdm_tools.train.diffusion.latents import Latents
-    from lvdm_tools.train.diffusion.task import Decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """The trained autoencoder and the window of latents it decodes at a time."""
+
+    autoencoder: Autoencoder3d
+    window: int
+    sha256: str
 
 
 def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) -> ModelRecord:
@@ -44,9 +53,18 @@ def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) ->
 
 
 def denoiser(
-    run: DiffusionRun, network: UNet3dConfig, latents: Latents, decoder: Decoder, step: int
+    run: DiffusionRun,
+    network: UNet3dConfig,
+    decoder: Decoder,
+    step: int,
+    *,
+    scale: float,
+    shift: float,
 ) -> ModelRecord:
-    """Describe a denoiser; where a kind of clip is listed twice, the first one counts."""
+    """Describe a denoiser of latents normalised as scale·(mean + shift).
+
+    Where a kind of clip is listed twice, the first one counts.
+    """
     first: dict[str, ClipKind] = {}
     for kind in run.clips:
         if kind.kind != "unconditional" or kind.stride == 1:
@@ -58,8 +76,8 @@ def denoiser(
         config=dataclasses.asdict(network),
         frame_size=run.data.size,
         latent_size=_latent_size(run.data.size, decoder.autoencoder.config),
-        scale=latents.scale,
-        shift=latents.shift,
+        scale=scale,
+        shift=shift,
         decode_window=decoder.window,
         schedule=ScheduleFacts(table.kind, table.steps, table.beta_start, table.beta_end),
         predict=PredictFacts(predict.latents, predict.condition, predict.stride)
@@ -103,13 +121,14 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
         raise state.explained(err, folder / "model.safetensors") from err
 
 
-def exported_step(folder: Path) -> int | None:
-    """Return the step of the model in `folder`; None where there is no whole model."""
+def holds(folder: Path, record: ModelRecord) -> bool:
+    """Tell whether the whole model of this description, step included, is in `folder` already."""
     try:
-        step = read_record(folder / "model.json").provenance.get("step")
+        there = read_record(folder / "model.json")
     except ConfigError:
-        return None
-    return step if (folder / "model.safetensors").exists() else None
+        return False
+    same = msgspec.json.encode(there) == msgspec.json.encode(record)  # tuples became lists
+    return same and (folder / "model.safetensors").exists()
 
 
 def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:

@@ -13,27 +13,27 @@ import torch
 from lightning_fabric import Fabric
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_tools.data.source import ClipSpec, check_divisible, open_both, open_source
+from lvdm_tools.data.clip import ClipSpec, check_divisible
+from lvdm_tools.data.source import open_both, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import loop
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.diffusion.task import (
-    Decoder,
     DiffusionTask,
     check_initial,
     check_lengths,
     unet_config,
 )
-from lvdm_tools.train.model_json import read_autoencoder, read_denoiser
+from lvdm_tools.train.model_json import Decoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lvdm_tools.train.config import AutoencoderRun, Device, DiffusionRun, Run
-    from lvdm_tools.train.loop import Report
+    from lvdm_tools.train.state import Report
 
 
 @dataclass(frozen=True)

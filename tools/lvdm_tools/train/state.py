@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    Report = Callable[[Mapping[str, Any]], None]  # told every line of the log
+
 _META = "lvdm_tools.run"
 _DIGEST = "start_from_sha256"
 _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields

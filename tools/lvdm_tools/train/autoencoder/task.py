@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools.data.source import ClipSpec, check_divisible
+from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.quality import metrics
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lvdm_tools.data.source import ClipSource
+    from lvdm_tools.data.clip import ClipSource
     from lvdm_tools.train.config import Adversarial, AutoencoderRun
     from lvdm_tools.train.prefetch import Batch
 
@@ -200,10 +200,11 @@ class AutoencoderTask:
 
     def export(self, folder: Path, step: int) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
-        with self.learners["autoencoder"].averaged():
-            network = self._whitened() if self.run.whiten else self.autoencoder
-            record = modelfile.autoencoder(self.run, self.config, step)
-            modelfile.write(folder, network, record)
+        record = modelfile.autoencoder(self.run, self.config, step)
+        if not modelfile.holds(folder, record):
+            with self.learners["autoencoder"].averaged():
+                network = self._whitened() if self.run.whiten else self.autoencoder
+                modelfile.write(folder, network, record)
 
     def _whitened(self) -> Autoencoder3d:
         clips = np.stack([self.source.clip(index) for index in range(_WHITENING_CLIPS)])

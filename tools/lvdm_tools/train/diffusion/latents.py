@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_tools.data.source import ClipSource
+    from lvdm_tools.data.clip import ClipSource
     from lvdm_tools.train.config import EncodedData
-    from lvdm_tools.train.loop import Report
+    from lvdm_tools.train.state import Report
 
 FOLDER = "latents"  # in the folder of a run
 _PART = 64  # sequences per file: an interrupted encoding loses at most one part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -29,24 +28,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lvdm_export.nets.autoencoder3d import Autoencoder3d
     from lvdm_tools.train.config import ClipKind, DiffusionRun
     from lvdm_tools.train.diffusion.latents import Latents
+    from lvdm_tools.train.model_json import Decoder
     from lvdm_tools.train.prefetch import Batch
 
     Array = NDArray[np.float32]
     Clips = NDArray[np.uint8]
 
 _PREVIEW_ROWS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Decoder:
-    """The trained autoencoder and the window of latents it decodes at a time."""
-
-    autoencoder: Autoencoder3d
-    window: int
-    sha256: str
 
 
 class DiffusionTask:
@@ -163,9 +153,13 @@ class DiffusionTask:
 
     def export(self, folder: Path, step: int) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
-        with self.learners["denoiser"].averaged() as network:
-            record = modelfile.denoiser(self.run, self.config, self.latents, self.decoder, step)
-            modelfile.write(folder, network, record)
+        latents = self.latents
+        record = modelfile.denoiser(
+            self.run, self.config, self.decoder, step, scale=latents.scale, shift=latents.shift
+        )
+        if not modelfile.holds(folder, record):
+            with self.learners["denoiser"].averaged() as network:
+                modelfile.write(folder, network, record)
 
 
 def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
