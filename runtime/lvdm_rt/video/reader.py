@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -37,6 +37,10 @@ _EARLY = Fraction(1, 4)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # One picture shown for longer than this is a damaged time stamp, not a slide show.
 _LONGEST_FRAME_S = 600
+# Titles that are not UTF-8 must not stop a reading; from PyAV 19 on they never do.
+_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
 def _film(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     try:
         # file: keeps FFmpeg from reading a protocol into a name with a colon.
-        with av.open(f"file:{path}", "r", metadata_errors="replace") as container:
+        with av.open(f"file:{path}", "r", **_METADATA) as container:
             stream = _video_stream(path, container)
             timed = _decode(path, container, stream)
             shape = float(stream.sample_aspect_ratio or 1)

@@ -10,9 +10,12 @@ from lvdm_engines.errors import VideoError
 from lvdm_rt.video import ReadSpec, VideoSpec, open_writer, read_frames, read_last_frames
 
 
-def encode(path: Path, frames: np.ndarray, rate: int = 8, **stream_fields: object) -> Path:
+def encode(
+    path: Path, frames: np.ndarray, rate: int = 8, title: str = "", **stream_fields: object
+) -> Path:
     """Write an MP4 or other container directly, with fields that our own writer never sets."""
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream("libx264", rate, options={"crf": "10", "bf": "2"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv444p"
@@ -165,6 +168,15 @@ def test_a_file_with_only_sound_is_named_as_that(tmp_path, read, cover):
     path = write_sound(tmp_path / "song.mp4", cover=cover)
     with pytest.raises(VideoError, match="holds no video, only audio"):
         read(path, (16, 16))
+
+
+def test_a_title_that_is_no_utf8_is_no_obstacle(tmp_path, scene, read):
+    frames = scene(4, 16, 16)
+    path = encode(tmp_path / "titled.mp4", frames, title="Abendrot")
+    data = path.read_bytes()
+    assert data.count(b"Abendrot") == 1
+    path.write_bytes(data.replace(b"Abendrot", b"Abendr\xf6t"))
+    assert read(path, (16, 16)).shape == frames.shape
 
 
 def test_a_video_without_frames_is_refused(tmp_path, read):
