@@ -3,13 +3,13 @@
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-import lvdm_export
 from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError
@@ -224,7 +224,7 @@ def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
     return Provenance(
         checkpoint_sha256=next(iter(by_graph.values())) if single else by_graph,
         ema=any(_uses_ema(options, inputs, name) for name in inputs.records),
-        lvdm_rt=lvdm_export.version(),
+        lvdm_rt=version("lvdm-rt"),
         torch=torch.__version__.split("+")[0],
         notes=notes,
     )
