@@ -35,6 +35,7 @@ class CommandLine:
 
     def main(self) -> NoReturn:
         """Run the script with the arguments of this process, and exit."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whatever imports ONNX Runtime here
         signal.signal(signal.SIGTERM, _interrupt)  # so that what is killed cleans up as well
         logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
         sys.exit(self.run(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +9,7 @@ from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
+    load,
     native_errors,
     session_error,
     session_options,
@@ -62,7 +62,7 @@ class OrtSession:
 
 def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
     path = source.verified()
-    ort = importlib.import_module("onnxruntime")
+    ort = load()
     try:
         native = ort.InferenceSession(
             str(path), session_options(ort, options), ["CPUExecutionProvider"]

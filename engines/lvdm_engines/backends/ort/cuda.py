@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import threading
@@ -21,6 +20,7 @@ from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
+    load,
     native_errors,
     session_error,
     session_options,
@@ -232,7 +232,7 @@ def _unusable() -> str | None:
     problem = import_problem()
     if problem:
         return problem
-    ort = importlib.import_module("onnxruntime")
+    ort = load()
     lacking = None
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         lacking = (
@@ -249,7 +249,7 @@ def _unusable() -> str | None:
 
 
 def _open(source: GraphSource, options: SessionOptions) -> BoundSession:
-    return open_cuda(source, importlib.import_module("onnxruntime"), options)
+    return open_cuda(source, load(), options)
 
 
 CUDA = Backend(_unusable, lambda source, options: partial(_open, source, options))

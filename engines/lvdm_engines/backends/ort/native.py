@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,16 @@ _DTYPES: dict[str, Dtype] = {
 _MEMORY = re.compile(
     r"allocate|ALLOC_FAILED|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
 )
+
+
+def load() -> Any:
+    """Import onnxruntime, the only place that does; raises ImportError.
+
+    Its wheel keeps a device id and events for its maker under the home directory and looks for a
+    collector, unless this is set before it is imported.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def session_options(ort: Any, options: SessionOptions) -> Any:
@@ -66,6 +77,7 @@ def native_errors() -> tuple[type[Exception], ...]:
 
     Its buffers raise plain RuntimeError.
     """
+    load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
@@ -83,7 +95,7 @@ def session_error(graph: str, doing: str, err: Exception) -> SessionError:
 def import_problem() -> str | None:
     """Say why onnxruntime cannot be imported and what would fix it, or None."""
     try:
-        importlib.import_module("onnxruntime")
+        load()
     except ImportError as err:
         return f"onnxruntime cannot be imported ({err}); pip install onnxruntime"
     return None
