@@ -4,6 +4,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -16,10 +17,12 @@ from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest import Manifest
-from lvdm_engines.manifest_json import format_manifest
+from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 _log = logging.getLogger(__name__)
 
+CARD = "README.md"  # what people say of a model; not read
+_PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)")
 _WINDOWS = os.name == "nt"
 
 
@@ -84,11 +87,31 @@ def _check_target(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise BundleError(f"{target}: already exists; choose another directory or pass --force")
-    ours = (target / MANIFEST).is_file() or (target.is_dir() and not any(target.iterdir()))
-    if target.is_symlink() or not ours:
+    if target.is_symlink() or not target.is_dir():
         raise BundleError(
             f"{target}: exists and is not a bundle, so it is not replaced; choose another directory"
         )
+    strangers = _strangers(target)
+    if strangers:
+        some = ", ".join([*strangers[:3], *(["more"] if strangers[3:] else [])])
+        raise BundleError(
+            f"{target}: holds {some}, not of a bundle, so it is not replaced; move that away or "
+            "choose another directory"
+        )
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Return what lies in a directory and is no part of a bundle; everything, if it is none."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    try:
+        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+    except (BundleError, OSError):
+        return names
+    known = {MANIFEST, REFERENCES, CARD}
+    for graph in manifest.graphs.values():
+        known |= graph.files.keys()
+    return [name for name in names if name not in known and not _PLAN_FILE.fullmatch(name)]
 
 
 def _put_in_place(new: Path, target: Path) -> None:

@@ -54,6 +54,12 @@ def test_a_graph_with_external_data_names_both_files():
         (("graphs", "predict", "file"), "/x.onnx", "expected a .onnx file inside the bundle"),
         (("graphs", "predict", "sha256"), "12", "regex"),
         (("graphs", "sample"), {}, "missing required field"),
+        (("model", "predict", "clip"), 2**62, "Expected `int` <= 4096 - at `$.model.predict.clip`"),
+        (("model", "schedule", "steps"), 2**62, "Expected `int` <= 1048576"),
+        (("model", "frame_size"), [2**40, 2**40], "Expected `int` <= 16384"),
+        (("model", "frames_per_latent"), 2**62, "Expected `int` <= 4096"),
+        (("model", "frame_size"), [16384, 16384], "one window holds"),
+        (("defaults", "steps"), 2**62, "Expected `int` <= 1048576"),
     ],
 )
 def test_an_impossible_manifest_is_explained_in_one_line(document, path, value, message):

@@ -146,6 +146,25 @@ def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_
     assert (tmp_path / "sky.npz").read_bytes() == resumed
 
 
+@pytest.mark.parametrize("presses", [2, 20])
+def test_pressing_again_and_again_ends_no_less_cleanly(start, toy, tmp_path, presses):
+    flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--seed", "3", "-q")
+    process = start("generate", "-o", "sky.npz", *flags)
+    work = tmp_path / ".sky.npz.work"
+    deadline = time.monotonic() + 30
+    while not (work.is_dir() and len(list(work.rglob("*"))) > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert err.count("\n") == 1
+    assert "continue with: lvdm-rt generate" in err
+
+
 def test_a_killed_run_resumes_to_the_identical_file(start, command, toy, tmp_path):
     flags = ("-o", "sky.npz", "--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact")
     process = start("generate", *flags)
