@@ -108,7 +108,9 @@ def _channels(
     for name, record in denoisers.items():
         unet = record.network_config()
         if not isinstance(unet, UNet3dConfig):
-            raise ConfigError(f"the config of {name} describes an {record.kind}, not a denoiser")
+            raise ConfigError(
+                f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
+            )
         channels[name] = unet.out_channels
     return int(_agreed("number of latent channels", channels))
 
