@@ -21,7 +21,7 @@ Side = Annotated[int, Meta(ge=1, le=16384)]
 Size = tuple[Side, Side]  # (height, width)
 MOST_VALUES = 1 << 32  # in the pixels or latents of one window
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Sampler = Literal["ddpm", "ddim", "dpmpp_2m"]
+SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
 Precision = Literal["fp32", "fp16"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
@@ -149,7 +149,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     Noise level -1 leaves conditions unperturbed.
     """
 
-    sampler: Sampler | None = None
+    sampler: SamplerName | None = None
     steps: Count | None = None
     eta: Annotated[float, Meta(ge=0)] | None = None
     guidance: float | None = None
@@ -162,7 +162,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed.
     """
 
-    sampler: Sampler = "ddim"
+    sampler: SamplerName = "ddim"
     steps: Count = 50
     eta: Annotated[float, Meta(ge=0)] = 1.0
     guidance: float = 0.0

@@ -19,7 +19,7 @@ class Cancelled(Exception):  # noqa: N818 - not an error: the reader asked for i
     """The reader of a pipeline has gone; unwinds its threads and never leaves them."""
 
 
-class Stream(Generic[T]):
+class RunStream(Generic[T]):
     """An iterator over `items` that can be closed from any thread, a callback or a signal handler.
 
     `stop` is what the workers behind it look at: closing sets it, waits until they have ended,

@@ -20,7 +20,7 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
-from lvdm_rt.background import Stream, prefetch
+from lvdm_rt.background import RunStream, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.frames import Chunk, decode_videos
@@ -55,7 +55,7 @@ class Pipeline:
         self._model = Model(manifest, dict(sessions))
         self._autoencoder = Autoencoder(self._model)
         self._owned = ExitStack()
-        self._streams: weakref.WeakSet[Stream[Any]] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
         # Also when the interpreter exits: it would kill the threads inside a network call.
         weakref.finalize(self, _close_all, self._streams)
 
@@ -120,7 +120,7 @@ class Pipeline:
         work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Stream[Frames]:
+    ) -> RunStream[Frames]:
         """Yield the frames of one video, uint8 (f, h, w, 3), in order, while it is sampled.
 
         Closing it, from any thread, cancels the run. For several videos, the arguments and what is
@@ -141,7 +141,7 @@ class Pipeline:
         resume: bool = False,
         restart: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Stream[Chunk]:
+    ) -> RunStream[Chunk]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
@@ -165,7 +165,7 @@ class Pipeline:
         work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Stream[LatentChunk]:
+    ) -> RunStream[LatentChunk]:
         """Yield latents instead of frames, in the calling thread; see `stream_videos`.
 
         A video ends with the latents of a whole decode window, which can be more than `frames`.
@@ -238,8 +238,8 @@ class Pipeline:
         )
         return stack.enter_context(work)
 
-    def _watched(self, items: Generator[T, None, None], counter: Counter) -> Stream[T]:
-        stream = Stream(items, counter.stop)
+    def _watched(self, items: Generator[T, None, None], counter: Counter) -> RunStream[T]:
+        stream = RunStream(items, counter.stop)
         self._streams.add(stream)
         return stream
 
@@ -251,7 +251,7 @@ def _detail_fade(request: Request) -> DetailFade | None:
     return DetailFade(request.condition[-1], settings.fade, settings.frames)
 
 
-def _close_all(streams: Iterable[Stream[Any]]) -> None:
+def _close_all(streams: Iterable[RunStream[Any]]) -> None:
     for stream in list(streams):
         stream.close()
 

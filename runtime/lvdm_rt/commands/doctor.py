@@ -21,7 +21,7 @@ _BACKEND_PACKAGES = {
 }
 
 
-class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was looked at; `problem` says what is wrong and how to mend it."""
 
     name: str
@@ -35,11 +35,11 @@ class Diagnosis(msgspec.Struct, frozen=True):
     python: str
     machine: str
     cpu_threads: int
-    gpus: list[Check]
-    packages: list[Check]
-    backends: list[Check]
-    encoders: list[Check]
-    bundles: list[Check]
+    gpus: list[Finding]
+    packages: list[Finding]
+    backends: list[Finding]
+    encoders: list[Finding]
+    bundles: list[Finding]
 
     @property
     def healthy(self) -> bool:
@@ -57,12 +57,12 @@ def diagnose() -> Diagnosis:
         machine=platform.platform(),
         cpu_threads=_cpu_threads(),
         gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus(memory=True))],
-        packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
+        packages=[Finding("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
-            Check(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
+            Finding(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
             for name, problem in backend_report().items()
         ],
-        encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
+        encoders=[Finding(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
         bundles=[_bundle(name) for name in builtin_bundles()],
     )
 
@@ -73,9 +73,9 @@ def _cpu_threads() -> int:
     return os.cpu_count() or 1  # macOS, Windows
 
 
-def _gpu(index: int, gpu: Gpu) -> Check:
+def _gpu(index: int, gpu: Gpu) -> Finding:
     free = "unknown" if gpu.free is None else f"{gpu.free / 2**30:.1f}"
-    return Check(
+    return Finding(
         f"GPU {index}",
         f"{gpu.name}, compute capability {gpu.capability}, "
         f"{free} of {gpu.total / 2**30:.1f} GiB free, driver {gpu.driver}",
@@ -95,17 +95,17 @@ def _named_version(*packages: str) -> str | None:
     return next((f"{package} {version}" for package, version in found if version), None)
 
 
-def _package(name: str) -> Check:
+def _package(name: str) -> Finding:
     found = _named_version(*_BACKEND_PACKAGES["cpu"]) if name == "onnxruntime" else _version(name)
     problem = None if found else f"not installed; pip install {name}"
-    return Check(name, found and found.removeprefix(f"{name} "), problem)
+    return Finding(name, found and found.removeprefix(f"{name} "), problem)
 
 
-def _bundle(name: str) -> Check:
+def _bundle(name: str) -> Finding:
     try:
         bundle = load_bundle(name)
         for graph in bundle.manifest.graphs:
             bundle.graph(graph).verified()
     except LvdmError as err:
-        return Check(name, problem=str(err))
-    return Check(name, bundle.manifest.provenance.lvdm_rt)
+        return Finding(name, problem=str(err))
+    return Finding(name, bundle.manifest.provenance.lvdm_rt)

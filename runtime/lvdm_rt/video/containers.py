@@ -38,7 +38,7 @@ class FrameSink(Protocol):
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSettings:
     """How one container is written: FFmpeg's names for it."""
 
     container: str
@@ -50,29 +50,29 @@ class Encoder:
 
 # Threads are fixed because the encoders' output depends on their number: the same frames give
 # the same file on every machine. bitexact leaves out the muxers' random and dated fields.
-ENCODERS: Mapping[str, Encoder] = {
-    "mp4": Encoder(
+ENCODERS: Mapping[str, EncoderSettings] = {
+    "mp4": EncoderSettings(
         "mp4",
         "libx264",
         {"crf": "16", "preset": "medium", "threads": "2"},
         {"movflags": "+faststart", "fflags": "+bitexact"},
         even=True,
     ),
-    "webm": Encoder(
+    "webm": EncoderSettings(
         "webm",
         "libvpx-vp9",
         {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "2"},
         {"fflags": "+bitexact"},
     ),
-    "gif": Encoder("gif", "gif", {}, {"fflags": "+bitexact"}),
-    "png": Encoder("", "png", {"pred": "mixed"}),
+    "gif": EncoderSettings("gif", "gif", {}, {"fflags": "+bitexact"}),
+    "png": EncoderSettings("", "png", {"pred": "mixed"}),
 }
 
 
 class ContainerSink:
     """An MP4 or WebM file. An odd side of an MP4 gets its last row or column twice."""
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Open `path` for writing."""
         height, width = spec.size
         self._pad = (height % 2, width % 2) if encoder.even else (0, 0)
@@ -143,7 +143,7 @@ class GifSink:
     One palette for the whole video would need all its frames in memory.
     """
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Open `path` for writing."""
         self._path, self._settings = path, spec.settings
         self._container = av.open(
@@ -221,7 +221,7 @@ def _append_gif_comment(path: Path, text: bytes) -> None:
 class PngSink:
     """A directory of PNG frames, numbered from zero with at least six digits."""
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Make the directory `path`."""
         path.mkdir()
         self._path = path
