@@ -147,9 +147,26 @@ def exported_denoiser(
 
 
 @pytest.fixture(scope="session")
-def load_golden() -> Callable[[Any, GoldenCase, str], Any]:
-    """Give a network the weights of a case, baked and in a precision."""
-    return loaded
+def golden_autoencoder(golden: Callable[[str], GoldenCase]) -> Callable[[str, str], Any]:
+    """Make the autoencoder of a case with its weights, baked and in a precision."""
+    from lvdm_export.config.mapping import StrictMapping
+    from lvdm_export.config.networks import read_autoencoder2d
+    from lvdm_export.nets.autoencoder2d import Autoencoder2d
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+
+    def make(name: str, precision: str) -> Any:
+        case = golden(name)
+        config = {k: v for k, v in case.config.items() if k not in {"kind", "double_z"}}
+        if case.config["kind"] == "ae2d":
+            width = config.pop("embed_dim")
+            network: Any = Autoencoder2d(read_autoencoder2d(StrictMapping(config, name), width))
+        else:
+            fields = {key: config[key] for key in ("n_hiddens", "z_channels", "embed_dim")}
+            made = Autoencoder3dConfig(downsample=tuple(config["downsample"]), **fields)
+            network = Autoencoder3d(made)
+        return loaded(network, case, precision)
+
+    return make
 
 
 def loaded(network: Any, case: GoldenCase, precision: str) -> Any:
