@@ -99,9 +99,10 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     run = start.with_overrides(run, **overrides)
     stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
     _stop_on_signals(stop)
-    request = start.Request(run, options["data"], options["out"], report, options["resume"], stop)
+    asked = {name: options[name] for name in ("data", "out", "resume")}
+    request = start.TrainingRequest(run, report=report, stop=stop, **asked)
     try:
-        reached = start.start(request)
+        reached = start.run_training(request)
     except KeyboardInterrupt:
         if not (options["out"] / "config.json").exists():
             raise

@@ -93,8 +93,8 @@ def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
             if first is not None and number is not None and number <= start:
                 yield number, first
                 for frame in frames:
-                    found = _position(times, frame)
-                    number = number + 1 if found is None else found
+                    place = _position(times, frame)
+                    number = number + 1 if place is None else place
                     yield number, frame
                 return
     with av.open(str(path)) as container:
@@ -119,10 +119,10 @@ def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.video[0])
-        found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
-    if not found or None in found or len(set(found)) < len(found):
+        stamps = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+    if not stamps or None in stamps or len(set(stamps)) < len(stamps):
         return None
-    times = np.sort(np.array(found, np.int64))
+    times = np.sort(np.array(stamps, np.int64))
     even = range(int(times[0]), int(times[-1]) + 1, max(1, int(np.diff(times[:2]).sum())))
     return even if len(even) == len(times) and (times == even).all() else times
 
