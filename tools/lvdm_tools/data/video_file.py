@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import av
 import numpy as np
 
 from lvdm_engines.errors import TrainingError
+from lvdm_rt.video.reader import centre_crop, resize, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,19 +141,6 @@ def _position(times: range | Times, frame: av.VideoFrame) -> int | None:
 def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Crop the middle to the clip's shape, then resize."""
     height, width = size
-    pixels = _rgb(frame)
-    h, w = pixels.shape[:2]
-    crop_h, crop_w = min(h, round(w * height / width)), min(w, round(h * width / height))
-    top, left = (h - crop_h) // 2, (w - crop_w) // 2
-    middle = np.ascontiguousarray(pixels[top : top + crop_h, left : left + crop_w])
-    if (crop_h, crop_w) == size:
-        return middle
-    method = "AREA" if crop_h > height else "BICUBIC"
-    small = av.VideoFrame.from_ndarray(middle, format="rgb24").reformat(
-        width=width, height=height, interpolation=method
-    )
-    return _rgb(small)
-
-
-def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    middle = centre_crop(to_pixels(frame), Fraction(width, height))
+    # by the height alone: training is to see the pixels that it saw in earlier versions
+    return resize(middle, size, shrinks=middle.shape[0] > height)
