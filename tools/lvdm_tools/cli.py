@@ -65,7 +65,7 @@ _OPTIONS = [
     click.Option(["--config"], required=True, metavar="C.yaml",
                  help="A YAML file, or the name of a ready config."),
     click.Option(["--data"], required=True, metavar="DIR|synth",
-                 help="A folder of videos, or the built-in synthetic sky."),
+                 help="A folder of videos or of folders of pictures, or the synthetic sky."),
     click.Option(["--out"], type=_FILE, required=True, metavar="RUN", help="The run's folder."),
     click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint in RUN."),
     click.Option(["--steps"], type=click.IntRange(min=1),

@@ -1,4 +1,4 @@
-"""Frames of one video file, by number: how many there are, and clips of them."""
+"""Frames of one video file or folder of pictures, by number: how many, and clips of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from lvdm_engines.errors import TrainingError
-from lvdm_rt.video.reader import centre_crop, resize, to_pixels
+from lvdm_engines.errors import TrainingError, VideoError
+from lvdm_rt.video.reader import centre_crop, picture_files, resize, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +29,16 @@ _KNOWN_FILES = 1 << 16  # whose frame times are kept: 8 bytes a frame where the 
 def count_frames(path: Path) -> int:
     """Count a video's frames: by its header where that says so, else by its packets.
 
+    Of a folder, its pictures are counted.
+
     Raises:
         TrainingError: not a video, or its first frame cannot be decoded.
 
     """
+    if path.is_dir():
+        files = picture_files(path)
+        _picture(files[0])
+        return len(files)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -64,19 +70,34 @@ def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     """
     wanted = range(start, start + spec.span, spec.stride)
     frames = np.empty((spec.frames, *spec.size, 3), np.uint8)
+    decoded = _pictures(path, wanted) if path.is_dir() else _frames_from(path, start)
     got = 0
     try:
-        for number, frame in _frames_from(path, start):
+        for number, frame in decoded:
             if number >= wanted[got]:
                 frames[got] = _fit(frame, spec.size)
                 got += 1
                 if got == spec.frames:
                     return frames
-    except (av.FFmpegError, OSError, ValueError) as err:
+    except (VideoError, av.FFmpegError, OSError, ValueError) as err:
         raise TrainingError(f"{path} cannot be decoded near frame {start}: {err}") from err
     raise TrainingError(
         f"{path} ended after {got} of {spec.frames} frames of the clip that begins at {start}"
     )
+
+
+def _pictures(folder: Path, wanted: range) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode pictures of a folder by their places in the order of their names."""
+    files = picture_files(folder)
+    yield from ((number, _picture(files[number])) for number in wanted if number < len(files))
+
+
+def _picture(file: Path) -> av.VideoFrame:
+    try:
+        with av.open(f"file:{file}") as container:
+            return next(container.decode(video=0))
+    except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as err:
+        raise TrainingError(f"{file} cannot be read as a picture: {err or 'it is empty'}") from err
 
 
 def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:

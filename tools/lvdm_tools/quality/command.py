@@ -44,7 +44,12 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
     show_default=True,
     help="Videos of 160 frames to search for seams.",
 )
-@click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
+@click.option(
+    "--data",
+    default="synth",
+    show_default=True,
+    help="'synth', or a folder of videos or of folders of pictures.",
+)
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
