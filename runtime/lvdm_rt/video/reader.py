@@ -252,22 +252,28 @@ def _fit(frame: VideoFrame, size: tuple[int, int], pixel_aspect: float) -> Frame
     """Return (h, w, 3): cropped around the centre to the shape of `size`, resized, upright."""
     turns = round(frame.rotation / 90) % 4
     height, width = size if turns % 2 == 0 else size[::-1]
-    crop = _centre_crop(_pixels(frame), width / height / pixel_aspect)
+    crop = centre_crop(to_pixels(frame), width / height / pixel_aspect)
     shrinks = crop.shape[0] >= height and crop.shape[1] >= width
-    resized = VideoFrame.from_ndarray(np.ascontiguousarray(crop), format="rgb24").reformat(
-        width=width, height=height, interpolation="AREA" if shrinks else "BICUBIC"
-    )
-    return np.ascontiguousarray(np.rot90(_pixels(resized), turns))
+    fitted = resize(crop, (height, width), shrinks=shrinks)
+    return np.ascontiguousarray(np.rot90(fitted, turns))
 
 
-def _pixels(frame: VideoFrame) -> Frames:
+def to_pixels(frame: VideoFrame) -> Frames:
+    """Return the frame as (h, w, 3)."""
     return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _centre_crop(pixels: Frames, aspect: float) -> Frames:
+def centre_crop(pixels: Frames, aspect: float | Fraction) -> Frames:
     """Return the largest centred part whose width is `aspect` times its height."""
     height, width = pixels.shape[:2]
     kept_height = max(1, min(height, round(width / aspect)))
     kept_width = max(1, min(width, round(height * aspect)))
     top, left = (height - kept_height) // 2, (width - kept_width) // 2
     return pixels[top : top + kept_height, left : left + kept_width]
+
+
+def resize(pixels: Frames, size: tuple[int, int], *, shrinks: bool) -> Frames:
+    """Bring (h, w, 3) to `size` (height, width): by averaging if it shrinks, else bicubically."""
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    method = "AREA" if shrinks else "BICUBIC"
+    return to_pixels(frame.reformat(width=size[1], height=size[0], interpolation=method))

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from matplotlib.image import imsave
 
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import folder as videos
@@ -289,3 +290,70 @@ def test_clips_that_the_downsample_does_not_divide_are_refused(spec: ClipSpec, n
 def test_clips_without_frames_are_refused() -> None:
     with pytest.raises(ConfigError, match="frames is 0"):
         open_source("synth", ClipSpec(0, (16, 16)))
+
+
+def write_pictures(folder: Path, values: list[int], kind: str = "png") -> Path:
+    """A folder of plain grey pictures whose names have no leading zeros."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, value in enumerate(values, start=1):
+        imsave(folder / f"frame_{number}.{kind}", np.full((16, 24, 3), value, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("place", ["clip", "video/clip", "."])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_numbers(
+    tmp_path: Path, place: str, kind: str
+) -> None:
+    values = levels(14)
+    write_pictures(tmp_path / "data" / place, values, kind)
+    (video,) = VideoFolder.open(tmp_path / "data", SPEC).videos
+    assert (video.path, video.last) == (tmp_path / "data" / place, 12)
+    clip = read_clip(video.path, 3, ClipSpec(frames=4, size=(16, 16), stride=3))
+    assert clip.shape == (4, 16, 16, 3)
+    assert np.abs(clip.mean((1, 2, 3)) - values[3:13:3]).max() < 2  # JPEG
+
+
+def test_videos_and_folders_of_pictures_are_shared_out_together(tmp_path: Path) -> None:
+    for number in range(6):
+        write_video(tmp_path / f"{number}.mp4", levels(6))
+        write_pictures(tmp_path / f"{number}" / "clip", levels(6))
+    (tmp_path / "cover.png").write_bytes(b"beside videos: no frame of any")
+    train, unseen = open_both(tmp_path, SPEC)
+    assert isinstance(train, VideoFolder)
+    assert isinstance(unseen, VideoFolder)
+    assert (len(train.videos), len(unseen.videos)) == (11, 1)
+    assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
+    assert train.clip(2).shape == (4, 16, 16, 3)
+    assert not train.skipped
+
+
+def test_sources_of_the_same_pictures_are_alike_until_one_changes(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "a" / "clip", levels(12))
+    before = open_source(tmp_path / "a", SPEC).identity
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert open_source(tmp_path / "b", SPEC).identity == before
+    shutil.copy(folder / "frame_2.png", folder / "frame_7.png")
+    assert open_source(tmp_path / "a", SPEC).identity != before
+
+
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "clip", levels(12))
+    (folder / "frame_6.png").write_bytes(b"no picture")
+    with pytest.raises(
+        TrainingError, match=r"frame_6\.png cannot be read as a picture: .+"
+    ) as told:
+        read_clip(folder, 4, SPEC)
+    assert "\n" not in str(told.value)
+    (folder / "frame_1.png").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"1 skipped: .*frame_1\.png cannot be read"):
+        open_source(tmp_path, SPEC)
+
+
+def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path: Path) -> None:
+    lost = write_pictures(tmp_path / "clip", levels(12))
+    folder = VideoFolder.open(tmp_path, SPEC)
+    for picture in lost.iterdir():
+        picture.unlink()
+    with pytest.raises(TrainingError, match=r"no clip .*clip cannot be decoded near frame"):
+        folder.clip(0)

@@ -63,7 +63,7 @@ def _changed(settings, path, value):
 
 def _train(settings, out, *, resume=False, report=lambda _: None, data="synth"):
     run = config.parse(settings, settings["kind"], "test")
-    return start.start(start.Request(run, data, out, report, resume))
+    return start.run_training(start.TrainingRequest(run, data, out, report, resume))
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,7 @@ def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, erro
     def refuse(_):
         raise error
 
-    monkeypatch.setattr(start, "start", refuse)
+    monkeypatch.setattr(start, "run_training", refuse)
     assert cli.run(command) == 1
     told = capsys.readouterr().err
     assert told.startswith(f"lvdm-tools: {line}")
@@ -132,7 +132,7 @@ def test_a_defect_is_not_taken_for_missing_memory(command, monkeypatch):
     def broken(_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(start, "start", broken)
+    monkeypatch.setattr(start, "run_training", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         cli.run(command)
 

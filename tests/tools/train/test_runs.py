@@ -31,7 +31,7 @@ def interrupted(settings, out, at):
         if record["step"] >= at and "phase" not in record:
             stop.set()
 
-    return start.start(start.Request(run, "synth", out, report, stop=stop))
+    return start.run_training(start.TrainingRequest(run, "synth", out, report, stop=stop))
 
 
 def same_files(one, other):

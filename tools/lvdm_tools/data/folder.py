@@ -1,4 +1,4 @@
-"""A folder of videos as a source of clips.
+"""A folder of videos, and of folders of pictures, as a source of clips.
 
 Owns which videos are usable, which of them are held out, and where clips start.
 """
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvdm_engines.errors import TrainingError
+from lvdm_rt.video.reader import PICTURES, picture_files
 from lvdm_tools.data.clip import check_spec
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from lvdm_tools.data.clip import ClipSpec
@@ -39,7 +42,7 @@ _TRIES = 100  # clips drawn anew before giving up on a folder whose videos turn 
 
 @dataclass(frozen=True)
 class Video:
-    """One usable file and the frames that clips may use: first ≤ frame < last."""
+    """A usable file or folder of pictures, and the frames that clips may use: first ≤ … < last."""
 
     path: Path
     first: int
@@ -50,7 +53,9 @@ class Video:
 class VideoFolder:
     """Clips from all videos below a folder, a video drawn in proportion to its length.
 
-    `skipped` maps each file that could not be used to the first reason; it decides nothing.
+    A folder that holds pictures and no video file is a video as well: its pictures in the order of
+    their names, numbers as numbers. The LVDM authors keep data as VIDEO/CLIP/PICTURES.
+    `skipped` maps each video that could not be used to the first reason; it decides nothing.
     """
 
     spec: ClipSpec
@@ -138,8 +143,11 @@ class _Found:
         digest = hashlib.sha256()
         for path, frames in self.lengths.items():
             name = path.relative_to(self.folder).as_posix()
-            digest.update(repr((name, path.stat().st_size, frames)).encode())
-            digest.update(_sample(path))
+            files = picture_files(path) if path.is_dir() else [path]
+            size = sum(file.stat().st_size for file in files)
+            digest.update(repr((name, size, frames)).encode())
+            for place in sorted({0, len(files) // 2, len(files) - 1}):
+                digest.update(_sample(files[place]))
         return f"{len(self.lengths)} videos, {digest.hexdigest()[:16]}"
 
 
@@ -157,7 +165,7 @@ def _sample(path: Path) -> bytes:
 def _look(folder: Path) -> _Found:
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
-    for path in _files(folder):
+    for path in _videos(folder):
         try:
             lengths[path] = count_frames(path)
         except TrainingError as err:
@@ -167,12 +175,13 @@ def _look(folder: Path) -> _Found:
         raise TrainingError(
             f"{folder} holds no readable video"
             + (f" ({len(skipped)} skipped: {_first(skipped)})" if skipped else "")
-            + f"; expected files that end in {', '.join(sorted(SUFFIXES))}"
+            + f"; expected files that end in {', '.join(sorted(SUFFIXES))}, or folders of pictures "
+            f"({', '.join(PICTURES)})"
         )
     return _Found(folder, lengths, skipped)
 
 
-def _files(folder: Path) -> list[Path]:
+def _videos(folder: Path) -> list[Path]:
     def pass_over(err: OSError) -> None:
         if Path(err.filename) == folder:
             raise err
@@ -182,12 +191,19 @@ def _files(folder: Path) -> list[Path]:
         if not folder.is_dir():
             raise TrainingError(f"{folder} is not a folder; give a folder of videos, or: synth")
         walk = os.walk(folder, onerror=pass_over)
-        names = [Path(parent, name) for parent, _, files in walk for name in files]
-        return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.is_file())
+        return sorted(path for parent, _, names in walk for path in _of_folder(Path(parent), names))
     except OSError as err:
         raise TrainingError(
             f"cannot read {err.filename}: {err.strerror}; change its permissions"
         ) from err
+
+
+def _of_folder(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the video files of a folder, or the folder itself where it holds pictures only."""
+    files = [folder / name for name in names]
+    videos = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    pictures = any(file.suffix.lower() in PICTURES for file in files)
+    return [folder] if pictures and not videos else videos
 
 
 def _split(lengths: dict[Path, int], held_out: bool) -> list[Video]:

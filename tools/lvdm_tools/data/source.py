@@ -44,7 +44,7 @@ class SynthClips:
 def open_source(
     data: str | Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
 ) -> ClipSource:
-    """Open `synth`, or a folder of videos.
+    """Open `synth`, or a folder of videos or of folders of pictures.
 
     Raises:
         ConfigError: an impossible spec.

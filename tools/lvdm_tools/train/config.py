@@ -235,9 +235,9 @@ def parse(raw: object, kind: str, origin: str) -> Run:
         run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False, dec_hook=_path)
     except msgspec.ValidationError as err:
         raise ConfigError(f"{origin}: {err}") from err
-    found = to_plain(run)["kind"]
-    if found != kind:
-        raise ConfigError(f"{origin} describes an {found} run, not {kind}: use train {found}")
+    actual = to_plain(run)["kind"]
+    if actual != kind:
+        raise ConfigError(f"{origin} describes an {actual} run, not {kind}: use train {actual}")
     _check(run, origin)
     return run
 

@@ -159,11 +159,11 @@ class Learner:
 
 
 def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:
-    found = source.get(name)
-    if found is None or found.shape != target.shape:
-        shape = "nothing" if found is None else tuple(found.shape)
+    stored = source.get(name)
+    if stored is None or stored.shape != target.shape:
+        shape = "nothing" if stored is None else tuple(stored.shape)
         raise CheckpointError(
             f"the checkpoint holds {shape} for {name}, expected {tuple(target.shape)}: "
             "it belongs to another network; train into a new folder"
         )
-    target.copy_(found)
+    target.copy_(stored)

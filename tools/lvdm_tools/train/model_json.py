@@ -118,7 +118,7 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
             draft.unlink()
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
-        raise state.explained(err, folder / "model.safetensors") from err
+        raise state.write_error(err, folder / "model.safetensors") from err
 
 
 def holds(folder: Path, record: ModelRecord) -> bool:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """What the caller asks of one run."""
 
     run: Run
@@ -48,7 +48,7 @@ class Request:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def start(request: Request) -> int | None:
+def run_training(request: TrainingRequest) -> int | None:
     """Train as asked; return the step reached, or None in a helper process of a parallel run.
 
     Raises:
@@ -62,8 +62,8 @@ def start(request: Request) -> int | None:
         task = _autoencoder(request, run, fabric, workspace)
     else:
         task = _diffusion(request, run, fabric, workspace)
-    plan = loop.Plan(run.steps, run.every, request.report, request.stop)
-    reached = loop.train(task, workspace, plan, fabric)
+    length = loop.RunLength(run.steps, run.every, request.report, request.stop)
+    reached = loop.train(task, workspace, length, fabric)
     return reached if fabric.is_global_zero else None
 
 
@@ -104,14 +104,14 @@ def _fabric(device: Device) -> Fabric:
     return fabric
 
 
-def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: Any) -> None:
+def _open(request: TrainingRequest, fabric: Fabric, workspace: Workspace, **extra: Any) -> None:
     identity = configs.to_plain(request.run) | extra
     if fabric.is_global_zero:
         workspace.open(identity, resume=request.resume)
     fabric.barrier()
 
 
-def _begun_with(request: Request, workspace: Workspace) -> dict[str, Any] | None:
+def _begun_with(request: TrainingRequest, workspace: Workspace) -> dict[str, Any] | None:
     """Return what a run with a checkpoint recorded of its first weights, which it needs no more.
 
     Returns None where these weights have to be read.
@@ -135,7 +135,7 @@ def _begun_with(request: Request, workspace: Workspace) -> dict[str, Any] | None
 
 
 def _autoencoder(
-    request: Request, run: AutoencoderRun, fabric: Fabric, workspace: Workspace
+    request: TrainingRequest, run: AutoencoderRun, fabric: Fabric, workspace: Workspace
 ) -> loop.Task:
     data = run.data
     spec = ClipSpec(data.frames, data.size, data.stride)
@@ -153,7 +153,7 @@ def _autoencoder(
 
 
 def _diffusion(
-    request: Request, run: DiffusionRun, fabric: Fabric, workspace: Workspace
+    request: TrainingRequest, run: DiffusionRun, fabric: Fabric, workspace: Workspace
 ) -> loop.Task:
     data = run.data
     network, record, digest = read_autoencoder(run.autoencoder)

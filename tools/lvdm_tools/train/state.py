@@ -63,7 +63,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
         draft.replace(path)
     except (OSError, SafetensorError) as err:
         draft.unlink(missing_ok=True)
-        raise explained(err, path, again=again) from err
+        raise write_error(err, path, again=again) from err
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -109,7 +109,7 @@ def _reason(err: Exception) -> tuple[str, str]:
     return getattr(err, "strerror", None) or f"{err}", "make it writable"
 
 
-def explained(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
+def write_error(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
     """Say why `path` could not be written, what is left, and what to do before going on."""
     reason, todo = _reason(err)
     kept = "the previous one is kept" if path.exists() else "nothing was written"

@@ -125,9 +125,9 @@ def encode_sequence(
     parts = []
     for start in range(0, len(frames), window):
         low, high = max(start - per_latent, 0), start + window + per_latent
-        found = mean(to_tensor(frames[None, low:high]))[0]
+        seen = mean(to_tensor(frames[None, low:high]))[0]
         skip = (start - low) // per_latent
-        parts.append(found[:, skip : skip + window // per_latent])
+        parts.append(seen[:, skip : skip + window // per_latent])
     return torch.cat(parts, dim=1)
 
 
@@ -168,8 +168,8 @@ def _is_current(path: Path, fingerprint: str) -> bool:
     if not path.exists():
         return False
     try:
-        found = state.read_header(path).get("fingerprint")
+        stored = state.read_header(path).get("fingerprint")
     except CheckpointError as err:
         _logger.warning("encoding again: %s", err)
         return False
-    return bool(found == fingerprint)
+    return bool(stored == fingerprint)
