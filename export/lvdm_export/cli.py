@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def lvdm_export() -> None:
     "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
 )
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
-@click.option("--target", multiple=True, metavar="CC", help="Compute capability, such as 8.6.")
+@click.option(
+    "--target", "targets", multiple=True, metavar="CC", help="Compute capability, such as 8.6."
+)
 @click.option(
     "--weights",
     type=click.Choice(["fp32", "fp16"]),
@@ -149,35 +152,21 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
 
 def _plan_options(options: dict[str, Any]) -> PlanOptions:
     """Return what a compiler may be asked; what was not given keeps its default."""
-    asked = {name: options[name] for name in ("refit", "version_compatible", "tf32")}
-    asked["targets"] = options["target"]
-    if options["level"] is not None:
-        asked["level"] = options["level"]
-    for name in ("batch", "pixel_batch"):
-        if options[name]:
-            asked[name] = Range.parse(options[name])
+    known = {name: options.get(name) for name in PlanOptions.__struct_fields__}
+    asked = {name: value for name, value in known.items() if value is not None}
+    for name in {"batch", "pixel_batch"} & asked.keys():
+        asked[name] = Range.parse(asked[name])
     return PlanOptions(**asked)
 
 
 def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> Bundle:
     from lvdm_export.build import BuildOptions, Source, build
 
-    return build(
-        BuildOptions(
-            denoisers={name: Source(*pair) for name, pair in pairs.items()},
-            out=options["out"],
-            autoencoder=options["autoencoder"],
-            name=options["name"],
-            precision=options["precision"],
-            weights=options["weights"],
-            ema=options["ema"],
-            force=options["force"],
-            fps=options["fps"],
-            decode_window=options["decode_window"],
-            sampling={name: options[name] for name in ("guidance", "eta", "noise_level")},
-        ),
-        report,
-    )
+    named = {field.name for field in fields(BuildOptions)} & options.keys()
+    sources = {name: Source(*pair) for name, pair in pairs.items()}
+    sampling = {name: options[name] for name in ("guidance", "eta", "noise_level")}
+    same = {name: options[name] for name in named}
+    return build(BuildOptions(denoisers=sources, sampling=sampling, **same), report)
 
 
 @lvdm_export.command()
