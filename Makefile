@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_onnx.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
 
-.PHONY: install test test-graphs test-rest video clean
+.PHONY: install test test-graphs test-rest matrix video clean
 
 # Reinstalls when the project's metadata or pins change; the stamp is written last.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,8 +23,8 @@ $(VENV)/tensorrt-10.12: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# All checks and tests: formatting, lint, types, tests in two processes for two cores, and the wheel
-# with base dependencies only.
+# All checks and tests: formatting, lint, types, tests in two processes for two cores, the wheel
+# with base dependencies only, and the core of the lean tests on every Python that is here.
 test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	@command -v gcc > /dev/null || { echo "make test needs gcc for stand-ins of GPU libraries"; exit 1; }
 	$(BIN)/ruff format --check .
@@ -32,6 +32,11 @@ test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-graphs test-rest
 	$(BIN)/python tests/check_wheel.py
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
+
+# All lean tests on every Python that is here, with the oldest and the newest allowed packages.
+matrix: $(VENV)/.installed
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py
 
 # Every recorded network and the built-in one, exported, compared with the record, and compiled by
 # TensorRT-RTX, in both precisions. Half of the time goes here, so the text model has moved down.
