@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def check_free(paths: Iterable[Path], *, force: bool) -> None:
     """Refuse, unless `force`, to replace a file: before any work is done.
 
-    Raises:
-        OptionsError: naming the first that exists.
-
+    Raises OptionsError: naming the first that exists.
     """
     for path in paths:
         if path.exists() and not force:
