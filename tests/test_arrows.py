@@ -50,7 +50,7 @@ LAYERS = {
         "cli",
     ],
     "lvdm_tools": [
-        "data",
+        "outputs data",
         "quality bench",
         "train.config train.state train.networks train.draws train.pixels train.prefetch",
         "train.learner train.sheets train.model_json",

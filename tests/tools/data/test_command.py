@@ -34,6 +34,18 @@ def test_a_single_clip_is_written_to_a_file_of_the_asked_kind(tmp_path: Path) ->
     assert np.abs(frames - expected.astype(int)).max() <= 1  # blocks round differently
 
 
+def test_what_exists_is_replaced_by_force_only(tmp_path: Path) -> None:
+    small = ["-o", tmp_path / "skies", "--frames", 2, "--size", 16]
+    run(*small)
+    run(*small, "--first", 1)  # beside it
+    before = (tmp_path / "skies" / "sky-00001.mp4").read_bytes()
+    with pytest.raises(OptionsError, match=r"sky-00001\.mp4: it exists; --force replaces it"):
+        run(*small, "--first", 1, "--seed", 4)
+    assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() == before
+    run(*small, "--first", 1, "--seed", 4, "--force")
+    assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() != before
+
+
 def test_many_clips_do_not_fit_into_one_file(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="give a folder"):
         run("-o", tmp_path / "sky.mp4", "--clips", 2)

@@ -292,6 +292,17 @@ def test_the_command_refuses_a_comparison_without_label(
         run(monkeypatch, bundle, "--beside", "grey")
 
 
+def test_a_report_that_exists_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
+) -> None:
+    numbers, small = tmp_path / "q.json", ["--clips", 2, "--frames", 8, "--conditions", 1]
+    numbers.write_text("mine")
+    with pytest.raises(OptionsError, match=r"q\.json: it exists; --force replaces it"):
+        run(monkeypatch, bundle, *small, "--json", numbers)
+    assert run(monkeypatch, bundle, *small, "--json", numbers, "--force").exit_code == 0
+    assert json.loads(numbers.read_text())["bundle"] == "fake"
+
+
 def test_numbers_that_cannot_be_written_say_where(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
 ) -> None:

@@ -79,7 +79,7 @@ def encoded(monkeypatch):
 
 
 def skies(folder, seed):
-    words = f"synth --clips 3 --frames 20 --size 16 --seed {seed} -o".split()
+    words = f"synth --force --clips 3 --frames 20 --size 16 --seed {seed} -o".split()
     assert cli.run([*words, str(folder)]) == 0
 
 

@@ -52,9 +52,7 @@ class ClipSource(Protocol):
 def check_spec(spec: ClipSpec) -> None:
     """Refuse clips without frames or pixels.
 
-    Raises:
-        ConfigError: naming the field.
-
+    Raises ConfigError: naming the field.
     """
     values = {"frames": spec.frames, "stride": spec.stride, "size": min(spec.size)}
     for field, value in values.items():
@@ -65,9 +63,7 @@ def check_spec(spec: ClipSpec) -> None:
 def check_divisible(spec: ClipSpec, downsample: Sequence[int]) -> None:
     """Refuse clips that an autoencoder's downsampling (frames, height, width) does not divide.
 
-    Raises:
-        ConfigError: with the nearest size that fits.
-
+    Raises ConfigError: with the nearest size that fits.
     """
     for name, size, factor in zip(
         ("frames", "height", "width"), (spec.frames, *spec.size), downsample, strict=True

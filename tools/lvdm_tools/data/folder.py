@@ -71,10 +71,7 @@ class VideoFolder:
         """Look at every video below `folder` and split off those that are held out.
 
         Of several videos, one in ten (the last of fewer) is held out; of one, its last fifth.
-
-        Raises:
-            TrainingError: no such folder, not readable, no video, or none that is long enough.
-
+        Raises TrainingError: no such folder, not readable, no video, or none that is long enough.
         """
         check_spec(spec)
         return cls._of(_look(folder), spec, seed, held_out)
@@ -103,9 +100,7 @@ class VideoFolder:
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Cut clip `index`: the video and its start are drawn from (seed, index).
 
-        Raises:
-            TrainingError: videos keep failing while they are read.
-
+        Raises TrainingError: videos keep failing while they are read.
         """
         starts = np.cumsum([v.last - v.first - self.spec.span + 1 for v in self.videos])
         for attempt in range(_TRIES):

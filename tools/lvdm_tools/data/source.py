@@ -46,10 +46,8 @@ def open_source(
 ) -> ClipSource:
     """Open `synth`, or a folder of videos or of folders of pictures.
 
-    Raises:
-        ConfigError: an impossible spec.
-        TrainingError: a folder that is missing, unreadable, or has no clip long enough.
-
+    Raises ConfigError: an impossible spec; TrainingError: a folder that is missing, unreadable, or
+    has no clip long enough.
     """
     check_spec(spec)
     if str(data) == "synth":

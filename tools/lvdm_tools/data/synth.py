@@ -131,9 +131,7 @@ def sky_clip(
 
     `size` is a side or (height, width) in pixels. Two calls agree on every frame they share,
     whatever their lengths; other sizes show the same sky, sharper or softer.
-
-    Raises:
-        ConfigError: a size below 8 pixels, or a negative seed, index, start or length.
+    Raises ConfigError: a size below 8 pixels, or a negative seed, index, start or length.
     """
     height, width = (size, size) if isinstance(size, int) else size
     numbers = {"seed": seed, "index": index, "frames": frames, "start": start, "stride": stride}

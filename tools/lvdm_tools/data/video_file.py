@@ -30,10 +30,7 @@ def count_frames(path: Path) -> int:
     """Count a video's frames: by its header where that says so, else by its packets.
 
     Of a folder, its pictures are counted.
-
-    Raises:
-        TrainingError: not a video, or its first frame cannot be decoded.
-
+    Raises TrainingError: not a video, or its first frame cannot be decoded.
     """
     if path.is_dir():
         files = picture_files(path)
@@ -64,9 +61,7 @@ def _begins_cut(path: Path) -> bool:
 def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     """Read the clip that begins at frame `start`: uint8 (f, h, w, 3), centre-cropped, resized.
 
-    Raises:
-        TrainingError: the file cannot be decoded, or ends too early.
-
+    Raises TrainingError: the file cannot be decoded, or ends too early.
     """
     wanted = range(start, start + spec.span, spec.stride)
     frames = np.empty((spec.frames, *spec.size, 3), np.uint8)

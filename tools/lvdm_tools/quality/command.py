@@ -10,6 +10,7 @@ import msgspec
 
 from lvdm_engines.errors import ConfigError
 from lvdm_rt.cli import generate
+from lvdm_tools.outputs import check_free
 from lvdm_tools.quality import scorecard
 from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 
@@ -60,6 +61,7 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
 )
 @click.option("--json", "json_out", type=click.Path(path_type=Path), help="Write all numbers.")
 @click.option("--markdown", "table_out", type=click.Path(path_type=Path), help="Write the table.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--record", is_flag=True, help="Put the numbers into the bundle's manifest.")
 def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) -> None:
     """Measure BUNDLE on unseen clips and print a table.
@@ -67,6 +69,8 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     Clips are sampled in the model's own way, unless options of `lvdm-rt generate` say otherwise.
     """
     others = scorecard.labelled(beside)
+    files = [path for path in (options["json_out"], options["table_out"]) if path]
+    check_free(files, force=options["force"])
     protocol = _protocol(options)
     report = _measure(bundle, backend, protocol)
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}

@@ -85,11 +85,8 @@ def evaluate(
 
     Reconstruction and continuation need an encoder in the bundle, continuation also a predict
     model and a mode that continues; what cannot be measured is None.
-
-    Raises:
-        ConfigError: numbers that cannot be measured.
-        TrainingError: the data folder has no usable clip.
-
+    Raises ConfigError: numbers that cannot be measured; TrainingError: the data folder has no
+    usable clip.
     """
     _check(protocol, pipeline.manifest.model)
     settings = msgspec.to_builtins(pipeline.settings(_clip_options(protocol)))

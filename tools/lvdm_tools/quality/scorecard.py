@@ -137,9 +137,7 @@ def _distance(distance: quality.Distance) -> str:
 def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
     """Put the numbers into a bundle's manifest, in one step; the path of the manifest.
 
-    Raises:
-        BundleError: not a bundle, or its manifest cannot be written.
-
+    Raises BundleError: not a bundle, or its manifest cannot be written.
     """
     opened = load_bundle(bundle)
     path = opened.path / MANIFEST
@@ -157,9 +155,7 @@ def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
 def labelled(pairs: Sequence[str]) -> dict[str, str]:
     """Split `LABEL=BUNDLE` arguments.
 
-    Raises:
-        ConfigError: one without a label or a bundle, or a label given twice.
-
+    Raises ConfigError: one without a label or a bundle, or a label given twice.
     """
     bundles: dict[str, str] = {}
     for pair in pairs:

@@ -200,9 +200,7 @@ _READY = Path(__file__).parent.parent / "configs"
 def find(name: str) -> Path:
     """Return the file of a config: a path, or the name of a ready config.
 
-    Raises:
-        ConfigError: neither a file nor a ready config.
-
+    Raises ConfigError: neither a file nor a ready config.
     """
     path, ready = Path(name), _READY / f"{name}.yaml"
     if path.exists():
@@ -216,9 +214,7 @@ def find(name: str) -> Path:
 def load(path: Path, kind: str) -> Run:
     """Read a config file of the given kind.
 
-    Raises:
-        ConfigError: not readable, not YAML, an unknown, missing or impossible field.
-
+    Raises ConfigError: not readable, not YAML, an unknown, missing or impossible field.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))

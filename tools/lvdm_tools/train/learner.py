@@ -67,9 +67,7 @@ class Learner:
     def update(self, loss: Tensor, step: int) -> float:
         """Take one step down the gradient of `loss`; return the gradient's norm before clipping.
 
-        Raises:
-            NumericsError: loss or gradient is not finite; the weights are untouched.
-
+        Raises NumericsError: loss or gradient is not finite; the weights are untouched.
         """
         self._stepper.zero_grad()
         self.fabric.backward(loss)
@@ -126,9 +124,7 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` gave.
 
-        Raises:
-            CheckpointError: a tensor is missing or has another shape.
-
+        Raises CheckpointError: a tensor is missing or has another shape.
         """
         for name, parameter in self._named():
             _fill(parameter.data, tensors, f"weight.{name}")

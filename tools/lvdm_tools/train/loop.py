@@ -81,10 +81,7 @@ def train(task: Task, workspace: state.Workspace, length: RunLength, fabric: Fab
     """Train up to `length.steps` from the last checkpoint; return the step reached.
 
     A run that is there already is left as it is, once its model has been written.
-
-    Raises:
-        TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
-
+    Raises TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     first, window = _restore(task, workspace)
     if first > length.steps:

@@ -109,9 +109,7 @@ def _provenance(run: Run, step: int) -> dict[str, Any]:
 def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
     """Write weights and description, each whole or not at all.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     try:
         for draft in folder.glob(".model.*"):  # left by a kill or a full disk
@@ -135,10 +133,7 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
     """Load a trained autoencoder from its folder, or from the folder of its run.
 
     Returns network, description and the sha256 of the weights.
-
-    Raises:
-        LvdmError: missing, damaged, or another kind of model.
-
+    Raises LvdmError: missing, damaged, or another kind of model.
     """
     weights, record = _find(path, "autoencoder")
     config = record.network_config()
@@ -153,10 +148,7 @@ def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     """Load a trained denoiser from its folder, or from the folder of its run.
 
     Returns network and the sha256 of the weights.
-
-    Raises:
-        LvdmError: missing, damaged, or another kind of model.
-
+    Raises LvdmError: missing, damaged, or another kind of model.
     """
     weights, record = _find(path, "denoiser")
     config = record.network_config()

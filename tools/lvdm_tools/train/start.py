@@ -51,9 +51,7 @@ class TrainingRequest:
 def run_training(request: TrainingRequest) -> int | None:
     """Train as asked; return the step reached, or None in a helper process of a parallel run.
 
-    Raises:
-        LvdmError: any reason why the run cannot start or go on.
-
+    Raises LvdmError: any reason why the run cannot start or go on.
     """
     run = request.run
     fabric = _fabric(run.device)
@@ -76,9 +74,7 @@ def with_overrides(
 ) -> Run:
     """Replace the length of a run, or the trained networks that it builds on.
 
-    Raises:
-        ConfigError: no step at all.
-
+    Raises ConfigError: no step at all.
     """
     if steps is not None:
         if steps < 1:
@@ -115,10 +111,7 @@ def _begun_with(request: TrainingRequest, workspace: Workspace) -> dict[str, Any
     """Return what a run with a checkpoint recorded of its first weights, which it needs no more.
 
     Returns None where these weights have to be read.
-
-    Raises:
-        TrainingError: the run was started from others than are asked for.
-
+    Raises TrainingError: the run was started from others than are asked for.
     """
     if not (request.resume and workspace.state.exists()):
         return None

@@ -36,9 +36,7 @@ _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header to `path`, whole or not at all.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     header = {_META: json.dumps(meta)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -48,9 +46,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
 def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--resume") -> None:
     """Let `write` fill a draft beside `path`, then rename it; on failure nothing is left behind.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     draft = path.with_name(path.name + ".draft")
     try:
@@ -72,9 +68,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: tensors on the CPU and the header.
 
-    Raises:
-        CheckpointError: missing, truncated or foreign file.
-
+    Raises CheckpointError: missing, truncated or foreign file.
     """
     header = read_header(path)
     try:
@@ -86,9 +80,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_header(path: Path) -> dict[str, Any]:
     """Read the JSON header only.
 
-    Raises:
-        CheckpointError: missing, truncated or foreign file.
-
+    Raises CheckpointError: missing, truncated or foreign file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -140,9 +132,7 @@ class Workspace:
     def open(self, identity: dict[str, Any], *, resume: bool) -> None:
         """Start the folder, or check that a resumed run asks for what it was started with.
 
-        Raises:
-            TrainingError: the folder holds a run already, none to resume, or another config.
-
+        Raises TrainingError: the folder holds a run already, none to resume, or another config.
         """
         record = self.root / "config.json"
         if resume:

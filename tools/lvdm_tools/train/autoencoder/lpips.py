@@ -65,9 +65,7 @@ class Lpips(nn.Module):
     def load(settings: Perceptual) -> Lpips:
         """Build the distance from the user's two weight files.
 
-        Raises:
-            CheckpointError: unreadable file, missing key or wrong shape.
-
+        Raises CheckpointError: unreadable file, missing key or wrong shape.
         """
         vgg, heads = _read(settings.vgg), _read(settings.heads)
         network = Lpips()

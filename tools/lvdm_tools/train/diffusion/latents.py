@@ -68,11 +68,9 @@ class Encoding:
 def encode(encoding: Encoding) -> None:
     """Encode every sequence that is not on disk yet, here or in an earlier run.
 
-    Raises:
-        TrainingError: the disk is full, the folder cannot be written, or data cannot be read.
-        NumericsError: the autoencoder gives NaN or infinity.
-        KeyboardInterrupt: the run was asked to stop; finished parts are kept.
-
+    Raises TrainingError: the disk is full, the folder cannot be written, or data cannot be read;
+    NumericsError: the autoencoder gives NaN or infinity; KeyboardInterrupt: the run was asked to
+    stop, what is finished is kept.
     """
     count = encoding.data.sequences
     try:
@@ -96,10 +94,8 @@ def encode(encoding: Encoding) -> None:
 def read(encoding: Encoding) -> Latents:
     """Read what `encode` wrote, and normalise it.
 
-    Raises:
-        CheckpointError: a file is damaged.
-        NumericsError: all latents are equal, so they cannot be normalised.
-
+    Raises CheckpointError: a file is damaged; NumericsError: all latents are equal, so they cannot
+    be normalised.
     """
     starts = range(0, encoding.data.sequences, _PART)
     parts = [state.load(_part(encoding.folder, first))[0]["means"].numpy() for first in starts]

@@ -165,9 +165,7 @@ class DiffusionTask:
 def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
     """Fill the network's config and check it against the kinds of clips to be trained.
 
-    Raises:
-        ConfigError: the network has no input that a kind of clip needs, or of another size.
-
+    Raises ConfigError: the network has no input that a kind of clip needs, or of another size.
     """
     config = network_config(UNet3dConfig, run.network)
     if config.in_channels not in (channels, channels + 1):
@@ -215,10 +213,7 @@ def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
     """Refuse weights to start from that belong to a network of other sizes.
 
     What the last convolution gives may differ: ε and v are near each other at low noise.
-
-    Raises:
-        ConfigError: naming the fields.
-
+    Raises ConfigError: naming the fields.
     """
     free = {"prediction", "timesteps"}
     theirs, ours = dataclasses.asdict(initial.config), dataclasses.asdict(config)
@@ -231,9 +226,7 @@ def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
 def check_lengths(run: DiffusionRun, downsample: Sequence[int]) -> None:
     """Refuse clips longer than the encoded sequences, and sizes that levels or windows cut.
 
-    Raises:
-        ConfigError: naming the field and what it needs.
-
+    Raises ConfigError: naming the field and what it needs.
     """
     per_latent, *spatial = downsample
     halvings = 2 ** (len(run.network.get("channel_mult", UNet3dConfig.channel_mult)) - 1)
