@@ -98,7 +98,8 @@ def test_a_progress_callback_may_close_the_run(pipeline, kind):
 
 
 DROPPED = """
-    import importlib.util, sys
+    import importlib.util, pathlib, sys
+    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
@@ -115,7 +116,8 @@ DROPPED = """
 
 
 ABANDONED = """
-    import importlib.util, sys
+    import importlib.util, pathlib, sys
+    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)

@@ -4,17 +4,15 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
-import onnx.parser
 import pytest
+import toy
 from msgspec.structs import replace
 
 pytest.importorskip("torch")
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.plan_facts import Range
-from lvdm_engines.bundle import Bundle, file_sha256
-from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
     BackendError,
     DeviceMemoryError,
@@ -22,17 +20,7 @@ from lvdm_engines.errors import (
     OptionsError,
     SessionError,
 )
-from lvdm_engines.manifest import (
-    GraphFacts,
-    InterpolateFacts,
-    LatentFacts,
-    Manifest,
-    ModelFacts,
-    PredictFacts,
-    Provenance,
-    ScheduleFacts,
-    TensorSpec,
-)
+from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.opening import open_session
 from lvdm_export.verify.backends import check_report, compare, compare_bundle
 from lvdm_export.verify.limits import LIMITS, Comparison
@@ -54,44 +42,10 @@ class Wrong:
         return {"eps": self._change(eps.copy(), feeds)}
 
 
-LATENTS = ("b", 2, "t", 2, 2)
-INPUTS = (
-    TensorSpec("latents", "float32", LATENTS),
-    TensorSpec("timestep", "int64", ("b",)),
-    TensorSpec("mask", "float32", ("b", "t")),
-    TensorSpec("noise_level", "int64", ("b",)),
-)
-DENOISER = """<ir_version: 10, opset_import: ["": 20]>
-denoiser (
-  float[b, 2, t, 2, 2] latents, int64[b] timestep, float[b, t] mask, int64[b] noise_level
-) => (float[b, 2, t, 2, 2] eps) <int64[3] axes = {1, 3, 4}, float[1] weight = {0.25}> {
-  wide = Unsqueeze(mask, axes)
-  product = Mul(latents, wide)
-  eps = Add(product, weight)
-}"""
-
-
 @pytest.fixture
 def fixed_bundle(tmp_path):
-    """A bundle whose predict and interpolate graphs are one file, eps = latents * mask + 0.25."""
-    model = ModelFacts(
-        frame_size=(16, 16),
-        frames_per_latent=4,
-        latent=LatentFacts(channels=2, size=(2, 2), scale=0.5, shift=1.5),
-        schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
-        decode_window=4,
-        predict=PredictFacts(clip=4, condition=1, stride=4),
-        interpolate=InterpolateFacts(clip=5),
-        noise_levels=250,
-    )
-    with BundleWriter(tmp_path / "bundle") as writer:
-        file = writer.path / "denoiser.onnx"
-        onnx.save(onnx.parser.parse_model(DENOISER), file)
-        outputs = (TensorSpec("eps", "float32", LATENTS),)
-        facts = GraphFacts(file.name, file_sha256(file), "fp32", INPUTS, outputs)
-        graphs = {"predict": facts, "interpolate": facts}
-        origin = Provenance("0" * 64, ema=True, lvdm_rt="0")
-        return writer.finish(Manifest(name="tiny", model=model, graphs=graphs, provenance=origin))
+    """A bundle whose predict and interpolate graphs are one file."""
+    return toy.write_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture

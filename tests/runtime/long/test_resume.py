@@ -101,6 +101,7 @@ def test_a_damaged_or_missing_clip_is_made_again(make_fake, expected, tmp_path):
 CHILD = """
     import importlib.util, sys
     from pathlib import Path
+    sys.path.insert(0, str(Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)

@@ -5,21 +5,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import toy
 from click.testing import CliRunner, Result
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import ConfigError, OptionsError
-from lvdm_engines.manifest import (
-    GraphFacts,
-    InterpolateFacts,
-    LatentFacts,
-    Manifest,
-    ModelFacts,
-    PredictFacts,
-    Provenance,
-    ScheduleFacts,
-)
+from lvdm_engines.manifest import LatentFacts, Manifest
 from lvdm_rt.long.sampling import LatentChunk
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Chunk, Pipeline
@@ -33,19 +25,10 @@ GRAPHS = ("encoder", "decoder", "predict", "interpolate")
 
 
 def manifest(graphs: tuple[str, ...] = GRAPHS) -> Manifest:
-    return Manifest(
-        name="fake",
-        model=ModelFacts(
-            frame_size=(16, 16),
-            frames_per_latent=4,
-            latent=LatentFacts(channels=12, size=(2, 2), scale=1.0, shift=0.0),
-            schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
-            decode_window=4,
-            predict=PredictFacts(clip=4, condition=1, stride=4),
-            interpolate=InterpolateFacts(clip=5),
-        ),
-        graphs={g: GraphFacts(f"{g}.onnx", "0" * 64, "fp32", (), ()) for g in graphs},
-        provenance=Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0"),
+    latent = LatentFacts(channels=12, size=(2, 2), scale=1.0, shift=0.0)
+    model = toy.model_facts(latent=latent, noise_levels=None)
+    return toy.manifest(
+        name="fake", model=model, graphs={g: toy.graph_facts(f"{g}.onnx") for g in graphs}
     )
 
 
