@@ -160,7 +160,6 @@ def test_a_variant_of_torch_that_fails_leaves_the_others_and_is_let_go_of(check)
     released = []
     yardstick = gpu_check.yardstick
     check.patch.setattr(gpu_check, "torch_graphs", lambda *_: {"predict": 1, "decoder": 2})
-    check.patch.setattr(gpu_check, "SIZES", {"sky": None})
     check.patch.setattr(yardstick, "matrix_peak", lambda *_: 100.0)
     check.patch.setattr(yardstick, "time_module", lambda *_: 5.0)
     check.patch.setattr(yardstick, "release", released.append)

@@ -26,11 +26,12 @@ from lvdm_engines.errors import LvdmError
 from lvdm_engines.opening import backend_report, open_session
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
+from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.verify.backends import check_reference, compare_graph
 from lvdm_export.verify.probes import make_probes
 from lvdm_tools.bench import torch_baseline as yardstick
 from lvdm_tools.bench.end_to_end import end_to_end
-from lvdm_tools.bench.models import SIZES, bundle_of, networks, torch_graphs
+from lvdm_tools.bench.models import bundle_of, sizes, torch_graphs
 from lvdm_tools.bench.table import judge
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
     """Return the work of one run at batch 1; a joint graph's manifest counts its longest clip."""
     model = bundle.manifest.model
     clip = 0 if model.predict is None else model.predict.clip
-    denoiser = denoiser_graph(networks(SIZES[check.model])[0], ("predict",), model)
+    denoiser = denoiser_graph(UNet3d(sizes(check.model).unet), ("predict",), model)
     decoder = bundle.manifest.graphs["decoder"].gflop or 0.0
     return {"predict": count_gflop(denoiser, clip), "decoder": decoder}
 
@@ -138,7 +139,7 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
     check.report(f"matrix product on {check.device}")
     found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
     yield
-    modules = _attempt(torch_graphs, SIZES[check.model], bundle.manifest) if check.variants else {}
+    modules = _attempt(torch_graphs, check.model, bundle.manifest) if check.variants else {}
     for name in check.variants:
         entry: dict[str, Any] = {}
         found["torch"][name] = entry
