@@ -152,7 +152,7 @@ def test_a_variant_of_torch_that_fails_leaves_the_others_and_is_let_go_of(check,
         return fail() if name == "one" else module
 
     monkeypatch.setattr(bench.yardstick, "variant", variant)
-    monkeypatch.setattr(bench.yardstick, "time_module", lambda *_, device: 5.0)
+    monkeypatch.setattr(bench.yardstick, "time_module", lambda *_: 5.0)
     monkeypatch.setattr(bench.yardstick, "release", released.append)
     check = replace(check[0], backends=(), batches=(1,), variants=("one", "two"))
     torch = bench.run(check)["torch"]

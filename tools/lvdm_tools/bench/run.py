@@ -142,16 +142,17 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
     found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
     yield
     modules = _attempt(torch_graphs, check.model, bundle.manifest) if check.variants else {}
-    time = partial(yardstick.time_module, device=check.device)
+    timing = check.device, check.seconds
     for name in check.variants:
         entry: dict[str, Any] = {}
         found["torch"][name] = entry
         for graph in _GRAPHS:
-            module = _failure(modules) or _attempt(
+            made: Any = _failure(modules) or _attempt(
                 yardstick.variant, modules[graph], name, check.device
             )
-            yield from _cells(check, bundle, (name, graph), entry, (module, time))
-            del module  # before its memory is given back
+            time = _failure(made) or partial(yardstick.time_module, made, *timing)
+            yield from _cells(check, bundle, name, graph, entry, time)
+            del made, time  # before their memory is given back
             _attempt(yardstick.release, check.device)
 
 
@@ -160,8 +161,7 @@ def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]
     usable = _attempt(backend_report)
     for name in (n for n in BACKENDS if n in check.backends):
         problem = usable["failed"] if "failed" in usable else usable[name]
-        entry: dict[str, Any] = {"problem": problem}
-        found["backends"][name] = entry
+        entry = found["backends"][name] = {"problem": problem}
         yield
         if problem is None:
             yield from _backend(check, (bundle, exact), name, entry)
@@ -187,7 +187,8 @@ def _backend(
         yield
     for graph in _GRAPHS:
         session = _attempt(open_session, bundle, graph, name, options)
-        yield from _cells(check, bundle, (name, graph), entry, (session, _time_session))
+        time = _failure(session) or partial(_time_session, session, check.seconds)
+        yield from _cells(check, bundle, name, graph, entry, time)
         if not _failure(session):
             _attempt(session.close)
     check.report(f"{name}: {check.frames} frames from end to end")
@@ -196,19 +197,14 @@ def _backend(
 
 
 def _cells(
-    check: Check,
-    bundle: Bundle,
-    which: tuple[str, str],
-    entry: dict[str, Any],
-    timing: tuple[Any, Callable[[Any, Feeds, float], Any]],
+    check: Check, bundle: Bundle, name: str, graph: str, entry: dict[str, Any], time: Any
 ) -> Iterator[None]:
-    """Fill in one graph's time at every batch, or why what runs it could not be made."""
-    (name, graph), (runner, time) = which, timing
+    """Fill in what `time` says of one graph's feeds at every batch; it may be a failure itself."""
     cells = entry[graph] = {}
     for batch in check.batches if graph == "predict" else (1,):
         check.report(f"{name}: {graph} at batch {batch}")
         feeds = _attempt(_feeds, graph, bundle, batch)
-        cells[str(batch)] = _failure(runner, feeds) or _attempt(time, runner, feeds, check.seconds)
+        cells[str(batch)] = _failure(time, feeds) or _attempt(time, feeds)
         yield
 
 
@@ -224,7 +220,7 @@ def _build(bundle: Bundle, backend: str, options: PlanOptions) -> float:
     return float(sum(b.plan.facts.seconds for b in built))
 
 
-def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, float]:
+def _time_session(session: Session, seconds: float, feeds: Feeds) -> dict[str, float]:
     """Time a graph with its copies, and where the session can tell, each of both alone.
 
     `copies_ms` is what latents and timestep, going in, and the outputs, coming out, cost at each

@@ -47,10 +47,7 @@ def tune() -> None:
 
 
 def time_module(
-    module: Callable[..., Any],
-    feeds: Mapping[str, NDArray[Any]],
-    seconds: float,
-    device: str,
+    module: Callable[..., Any], device: str, seconds: float, feeds: Mapping[str, NDArray[Any]]
 ) -> float:
     """Return the median milliseconds of one call whose inputs are on the device already."""
     tensors = {name: torch.from_numpy(array).to(device) for name, array in feeds.items()}

@@ -28,6 +28,7 @@ import numpy as np
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import GraphSource, file_sha256
+from lvdm_engines.command_line import HELP
 from lvdm_engines.manifest import GraphFacts
 from lvdm_engines.opening import load_backend
 from lvdm_export.verify.probes import make_probes
@@ -148,10 +149,10 @@ PHASES: dict[str, Callable[[Options], dict[str, Any]]] = {
 }
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.option("--small", is_flag=True, help="Toy sizes.")
-@click.option("--rounds", type=click.IntRange(1), default=5, help="Timed steps of each kind.")
-@click.option("--threads", type=click.IntRange(1), help="For both. Default: all cores.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Timed steps. Default: 5.")
+@click.option("--threads", type=click.IntRange(1), help="Of every run. Default: all cores.")
 @click.option("--only", type=click.Choice(list(PHASES)), help="Repeat one phase in --folder.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the files here.")
 def main(only: str | None, folder: Path | None, **settings: Any) -> None:
