@@ -62,13 +62,13 @@ def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky
     paths = _paths(out, clips, first)
     check_free(paths, force=force)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
-        _write(path, Sky(index=index, **sky), Fraction(fps).limit_denominator(1000))
+        _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
     click.echo(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}", err=True)
 
 
 @dataclass(frozen=True)
-class Sky:
+class SkyFile:
     """What one file shows."""
 
     seed: int
@@ -77,7 +77,7 @@ class Sky:
     size: tuple[int, int]
 
 
-def _write(path: Path, sky: Sky, fps: Fraction) -> None:
+def _write(path: Path, sky: SkyFile, fps: Fraction) -> None:
     spec = VideoSpec(
         frames=sky.frames, size=sky.size, fps=fps, settings=json.dumps({"synth": asdict(sky)})
     )

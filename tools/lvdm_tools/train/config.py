@@ -22,7 +22,7 @@ Beta = Annotated[float, Meta(gt=0, lt=1)]
 Size = tuple[Count, Count]  # height and width
 
 
-class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the run computes; changing it never counts as another config.
 
     fp16 is not offered: it needs a loss scaler, whose skipped steps hide a NaN.
@@ -90,7 +90,7 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adversarial: Adversarial | None = None
 
 
-class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The noise schedule, in the manifest's words."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
@@ -148,7 +148,7 @@ class AutoencoderRun(
     start_from: Path | None = None
     whiten: bool = False
     decode_window: Count | None = None  # latents per call of the exported decoder; None: as trained
-    device: Device = Device()
+    device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
 
@@ -171,12 +171,12 @@ class DiffusionRun(
     clips: tuple[ClipKind, ...]
     optimizer: Optimizer
     loss: Literal["mse", "l1"] = "mse"
-    schedule: Schedule = Schedule()
+    schedule: ScheduleConfig = ScheduleConfig()
     noise_levels: Whole = 250
     clean_conditions: Share = 0.0
     start_from: Path | None = None
     ema: Momentum | None = 0.9999
-    device: Device = Device()
+    device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoder:
+class FrozenDecoder:
     """The trained autoencoder and the window of latents it decodes at a time."""
 
     autoencoder: Autoencoder3d
@@ -55,7 +55,7 @@ def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) ->
 def denoiser(
     run: DiffusionRun,
     network: UNet3dConfig,
-    decoder: Decoder,
+    decoder: FrozenDecoder,
     step: int,
     *,
     scale: float,

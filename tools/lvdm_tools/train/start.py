@@ -26,13 +26,13 @@ from lvdm_tools.train.diffusion.task import (
     check_lengths,
     unet_config,
 )
-from lvdm_tools.train.model_json import Decoder, read_autoencoder, read_denoiser
+from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lvdm_tools.train.config import AutoencoderRun, Device, DiffusionRun, Run
+    from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
     from lvdm_tools.train.state import Report
 
 
@@ -87,7 +87,7 @@ def with_overrides(
     return run
 
 
-def _fabric(device: Device) -> Fabric:
+def _fabric(device: DeviceConfig) -> Fabric:
     if device.threads is not None:
         torch.set_num_threads(device.threads)
     try:
@@ -179,5 +179,5 @@ def _diffusion(
         latents.encode(encoding)
     fabric.barrier()
     window = record.decode_window or data.window // network.config.downsample[0]
-    decoder = Decoder(network, window, digest)
+    decoder = FrozenDecoder(network, window, digest)
     return DiffusionTask(run, latents.read(encoding), decoder, fabric, initial)

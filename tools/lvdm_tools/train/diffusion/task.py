@@ -16,7 +16,7 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
 from lvdm_tools.train.diffusion import preview
 from lvdm_tools.train.diffusion.clips import ClipMaker, given
-from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import build, network_config
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from lvdm_tools.train.config import ClipKind, DiffusionRun
     from lvdm_tools.train.diffusion.latents import Latents
-    from lvdm_tools.train.model_json import Decoder
+    from lvdm_tools.train.model_json import FrozenDecoder
     from lvdm_tools.train.prefetch import Batch
 
     Array = NDArray[np.float32]
@@ -51,7 +51,7 @@ class DiffusionTask:
         self,
         run: DiffusionRun,
         latents: Latents,
-        decoder: Decoder,
+        decoder: FrozenDecoder,
         fabric: Fabric,
         initial: UNet3d | None = None,
     ) -> None:
@@ -129,7 +129,7 @@ class DiffusionTask:
         return {}
 
     def _sample(self, network: nn.Module, kind: ClipKind) -> Clips:
-        rng = generator(self.run.seed, Stream.PREVIEW)
+        rng = generator(self.run.seed, DrawStream.PREVIEW)
         z_0 = np.stack([self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)])
 
         def eps(x: Array, t: int, mask: Array, level: int) -> Array:
