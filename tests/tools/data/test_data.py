@@ -164,8 +164,8 @@ def test_a_folder_gives_the_same_clip_for_the_same_number(tmp_path: Path) -> Non
 def test_training_and_held_out_videos_are_disjoint(tmp_path: Path) -> None:
     for number in range(12):
         write_video(tmp_path / f"{number:02}.mp4", levels(6))
-    train = VideoFolder.open(tmp_path, SPEC)
-    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True)
+    train = open_source(tmp_path, SPEC)
+    unseen = open_source(tmp_path, SPEC, held_out=True)
     assert len(train.videos) == 11
     assert len(unseen.videos) == 1
     assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
@@ -173,8 +173,8 @@ def test_training_and_held_out_videos_are_disjoint(tmp_path: Path) -> None:
 
 def test_a_single_video_is_split_in_time(tmp_path: Path) -> None:
     write_video(tmp_path / "only.mp4", levels(30))
-    train = VideoFolder.open(tmp_path, SPEC).videos[0]
-    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True).videos[0]
+    train = open_source(tmp_path, SPEC).videos[0]
+    unseen = open_source(tmp_path, SPEC, held_out=True).videos[0]
     assert (train.first, train.last, unseen.first, unseen.last) == (0, 24, 24, 30)
 
 
@@ -185,7 +185,7 @@ def test_damaged_files_are_skipped_with_a_warning_and_counted(
     (tmp_path / "truncated.mp4").write_bytes(good.read_bytes()[:200])
     (tmp_path / "text.avi").write_text("not a video")
     (tmp_path / "notes.txt").write_text("ignored: no video suffix")
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     assert sorted(path.name for path in folder.skipped) == ["text.avi", "truncated.mp4"]
     assert "skipping a video (2 so far)" in caplog.text
     assert folder.clip(0).shape == (4, 16, 16, 3)
@@ -195,7 +195,7 @@ def test_a_video_that_fails_while_reading_is_replaced_by_another(tmp_path: Path)
     write_video(tmp_path / "a.mp4", levels(20))
     lost = write_video(tmp_path / "b.mp4", levels(20))
     write_video(tmp_path / "z.mp4", levels(20))
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     lost.write_bytes(b"gone bad")
     clips = [folder.clip(index) for index in range(8)]
     assert len(clips) == 8
@@ -225,7 +225,7 @@ def test_a_clip_does_not_depend_on_what_was_read_before(
 
 def test_a_folder_whose_videos_all_fail_says_so(tmp_path: Path) -> None:
     only = write_video(tmp_path / "a.mp4", levels(20))
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     only.write_bytes(b"gone bad")
     with pytest.raises(TrainingError, match="no clip could be read"):
         folder.clip(0)
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_one_inside_it_skipped(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert [video.path.name for video in VideoFolder.open(folder, SPEC).videos] == ["a.mp4"]
+    assert [video.path.name for video in open_source(folder, SPEC).videos] == ["a.mp4"]
     assert f"skipping the folder {folder / 'inner'}: Permission denied" in caplog.text
     locked.append(folder)
     with pytest.raises(TrainingError, match=r"cannot read .*/v: Permission denied; change its"):
@@ -307,7 +307,7 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_numbers(
 ) -> None:
     values = levels(14)
     write_pictures(tmp_path / "data" / place, values, kind)
-    (video,) = VideoFolder.open(tmp_path / "data", SPEC).videos
+    (video,) = open_source(tmp_path / "data", SPEC).videos
     assert (video.path, video.last) == (tmp_path / "data" / place, 12)
     clip = read_clip(video.path, 3, ClipSpec(frames=4, size=(16, 16), stride=3))
     assert clip.shape == (4, 16, 16, 3)
@@ -352,7 +352,7 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> N
 
 def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path: Path) -> None:
     lost = write_pictures(tmp_path / "clip", levels(12))
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     for picture in lost.iterdir():
         picture.unlink()
     with pytest.raises(TrainingError, match=r"no clip .*clip cannot be decoded near frame"):
