@@ -17,7 +17,6 @@ import numpy as np
 
 from lvdm_engines.errors import TrainingError
 from lvdm_rt.video.reader import PICTURES, picture_files
-from lvdm_tools.data.clip import check_spec
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 if TYPE_CHECKING:
@@ -65,37 +64,22 @@ class VideoFolder:
     identity: str = ""
 
     @classmethod
-    def open(
-        cls, folder: Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
-    ) -> VideoFolder:
-        """Look at every video below `folder` and split off those that are held out.
+    def of(cls, listing: Listing, spec: ClipSpec, seed: int, *, held_out: bool) -> VideoFolder:
+        """Take the videos for training, or those that are held out, which are long enough.
 
         Of several videos, one in ten (the last of fewer) is held out; of one, its last fifth.
-        Raises TrainingError: no such folder, not readable, no video, or none that is long enough.
+        Raises TrainingError: none is long enough.
         """
-        check_spec(spec)
-        return cls._of(_look(folder), spec, seed, held_out)
-
-    @classmethod
-    def open_both(
-        cls, folder: Path, spec: ClipSpec, *, seed: int = 0
-    ) -> tuple[VideoFolder, VideoFolder]:
-        """Look once, and give training clips and held-out clips; raises as `open` does."""
-        check_spec(spec)
-        found = _look(folder)
-        return cls._of(found, spec, seed, False), cls._of(found, spec, seed, True)
-
-    @classmethod
-    def _of(cls, found: _Found, spec: ClipSpec, seed: int, held_out: bool) -> VideoFolder:
-        videos = tuple(v for v in _split(found.lengths, held_out) if v.last - v.first >= spec.span)
+        share = _split(listing.lengths, held_out)
+        videos = tuple(v for v in share if v.last - v.first >= spec.span)
         if not videos:
             raise TrainingError(
-                f"{found.folder}: no {'held-out' if held_out else 'training'} video has the "
+                f"{listing.folder}: no {'held-out' if held_out else 'training'} video has the "
                 f"{spec.span} frames that clips of {spec.frames} at stride {spec.stride} need (the "
-                f"longest of all has {max(found.lengths.values())}); lower frames or stride, or "
+                f"longest of all has {max(listing.lengths.values())}); lower frames or stride, or "
                 "add longer videos"
             )
-        return cls(spec, seed, videos, dict(found.skipped), found.identity)
+        return cls(spec, seed, videos, dict(listing.skipped), listing.identity)
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Cut clip `index`: the video and its start are drawn from (seed, index).
@@ -125,8 +109,8 @@ class VideoFolder:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Frames of every readable file, the reason for every other one."""
+class Listing:
+    """What lies below a folder: frames of every readable video, the reason for every other one."""
 
     folder: Path
     lengths: dict[Path, int]
@@ -157,7 +141,11 @@ def _sample(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def _look(folder: Path) -> _Found:
+def look(folder: Path) -> Listing:
+    """Look at every video below `folder`.
+
+    Raises TrainingError: no such folder, not readable, or without a video.
+    """
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
     for path in _videos(folder):
@@ -173,7 +161,7 @@ def _look(folder: Path) -> _Found:
             + f"; expected files that end in {', '.join(sorted(SUFFIXES))}, or folders of pictures "
             f"({', '.join(PICTURES)})"
         )
-    return _Found(folder, lengths, skipped)
+    return Listing(folder, lengths, skipped)
 
 
 def _videos(folder: Path) -> list[Path]:

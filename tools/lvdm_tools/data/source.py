@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.data.clip import ClipSource, ClipSpec, check_spec
-from lvdm_tools.data.folder import VideoFolder
+from lvdm_tools.data.folder import VideoFolder, look
 from lvdm_tools.data.synth import sky_clip
 
 if TYPE_CHECKING:
@@ -49,15 +49,22 @@ def open_source(
     Raises ConfigError: an impossible spec; TrainingError: a folder that is missing, unreadable, or
     has no clip long enough.
     """
-    check_spec(spec)
-    if str(data) == "synth":
-        return SynthClips(seed, spec, held_out)
-    return VideoFolder.open(Path(data), spec, seed=seed, held_out=held_out)
+    (source,) = _open(data, spec, seed, (held_out,))
+    return source
 
 
 def open_both(data: str | Path, spec: ClipSpec, *, seed: int = 0) -> tuple[ClipSource, ClipSource]:
     """Open training clips and held-out clips of the same data; raises as `open_source` does."""
+    train, unseen = _open(data, spec, seed, (False, True))
+    return train, unseen
+
+
+def _open(
+    data: str | Path, spec: ClipSpec, seed: int, shares: tuple[bool, ...]
+) -> list[ClipSource]:
+    """Open the shares that are asked for, True being held out, and look at a folder once."""
     check_spec(spec)
     if str(data) == "synth":
-        return SynthClips(seed, spec), SynthClips(seed, spec, held_out=True)
-    return VideoFolder.open_both(Path(data), spec, seed=seed)
+        return [SynthClips(seed, spec, held_out) for held_out in shares]
+    listing = look(Path(data))
+    return [VideoFolder.of(listing, spec, seed, held_out=held_out) for held_out in shares]
