@@ -51,7 +51,7 @@ test-rest: $(VENV)/.installed
 $(VENV)-video/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-video
 	$(VENV)-video/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-video/bin/python -m pip install --quiet .
+	$(VENV)-video/bin/python -m pip install --quiet '.[cpu]'
 	touch $@
 
 video: $(VENV)-video/.installed
