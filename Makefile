@@ -7,11 +7,17 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
 
 .PHONY: install test test-graphs test-rest matrix video clean
 
+# Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
+# pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
+CPU_TORCH := https://download.pytorch.org/whl/cpu
+CPU_INDEX = $(shell $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(CPU_TORCH)/torch/", \
+	timeout=3)' 2> /dev/null && echo --extra-index-url $(CPU_TORCH))
+
 # Reinstalls when the project's metadata or pins change; the stamp is written last.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(CPU_INDEX) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
