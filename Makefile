@@ -16,8 +16,9 @@ CPU_INDEX = $(shell $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(C
 # Reinstalls when the project's metadata or pins change; the stamp is written last.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(CPU_INDEX) --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
+	$(BIN)/python -m pip install --quiet $(CPU_INDEX) --constraint constraints.txt \
+		--group dev --editable '.[cpu,tools]'
 	touch $@
 
 # The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
