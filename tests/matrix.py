@@ -3,7 +3,7 @@
     python tests/matrix.py            all tests of the runtime and the engines
     python tests/matrix.py --smoke    files, sessions and pipelines only; part of `make test`
 
-Each environment is fresh and holds the wheel, its base dependencies and the group `lean`. Needs uv
+Each environment is fresh and holds the wheel, the extra `cpu` and the group `lean`. Needs uv
 and a package index. Prints a table; a Python that is missing is said and is no failure.
 """
 
@@ -98,7 +98,7 @@ def install(cell: Cell, wheel: Path, environment: Path) -> subprocess.CompletedP
         return made
     add = ("uv", "pip", "install", "--quiet", "--python", environment)
     # uv takes the lowest of what it is given itself, not of what a wheel asks for.
-    needs = ("--requirements", "pyproject.toml", "--group", "pyproject.toml:lean")
+    needs = ("--requirements", "pyproject.toml", "--extra", "cpu", "--group", "pyproject.toml:lean")
     filled = run(*add, "--resolution", RESOLUTIONS[cell.resolution], *needs)
     if filled.returncode != 0:
         return filled

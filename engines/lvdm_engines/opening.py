@@ -112,6 +112,8 @@ def _choose(
             except BackendError as err:
                 why = str(err)
         refused[name] = why
+    if backend == "auto":  # cpu runs every graph, so what it lacks is the shortest way
+        raise BackendError(f"{refused['cpu']}; lvdm-rt doctor tells of the other backends")
     reasons = "; ".join(f"{name} is not usable: {why}" for name, why in refused.items())
     raise BackendError(f"graph {graph!r}: {reasons}")
 

@@ -27,6 +27,7 @@ from lvdm_export.config.yaml_config import Description, read_config
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
+from lvdm_export.verify.backends import check_backend
 
 Report = Callable[[str], None]
 
@@ -78,6 +79,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     """
     if not options.denoisers:
         raise ConfigError("nothing to export: give --predict, --interpolate, --short or --text")
+    check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
         model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)

@@ -1,5 +1,6 @@
 """Inputs that cannot become a bundle are refused before anything takes long."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import Checkpoint
@@ -44,6 +45,15 @@ def test_inputs_that_do_not_belong_together_are_refused_before_any_export(
             quiet,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_without_onnx_runtime_the_export_is_refused_before_anything_is_read(
+    official: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    sources = {"predict": Source(official.config, tmp_path / "none.ckpt")}
+    with pytest.raises(BackendError, match=r"no ONNX Runtime is installed; pip install 'lvdm-rt\["):
+        build(BuildOptions(denoisers=sources, out=tmp_path / "out"), quiet)
 
 
 def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(

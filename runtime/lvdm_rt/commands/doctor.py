@@ -13,11 +13,12 @@ from lvdm_engines.opening import backend_report
 from lvdm_rt.video import OUTPUT_KINDS, missing_encoder
 
 _PACKAGES = ("numpy", "onnxruntime", "av")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _BACKEND_PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
     "cuda": ("onnxruntime-gpu",),
-    "cpu": ("onnxruntime", "onnxruntime-gpu"),
+    "cpu": _RUNTIMES,
 }
 
 
@@ -96,9 +97,24 @@ def _named_version(*packages: str) -> str | None:
 
 
 def _package(name: str) -> Finding:
-    found = _named_version(*_BACKEND_PACKAGES["cpu"]) if name == "onnxruntime" else _version(name)
-    problem = None if found else f"not installed; pip install {name}"
-    return Finding(name, found and found.removeprefix(f"{name} "), problem)
+    if name == "onnxruntime":
+        return _onnxruntime()
+    found = _version(name)
+    return Finding(name, found, None if found else f"not installed; pip install {name}")
+
+
+def _onnxruntime() -> Finding:
+    """Look at the two wheels that hold the same module; one of them is needed, and only one."""
+    found = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
+    problem = None
+    if not found:
+        problem = "not installed; pip install 'lvdm-rt[cpu]', or [cuda] for NVIDIA GPUs"
+    elif len(found) > 1:
+        problem = (
+            f"{' and '.join(found)} overwrite each other; "
+            f"pip uninstall -y {' '.join(_RUNTIMES)} && pip install 'lvdm-rt[cuda]' (or [cpu])"
+        )
+    return Finding("onnxruntime", " ".join(found[:1]).removeprefix("onnxruntime ") or None, problem)
 
 
 def _bundle(name: str) -> Finding:

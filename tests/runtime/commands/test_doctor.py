@@ -28,19 +28,43 @@ def test_what_does_not_work_comes_with_its_cure(command, monkeypatch):
     assert "formats     --  mp4: no encoder; get one" in out
 
 
-def test_the_gpu_wheel_of_onnxruntime_is_not_to_be_replaced(monkeypatch):
-    versions = {"onnxruntime-gpu": "1.32.0", "lvdm-rt": "0.1.0"}
+@pytest.fixture
+def packages(monkeypatch):
+    """Pretend that only some packages are installed, and return what the doctor says of them."""
 
-    def version(package):
-        if package not in versions:
-            raise metadata.PackageNotFoundError(package)
-        return versions[package]
+    def diagnose(**versions):
+        versions = {name.replace("_", "-"): version for name, version in versions.items()}
 
-    monkeypatch.setattr(metadata, "version", version)
-    found = {check.name: check for check in doctor.diagnose().packages}
+        def version(package):
+            if package not in versions:
+                raise metadata.PackageNotFoundError(package)
+            return versions[package]
+
+        monkeypatch.setattr(metadata, "version", version)
+        return {check.name: check for check in doctor.diagnose().packages}
+
+    return diagnose
+
+
+def test_the_gpu_wheel_of_onnxruntime_is_not_to_be_replaced(packages):
+    found = packages(onnxruntime_gpu="1.31.1")
     assert found["onnxruntime"].problem is None
-    assert found["onnxruntime"].version == "onnxruntime-gpu 1.32.0"
+    assert found["onnxruntime"].version == "onnxruntime-gpu 1.31.1"
     assert found["numpy"].problem == "not installed; pip install numpy"
+
+
+def test_without_any_onnxruntime_the_extras_are_named(packages):
+    told = packages(numpy="2.4.6")["onnxruntime"]
+    assert told.version is None
+    assert told.problem == "not installed; pip install 'lvdm-rt[cpu]', or [cuda] for NVIDIA GPUs"
+
+
+def test_both_wheels_of_onnxruntime_at_once_are_found_and_the_repair_is_named(packages):
+    told = packages(onnxruntime="1.32.0", onnxruntime_gpu="1.31.1")["onnxruntime"]
+    assert told.problem == (
+        "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 overwrite each other; pip uninstall -y "
+        "onnxruntime onnxruntime-gpu && pip install 'lvdm-rt[cuda]' (or [cpu])"
+    )
 
 
 def test_the_findings_come_as_json(command):

@@ -229,7 +229,7 @@ def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSe
 
 
 def _unusable() -> str | None:
-    problem = import_problem()
+    problem = import_problem("cuda")
     if problem:
         return problem
     ort = load()
@@ -237,8 +237,7 @@ def _unusable() -> str | None:
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         lacking = (
             "the installed onnxruntime has no CUDA; "
-            "pip install 'lvdm-rt[cuda]' && pip uninstall -y onnxruntime && "
-            "pip install --force-reinstall --no-deps onnxruntime-gpu"
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lvdm-rt[cuda]'"
         )
     problem = driver_problem()
     if problem:

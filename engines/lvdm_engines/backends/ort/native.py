@@ -27,6 +27,7 @@ _DTYPES: dict[str, Dtype] = {
 _MEMORY = re.compile(
     r"allocate|ALLOC_FAILED|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
 )
+_REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lvdm-rt[{}]'"
 
 
 def load() -> Any:
@@ -92,10 +93,17 @@ def session_error(graph: str, doing: str, err: Exception) -> SessionError:
     return SessionError(f"{graph}: cannot {doing}: {line}")
 
 
-def import_problem() -> str | None:
-    """Say why onnxruntime cannot be imported and what would fix it, or None."""
+def import_problem(extra: str = "cpu") -> str | None:
+    """Say why onnxruntime cannot be used and which extra would fix it, or None."""
     try:
-        load()
+        ort = load()
+    except ModuleNotFoundError as err:
+        if err.name == "onnxruntime":
+            return f"no ONNX Runtime is installed; pip install 'lvdm-rt[{extra}]'"
+        return f"onnxruntime needs {err.name}, which is not installed; pip install {err.name}"
     except ImportError as err:
-        return f"onnxruntime cannot be imported ({err}); pip install onnxruntime"
+        return f"onnxruntime cannot be imported ({err}); {_REINSTALL.format(extra)}"
+    if not hasattr(ort, "InferenceSession"):
+        # onnxruntime and onnxruntime-gpu share a folder: removing one takes files of the other.
+        return f"onnxruntime is incomplete; {_REINSTALL.format(extra)}"
     return None

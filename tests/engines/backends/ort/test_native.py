@@ -1,0 +1,35 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from lvdm_engines.backends.ort.cpu import CPU
+from lvdm_engines.backends.ort.cuda import CUDA
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import BackendError
+from lvdm_engines.opening import choose_backend
+
+
+@pytest.mark.parametrize(("backend", "extra"), [(CPU, "cpu"), (CUDA, "cuda")])
+def test_without_onnx_runtime_the_extra_to_install_is_named(backend, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
+    told = backend.unusable()
+    assert told == f"no ONNX Runtime is installed; pip install 'lvdm-rt[{extra}]'"
+
+
+def test_without_any_backend_the_shortest_way_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError) as found:
+        choose_backend(load_bundle("sky-tiny"), "decoder")
+    assert str(found.value) == (
+        "no ONNX Runtime is installed; pip install 'lvdm-rt[cpu]'; "
+        "lvdm-rt doctor tells of the other backends"
+    )
+
+
+def test_what_is_left_of_two_wheels_when_one_was_removed_is_told_from_a_whole_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    assert CPU.unusable() == (
+        "onnxruntime is incomplete; pip uninstall -y onnxruntime onnxruntime-gpu && "
+        "pip install 'lvdm-rt[cpu]'"
+    )
