@@ -42,8 +42,11 @@ class Task(Protocol):
         """Write sample sheets into `folder`; return numbers measured on them."""
         ...
 
-    def export(self, folder: Path, step: int) -> None:
-        """Write the model as `lvdm-export` reads it, unless that of `step` is there already."""
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
+        """Write the model as `lvdm-export` reads it; `if_missing`: unless it is there already.
+
+        What is there is known by its description, which another run's model may share.
+        """
         ...
 
 
@@ -92,7 +95,7 @@ def train(task: Task, workspace: state.Workspace, length: RunLength, fabric: Fab
         workspace.rewind_log(first)
         # a run may have been killed between its checkpoint and its model
         if first:
-            task.export(workspace.model, first)
+            task.export(workspace.model, first, if_missing=True)
     started, step = time.monotonic(), first
     for batch in prefetch(task.batch, first, length.steps):
         try:

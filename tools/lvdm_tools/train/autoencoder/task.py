@@ -203,10 +203,10 @@ class AutoencoderTask:
                 ]
             )
 
-    def export(self, folder: Path, step: int) -> None:
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
         record = modelfile.autoencoder(self.run, self.config, step)
-        if not modelfile.holds(folder, record):
+        if not (if_missing and modelfile.holds(folder, record)):
             with self.learners["autoencoder"].averaged():
                 network = self._whitened() if self.run.whiten else self.autoencoder
                 modelfile.write(folder, network, record)

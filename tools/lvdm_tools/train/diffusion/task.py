@@ -151,13 +151,13 @@ class DiffusionTask:
         means = means.to(self.fabric.device)
         return preview.decode(self.decoder.autoencoder, means, apart=kind.stride > 1)
 
-    def export(self, folder: Path, step: int) -> None:
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
         latents = self.latents
         record = modelfile.denoiser(
             self.run, self.config, self.decoder, step, scale=latents.scale, shift=latents.shift
         )
-        if not modelfile.holds(folder, record):
+        if not (if_missing and modelfile.holds(folder, record)):
             with self.learners["denoiser"].averaged() as network:
                 modelfile.write(folder, network, record)
 
