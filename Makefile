@@ -32,7 +32,7 @@ $(VENV)/tensorrt-10.12: $(VENV)/.installed
 install: $(VENV)/.installed
 
 # What to run while working: formatting, lint, types, and the tests that are not slow, in two
-# processes for two cores.
+# processes for two cores; no graph of a recorded network is exported.
 check: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lean check-torch
 
@@ -42,10 +42,10 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 check-lean: $(VENV)/.installed
-	$(PYTEST) -m "not slow" --ignore tests/export --ignore tests/tools
+	$(PYTEST) -m "not slow" --ignore tests/export --ignore tests/tools $(addprefix --ignore ,$(GRAPHS))
 
 check-torch: $(VENV)/.installed
-	$(PYTEST) -m "not slow" tests/export tests/tools
+	$(PYTEST) -m "not slow" tests/export tests/tools $(addprefix --ignore ,$(GRAPHS))
 
 # All checks and tests: formatting, lint, types, tests in two processes for two cores, the wheel
 # with base dependencies only, and the core of the lean tests on every Python that is here.

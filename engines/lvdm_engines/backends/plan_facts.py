@@ -103,7 +103,7 @@ class PlanFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     file: str
     sha256: Sha256
-    bytes: Count
+    bytes: Annotated[int, Meta(ge=1)]
     fingerprint: Fingerprint
     seconds: Annotated[float, Meta(ge=0)]
     built_at: str

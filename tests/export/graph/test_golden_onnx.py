@@ -19,7 +19,6 @@ from lvdm_export.graph.onnx_file import write_onnx
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 QUICK = [  # exports take 10 to 20 s each on two cores
-    ("unet_pred", "fp32"),
     ("ae3d_244", "fp16"),
 ]
 UNETS = [

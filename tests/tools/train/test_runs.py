@@ -73,6 +73,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(request, tiny_denoiser, tmp_p
     same_files(request.getfixturevalue(kind), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     settings = changed(AUTOENCODER, {"steps": 40})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))

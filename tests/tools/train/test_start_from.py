@@ -11,6 +11,8 @@ from lvdm_tools import cli
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.model_json import read_autoencoder, read_denoiser
 
+pytestmark = pytest.mark.slow  # half a minute of training
+
 
 def encoded_bytes(run):
     return {part.name: part.read_bytes() for part in (run / "latents").iterdir()}
