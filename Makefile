@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_onnx.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
 
-.PHONY: install test test-graphs test-rest matrix video clean
+.PHONY: install test check test-graphs test-rest matrix docs video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -38,8 +38,20 @@ test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-graphs test-rest
+	$(MAKE) --no-print-directory docs
 	$(BIN)/python tests/check_wheel.py
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
+
+# The quick part of it.
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+# The documentation as a site, in site/; a warning is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 # All lean tests on every Python that is here, with the oldest and the newest allowed packages.
 matrix: $(VENV)/.installed
@@ -65,4 +77,4 @@ video: $(VENV)-video/.installed
 	$(VENV)-video/bin/lvdm-rt generate --frames 256 --seed 3 -o sky.mp4
 
 clean:
-	rm -rf $(VENV) $(VENV)-video build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-video build dist site .pytest_cache .mypy_cache .ruff_cache
