@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_onnx.py
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow"
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+ALL = -m "slow or not slow"
 
-.PHONY: install test check test-graphs test-rest matrix docs video clean
+.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix docs video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -18,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
 	$(BIN)/python -m pip install --quiet $(CPU_INDEX) --constraint constraints.txt \
-		--group dev --editable '.[cpu,tools]'
+		--group dev --editable '.[cpu,hub,tools]'
 	touch $@
 
 # The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
@@ -30,24 +31,31 @@ $(VENV)/tensorrt-10.12: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
+# What to run while working: formatting, lint, types, and the tests that are not slow, in two
+# processes for two cores.
+check: lint
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lean check-torch
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check-lean: $(VENV)/.installed
+	$(PYTEST) -m "not slow" --ignore tests/export --ignore tests/tools
+
+check-torch: $(VENV)/.installed
+	$(PYTEST) -m "not slow" tests/export tests/tools
+
 # All checks and tests: formatting, lint, types, tests in two processes for two cores, the wheel
 # with base dependencies only, and the core of the lean tests on every Python that is here.
 test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	@command -v gcc > /dev/null || { echo "make test needs gcc for stand-ins of GPU libraries"; exit 1; }
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-graphs test-rest
 	$(MAKE) --no-print-directory docs
 	$(BIN)/python tests/check_wheel.py
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
-
-# The quick part of it.
-check: $(VENV)/.installed
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 # The documentation as a site, in site/; a warning is an error.
 docs: $(VENV)/.installed
@@ -60,11 +68,11 @@ matrix: $(VENV)/.installed
 # Every recorded network and the built-in one, exported, compared with the record, and compiled by
 # TensorRT-RTX, in both precisions. Half of the time goes here, so the text model has moved down.
 test-graphs: $(VENV)/.installed
-	$(PYTEST) $(GRAPHS) -k "not t2v"
+	$(PYTEST) $(ALL) $(GRAPHS) -k "not t2v"
 
 test-rest: $(VENV)/.installed
-	$(PYTEST) $(addprefix --ignore ,$(GRAPHS))
-	$(PYTEST) $(GRAPHS) -k t2v
+	$(PYTEST) $(ALL) $(addprefix --ignore ,$(GRAPHS))
+	$(PYTEST) $(ALL) $(GRAPHS) -k t2v
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml
@@ -74,7 +82,7 @@ $(VENV)-video/.installed: pyproject.toml
 	touch $@
 
 video: $(VENV)-video/.installed
-	$(VENV)-video/bin/lvdm-rt generate --frames 256 --seed 3 -o sky.mp4
+	$(VENV)-video/bin/lvdm-rt generate --frames 256 --seed 3 -o sky.mp4 --force
 
 clean:
 	rm -rf $(VENV) $(VENV)-video build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,27 +1,27 @@
-"""Continue a video: decode it with PyAV, generate what follows, mux both into one file."""
+"""Continue a video and write old and new frames into one file, without holding it in memory."""
 
 import sys
+from fractions import Fraction
 from itertools import chain
-
-import av
-import numpy as np
+from pathlib import Path
 
 from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt.video import ReadSpec, VideoSpec, open_writer, read_frames, read_last_frames
 
 
-def continue_video(source: str, target: str, options: GenerateOptions, bundle: str) -> None:
-    """Write the frames of `source`, then the new ones, to `target`."""
-    with Pipeline.open(bundle) as pipeline, av.open(source) as given, av.open(target, "w") as made:
-        height, width = pipeline.manifest.model.frame_size
-        stream = made.add_stream("libx264", round(pipeline.manifest.defaults.fps))
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        resized = (frame.reformat(width, height, "rgb24") for frame in given.decode(video=0))
-        past = np.stack([frame.to_ndarray() for frame in resized])  # uint8 (f, h, w, 3)
-        for frames in chain([past], pipeline.stream(options, condition=past)):
-            for pixels in frames:
-                made.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        made.mux(stream.encode())
+def continue_video(source: Path, target: str, options: GenerateOptions, bundle: str) -> None:
+    """Write the frames of `source`, then new ones, to `target`, at the model's size and rate."""
+    with Pipeline.open(bundle) as pipeline:
+        size, fps = pipeline.manifest.model.frame_size, Fraction(pipeline.manifest.defaults.fps)
+        spec = ReadSpec(size=size, fps=fps)  # turned upright, cropped, resized, resampled
+        count = sum(len(frames) for frames in read_frames(source, spec))
+        last = read_last_frames(source, spec, pipeline.condition_frames(options))
+        made = VideoSpec(frames=count + options.frames, size=size, fps=fps)
+        with open_writer(target, made) as writer:
+            new = pipeline.stream(options, condition=last)
+            for frames in chain(read_frames(source, spec), new):  # uint8 (f, h, w, 3)
+                writer.write(frames)
 
 
 if __name__ == "__main__":
-    continue_video(sys.argv[1], sys.argv[2], GenerateOptions(frames=64, seed=7), "sky-tiny")
+    continue_video(Path(sys.argv[1]), sys.argv[2], GenerateOptions(frames=64, seed=7), "sky-tiny")

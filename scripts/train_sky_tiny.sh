@@ -24,4 +24,4 @@ model=("$runs/denoiser/model/model.json" "$runs/denoiser/model/model.safetensors
 lvdm-export build-engines --predict "${model[@]}" --interpolate "${model[@]}" --short "${model[@]}" \
     --autoencoder "$runs/autoencoder/model/model.safetensors" --weights fp16 \
     --guidance 0 --eta 0.8 --noise-level -1 --name sky-tiny --out "$runs/bundle" --force
-lvdm-tools eval "$runs/bundle" --markdown "$runs/quality.md" --record
+lvdm-tools eval "$runs/bundle" --markdown "$runs/quality.md" --force --record

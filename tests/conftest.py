@@ -1,9 +1,10 @@
 """Fixtures shared by all tests: recorded outputs of the authors' code and their weights."""
 
+import gc
 import json
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,13 @@ def _interruptible() -> None:
     # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _rarely_collected() -> None:
+    # an export makes millions of objects that stay, among which to look for garbage is a quarter
+    # of its time
+    gc.set_threshold(50_000, 50, 50)
 
 
 def rule_weight(source_key: str, shape: list[int]) -> np.ndarray:
@@ -67,6 +75,29 @@ def golden() -> Callable[[str], GoldenCase]:
     return load
 
 
+@pytest.fixture(scope="session")
+def quick_rules() -> Iterator[None]:
+    """Let onnxscript try rules on large graphs sooner, to the same end.
+
+    It lists all nodes of the graph for each node on which it tries a rule of several outputs, also
+    where that node is no match for the first of them: a third of a large export's time.
+    """
+    from onnxscript.rewriter import MatchResult
+    from onnxscript.rewriter._matcher import SimplePatternMatcher
+
+    whole = SimplePatternMatcher.match
+
+    def match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        first = self.pattern.output_nodes[0].op_identifier()
+        if first in (None, node.op_identifier()):
+            return whole(self, model, graph, node, **options)
+        return MatchResult().fail("the node is another operator")
+
+    SimplePatternMatcher.match = match
+    yield
+    SimplePatternMatcher.match = whole
+
+
 @dataclass(frozen=True)
 class ExportedCase:
     """A golden network as the graph of a bundle: what was exported, where to, and its feeds."""
@@ -78,11 +109,11 @@ class ExportedCase:
 
 @pytest.fixture(scope="session")
 def exported_denoiser(
-    golden: Callable[[str], GoldenCase], tmp_path_factory: pytest.TempPathFactory
+    golden: Callable[[str], GoldenCase], tmp_path_factory: pytest.TempPathFactory, quick_rules: None
 ) -> Callable[[str, str], ExportedCase]:
-    """Export a golden denoiser in a precision, once for all tests: it takes about 20 s each."""
+    """Export a golden denoiser in a precision, once for all tests: it takes about 15 s each."""
     from lvdm_engines.manifest import TensorSpec
-    from lvdm_export.config.mapping import Section
+    from lvdm_export.config.mapping import StrictMapping
     from lvdm_export.config.networks import read_unet
     from lvdm_export.graph.graphs import DenoiserGraph, Graph
     from lvdm_export.graph.onnx_file import write_onnx
@@ -95,7 +126,9 @@ def exported_denoiser(
         case = golden(name)
         params = {key: value for key, value in case.config.items() if key != "kind"}
         params.setdefault("use_temporal_transformer", False)
-        network = loaded(UNet3d(read_unet(Section({"params": params}, name))), case, precision)
+        network = loaded(
+            UNet3d(read_unet(StrictMapping({"params": params}, name))), case, precision
+        )
         arrays = case.arrays
         masked = "mask" in arrays
         feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}
@@ -114,9 +147,26 @@ def exported_denoiser(
 
 
 @pytest.fixture(scope="session")
-def load_golden() -> Callable[[Any, GoldenCase, str], Any]:
-    """Give a network the weights of a case, baked and in a precision."""
-    return loaded
+def golden_autoencoder(golden: Callable[[str], GoldenCase]) -> Callable[[str, str], Any]:
+    """Make the autoencoder of a case with its weights, baked and in a precision."""
+    from lvdm_export.config.mapping import StrictMapping
+    from lvdm_export.config.networks import read_autoencoder2d
+    from lvdm_export.nets.autoencoder2d import Autoencoder2d
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+
+    def make(name: str, precision: str) -> Any:
+        case = golden(name)
+        config = {k: v for k, v in case.config.items() if k not in {"kind", "double_z"}}
+        if case.config["kind"] == "ae2d":
+            width = config.pop("embed_dim")
+            network: Any = Autoencoder2d(read_autoencoder2d(StrictMapping(config, name), width))
+        else:
+            fields = {key: config[key] for key in ("n_hiddens", "z_channels", "embed_dim")}
+            made = Autoencoder3dConfig(downsample=tuple(config["downsample"]), **fields)
+            network = Autoencoder3d(made)
+        return loaded(network, case, precision)
+
+    return make
 
 
 def loaded(network: Any, case: GoldenCase, precision: str) -> Any:

@@ -24,7 +24,7 @@ ARROWS = {
 LAYERS = {
     "lvdm_engines": [
         "errors",
-        "manifest manifest_json contract bundle bundle_writer session",
+        "manifest manifest_json contract hub bundle bundle_writer session",
         "backends.plan_facts backends.backend",
         "backends.gpu",
         "backends.ort backends.trt",
@@ -50,7 +50,7 @@ LAYERS = {
         "cli",
     ],
     "lvdm_tools": [
-        "data",
+        "outputs data",
         "quality bench",
         "train.config train.state train.networks train.draws train.pixels train.prefetch",
         "train.learner train.sheets train.model_json",

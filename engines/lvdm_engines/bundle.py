@@ -7,10 +7,12 @@ from pathlib import Path
 
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError
+from lvdm_engines.hub import SCHEME, fetch_bundle
 from lvdm_engines.manifest import GraphFacts, Manifest
 from lvdm_engines.manifest_json import parse_manifest
 
 MANIFEST = "manifest.json"
+REFERENCES = "references.json"  # answers that graphs are held to again, by graph; may be absent
 
 _digests: dict[tuple[Path, int, int], str] = {}  # of files that did not change in this process
 
@@ -63,7 +65,9 @@ class Bundle:
 
 
 def load_bundle(path_or_name: str | Path) -> Bundle:
-    """Read a bundle from a directory, or a built-in one by its name (write ./NAME for a directory).
+    """Read a bundle: a directory, a built-in one by its name, or `hf://OWNER/NAME[@REVISION]`.
+
+    A directory that has the name of a built-in bundle is written ./NAME.
 
     Graph files must exist; their sha256 is verified when a session is opened.
     Raises BundleError for an unknown name, a damaged manifest or a missing file.
@@ -114,6 +118,8 @@ def _find(path_or_name: str | Path) -> Path:
     builtin = builtin_bundles()
     if isinstance(path_or_name, str) and path_or_name in builtin:
         return builtin[path_or_name]
+    if isinstance(path_or_name, str) and path_or_name.startswith(SCHEME):
+        return fetch_bundle(path_or_name)
     path = Path(path_or_name)
     if not path.is_dir():
         known = ", ".join(builtin) or "none"

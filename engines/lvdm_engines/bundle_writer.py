@@ -4,19 +4,26 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from lvdm_engines.bundle import MANIFEST, Bundle, GraphSource, load_bundle
+import msgspec
+
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest import Manifest
-from lvdm_engines.manifest_json import format_manifest
+from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 _log = logging.getLogger(__name__)
+
+CARD = "README.md"  # what people say of a model; not read
+_PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)")
+_WINDOWS = os.name == "nt"
 
 
 class BundleWriter:
@@ -41,12 +48,7 @@ class BundleWriter:
             raise _write_error(self.target, err) from err
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         finished = not self.path.exists()
         shutil.rmtree(self.path, ignore_errors=True)
         if isinstance(error, OSError) and self._concerns_us(error):
@@ -58,6 +60,10 @@ class BundleWriter:
         """Tell a failed write of this bundle from, say, an input that could not be read."""
         ours = str(error.filename or "").startswith(str(self.path))
         return ours or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+    def record(self, references: Mapping[str, Any]) -> None:
+        """Keep what the original network answered, by graph, in a file of its own."""
+        (self.path / REFERENCES).write_bytes(msgspec.json.encode(references) + b"\n")
 
     def finish(self, manifest: Manifest) -> Bundle:
         """Check the files against the manifest, write it, and put the bundle in place.
@@ -81,11 +87,31 @@ def _check_target(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise BundleError(f"{target}: already exists; choose another directory or pass --force")
-    ours = (target / MANIFEST).is_file() or (target.is_dir() and not any(target.iterdir()))
-    if target.is_symlink() or not ours:
+    if target.is_symlink() or not target.is_dir():
         raise BundleError(
             f"{target}: exists and is not a bundle, so it is not replaced; choose another directory"
         )
+    strangers = _strangers(target)
+    if strangers:
+        some = ", ".join([*strangers[:3], *(["more"] if strangers[3:] else [])])
+        raise BundleError(
+            f"{target}: holds {some}, not of a bundle, so it is not replaced; move that away or "
+            "choose another directory"
+        )
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Return what lies in a directory and is no part of a bundle; everything, if it is none."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    try:
+        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+    except (BundleError, OSError):
+        return names
+    known = {MANIFEST, REFERENCES, CARD}
+    for graph in manifest.graphs.values():
+        known |= graph.files.keys()
+    return [name for name in names if name not in known and not _PLAN_FILE.fullmatch(name)]
 
 
 def _put_in_place(new: Path, target: Path) -> None:
@@ -110,7 +136,7 @@ def _put_in_place(new: Path, target: Path) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two names in one step; False where the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    rename = None if _WINDOWS else getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -120,12 +146,14 @@ def _exchange(first: Path, second: Path) -> bool:
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:  # Windows syncs no file that is open to be read
                 os.fsync(file.fileno())
     _sync_directory(folder)
 
 
 def _sync_directory(folder: Path) -> None:
+    if _WINDOWS:  # which has no such thing
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HELP = {"help_option_names": ["-h", "--help"]}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
 
 
@@ -35,7 +36,10 @@ class CommandLine:
 
     def main(self) -> NoReturn:
         """Run the script with the arguments of this process, and exit."""
-        signal.signal(signal.SIGTERM, _interrupt)  # so that what is killed cleans up as well
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whatever imports ONNX Runtime here
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job
+                signal.signal(number, _interrupt)
         logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
         sys.exit(self.run(sys.argv[1:]))
 
@@ -91,4 +95,7 @@ def _is_foreign(module: str | None) -> bool:
 
 
 def _interrupt(_: int, __: object) -> NoReturn:
+    """Unwind once: what is begun is cleaned up, however often Ctrl-C is pressed meanwhile."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

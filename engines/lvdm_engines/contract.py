@@ -6,7 +6,7 @@ The one place that says which inputs and outputs export promises and the runtime
 from collections.abc import Iterable, Sequence
 
 from lvdm_engines.errors import BundleError
-from lvdm_engines.manifest import DENOISERS, Manifest, ModelFacts, TensorSpec
+from lvdm_engines.manifest import DENOISERS, GraphFacts, Manifest, ModelFacts, TensorSpec
 
 
 def check_contract(manifest: Manifest, source: str) -> None:
@@ -52,6 +52,12 @@ def graph_tensors(
         tokens = TensorSpec("tokens", "int64", context[0].shape[:2])
         return [tokens], [], context
     return _denoiser(name, model)
+
+
+def mismatch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], facts: GraphFacts) -> str:
+    """Return the first way in which an engine's tensors differ from those declared, or ""."""
+    problem = difference("input", inputs, facts.inputs)
+    return problem or difference("output", outputs, facts.outputs)
 
 
 def difference(

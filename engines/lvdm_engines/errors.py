@@ -12,7 +12,8 @@
     ├── OptionsError         a request that contradicts itself or the model
     ├── PlanError            a length or mode that no plan can satisfy
     ├── VideoError           a video that cannot be read or written
-    ├── WorkError            a work directory that cannot be used, or of another run
+    ├── WorkError            a work directory that cannot be used
+    │   └── OtherRunError        it is in use, or holds another run's clips
     └── TrainingError        a training run that cannot start or go on
 
 A message is one line: what was got, what was expected, what to do next.
@@ -72,4 +73,8 @@ class TrainingError(LvdmError):
 
 
 class WorkError(LvdmError):
-    """A work directory cannot be used, or belongs to another run."""
+    """A work directory cannot be used."""
+
+
+class OtherRunError(WorkError):
+    """A work directory is in use, or holds what another run has left."""

@@ -14,10 +14,14 @@ SCHEMA = 1
 GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
 DENOISERS = ("short", "predict", "interpolate")
 
-Count = Annotated[int, Meta(ge=1)]
-Size = tuple[Count, Count]  # (height, width)
+# No model is larger, and numbers beyond would take all memory before anything could be said.
+Count = Annotated[int, Meta(ge=1, le=1 << 20)]
+Length = Annotated[int, Meta(ge=1, le=4096)]  # of clips, windows and strides
+Side = Annotated[int, Meta(ge=1, le=16384)]
+Size = tuple[Side, Side]  # (height, width)
+MOST_VALUES = 1 << 32  # in the pixels or latents of one window
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Sampler = Literal["ddpm", "ddim", "dpmpp_2m"]
+SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
 Precision = Literal["fp32", "fp16"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
@@ -57,9 +61,9 @@ class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PredictFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keyframe predictor: `clip` latents at `stride`, the first `condition` of them given."""
 
-    clip: Count
-    condition: Count
-    stride: Count
+    clip: Length
+    condition: Length
+    stride: Length
 
     def __post_init__(self) -> None:
         if self.condition >= self.clip:
@@ -71,13 +75,13 @@ class PredictFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class InterpolateFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The infill network: `clip` latents, both ends given."""
 
-    clip: Annotated[int, Meta(ge=3)]
+    clip: Annotated[int, Meta(ge=3, le=4096)]
 
 
 class ShortFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network for single clips of `clip` latents."""
 
-    clip: Count
+    clip: Length
 
 
 class ContextFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,10 +99,10 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """
 
     frame_size: Size
-    frames_per_latent: Count
+    frames_per_latent: Length
     latent: LatentFacts
     schedule: ScheduleFacts
-    decode_window: Count
+    decode_window: Length
     predict: PredictFacts | None = None
     interpolate: InterpolateFacts | None = None
     short: ShortFacts | None = None
@@ -121,6 +125,17 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 f"noise_levels {self.noise_levels} exceeds the {self.schedule.steps} schedule steps"
             )
 
+        self._check_extent()
+
+    def _check_extent(self) -> None:
+        """Refuse windows that no machine could hold."""
+        clips = (part.clip for part in (self.predict, self.interpolate, self.short) if part)
+        latents = max([self.decode_window, *clips]) * self.latent.channels
+        pixels = self.decode_window * self.frames_per_latent * 3
+        values = max(latents * math.prod(self.latent.size), pixels * math.prod(self.frame_size))
+        if values > MOST_VALUES:
+            raise ValueError(f"one window holds {values} values, expected at most {MOST_VALUES}")
+
     @property
     def downsample(self) -> tuple[int, int, int]:
         """Frames, rows and columns of pixels per latent."""
@@ -134,7 +149,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     Noise level -1 leaves conditions unperturbed.
     """
 
-    sampler: Sampler | None = None
+    sampler: SamplerName | None = None
     steps: Count | None = None
     eta: Annotated[float, Meta(ge=0)] | None = None
     guidance: float | None = None
@@ -147,7 +162,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed.
     """
 
-    sampler: Sampler = "ddim"
+    sampler: SamplerName = "ddim"
     steps: Count = 50
     eta: Annotated[float, Meta(ge=0)] = 1.0
     guidance: float = 0.0
@@ -181,7 +196,7 @@ class GraphFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data_sha256: Sha256 | None = None
-    parameters: Annotated[int, Meta(ge=0)] | None = None
+    parameters: Annotated[int, Meta(ge=0, le=1 << 50)] | None = None
     gflop: Annotated[float, Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import msgspec
 
 from lvdm_engines.errors import BundleError
-from lvdm_engines.manifest import SCHEMA, Dtype, Manifest, Precision, Sampler, ScheduleKind
+from lvdm_engines.manifest import SCHEMA, Dtype, Manifest, Precision, SamplerName, ScheduleKind
 
-_CHOICES = {"dtype": Dtype, "precision": Precision, "sampler": Sampler, "kind": ScheduleKind}
+_CHOICES = {"dtype": Dtype, "precision": Precision, "sampler": SamplerName, "kind": ScheduleKind}
 
 
 class _SchemaOnly(msgspec.Struct):

@@ -12,6 +12,7 @@ from lvdm_engines.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lvdm_engines.backends.backend import Opener
     from lvdm_engines.bundle import Bundle
     from lvdm_engines.session import Session
 
@@ -26,8 +27,12 @@ class Choice:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"not {name}: {why}" for name, why in self.refused.items())
-        return f"{self.backend} ({reasons})" if reasons else self.backend
+        """Say each reason once, without what would help: `lvdm-rt doctor` tells that."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.refused.items():
+            reasons.setdefault(why.partition(";")[0], []).append(name)
+        told = "; ".join(f"not {', '.join(names)}: {why}" for why, names in reasons.items())
+        return f"{self.backend} ({told})" if told else self.backend
 
 
 def open_session(
@@ -40,10 +45,9 @@ def open_session(
     Raises BundleError for a missing, damaged or contradictory graph, BackendError for a backend
     that cannot run it, with the way to fix that.
     """
-    wanted = options or SessionOptions()
-    choice = choose_backend(bundle, graph, backend, wanted)
-    _log.info("%s runs on %s", graph, choice)
-    return load_backend(choice.backend).open(bundle.graph(graph), wanted)
+    choice, open_graph = _choose(bundle, graph, backend, options)
+    _log.info("graph %s runs on %s", graph, choice)
+    return open_graph()
 
 
 def open_sessions(
@@ -54,18 +58,25 @@ def open_sessions(
 ) -> dict[str, Session]:
     """Open several graphs; those that are one file with the same tensors share one session.
 
+    Logs which backend runs which of them and why.
+
     Raises what `open_session` raises, after closing what was open.
     """
     opened: dict[str, Session] = {}
+    chosen: dict[str, list[str]] = {}
     try:
         for name in graphs:
+            choice, open_graph = _choose(bundle, name, backend, options)
             facts = bundle.graph(name).facts
             twin = next((o for o in opened if bundle.graph(o).facts == facts), None)
-            opened[name] = opened[twin] if twin else open_session(bundle, name, backend, options)
+            opened[name] = opened[twin] if twin else open_graph()
+            chosen.setdefault(str(choice), []).append(name)
     except BaseException:
         for session in opened.values():
             session.close()
         raise
+    for told, names in chosen.items():
+        _log.info("%s run on %s", "all graphs" if len(chosen) == 1 else ", ".join(names), told)
     return opened
 
 
@@ -76,6 +87,12 @@ def choose_backend(
 
     Raises BackendError for an unknown name, or if nothing can run the graph.
     """
+    return _choose(bundle, graph, backend, options)[0]
+
+
+def _choose(
+    bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
+) -> tuple[Choice, Opener]:
     source = bundle.graph(graph)
     if backend == "auto":
         candidates: Sequence[str] = BACKENDS
@@ -88,9 +105,12 @@ def choose_backend(
     refused: dict[str, str] = {}
     for name in candidates:
         found = load_backend(name)
-        why = found.unusable() or found.lacking(source, options or SessionOptions())
+        why = found.unusable()
         if why is None:
-            return Choice(name, refused)
+            try:
+                return Choice(name, refused), found.opener(source, options or SessionOptions())
+            except BackendError as err:
+                why = str(err)
         refused[name] = why
     if backend == "auto":  # cpu runs every graph, so what it lacks is the shortest way
         raise BackendError(f"{refused['cpu']}; lvdm-rt doctor tells of the other backends")

@@ -1,7 +1,6 @@
 """The seam between models and the code that runs them: what an open engine is, and its feeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -37,12 +36,7 @@ class Session(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def check_feeds(
@@ -73,6 +67,25 @@ def sizes_of(specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]])
         for dim, size in zip(spec.shape, shapes[spec.name], strict=True)
         if isinstance(dim, str)
     }
+
+
+def check_outputs(
+    specs: Sequence[TensorSpec], outputs: Mapping[str, Any], sizes: Mapping[str, int], graph: str
+) -> None:
+    """Check what a session gave against what its graph declares, free dimensions by `sizes`.
+
+    Raises SessionError that names the tensor: an engine that gives other shapes would broadcast,
+    or lose frames, in silence.
+    """
+    for spec in specs:
+        shape = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in spec.shape)
+        array = outputs.get(spec.name)
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "nothing"
+        if got != f"{spec.dtype} {shape}":
+            raise SessionError(
+                f"{graph}: output {spec.name}: got {got}, expected {spec.dtype} {shape}; the graph "
+                "is not what the manifest declares, export the bundle again"
+            )
 
 
 def _check_feed(spec: TensorSpec, array: Any, free: dict[str, tuple[int, str]], graph: str) -> None:

@@ -3,28 +3,28 @@
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-import lvdm_export
-from lvdm_engines.bundle import Bundle
+from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
-from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_export.checkpoint.weights import (
     check_fit,
     check_schedule,
     load_autoencoder,
     load_denoiser,
 )
-from lvdm_export.config.model_facts import defaults, gather
+from lvdm_export.config.model_facts import defaults, model_facts
 from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.config.yaml_config import Description, read_config
-from lvdm_export.graph.export import Job, export_graph
+from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.verify.backends import check_backend
@@ -82,18 +82,21 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
-        model = gather(inputs.records, inputs.autoencoder, options.decode_window)
+        model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
         _check_fit(options, inputs)
-        job = Job(writer.path, model, options.precision, report, options.weights)
+        target = ExportTarget(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
+        references: dict[str, dict[str, object]] = {}
         for names, make in _networks(options, inputs, model):
             report(f"{names[0]}: reading weights")
-            facts, entries = export_graph(job, make(), names)
-            graphs |= dict.fromkeys(names, facts)
-            parity |= entries
+            exported = export_graph(target, make(), names)
+            graphs |= dict.fromkeys(names, exported.facts)
+            parity |= exported.parity
+            references |= exported.references
             gc.collect()
+        writer.record(references)
         report("hashing checkpoints")
         manifest = Manifest(
             name=options.name or options.out.resolve().name,
@@ -174,7 +177,7 @@ def _networks(
         shared.setdefault(key, []).append(name)
     autoencoder = inputs.autoencoder.network_config()
     checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
-    assert not isinstance(autoencoder, UNet3dConfig)  # noqa: S101 - `gather` refused it
+    assert not isinstance(autoencoder, UNet3dConfig)  # noqa: S101 - `model_facts` refused it
     config = autoencoder
 
     def encoder() -> Graph:
@@ -186,7 +189,7 @@ def _networks(
     def denoiser(names: tuple[str, ...]) -> Callable[[], Graph]:
         def make() -> Graph:
             unet = inputs.records[names[0]].network_config()
-            assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `gather` refused others
+            assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
             ema = _uses_ema(options, inputs, names[0])
             weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
             return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
@@ -209,7 +212,7 @@ def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
 
 
 def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
-    digests = {path: sha256(path) for path in inputs.checkpoints}
+    digests = {path: file_sha256(path) for path in inputs.checkpoints}
     by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
     by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
     single = len(set(by_graph.values())) == 1
@@ -223,7 +226,7 @@ def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
     return Provenance(
         checkpoint_sha256=next(iter(by_graph.values())) if single else by_graph,
         ema=any(_uses_ema(options, inputs, name) for name in inputs.records),
-        lvdm_rt=lvdm_export.version(),
+        lvdm_rt=version("lvdm-rt"),
         torch=torch.__version__.split("+")[0],
         notes=notes,
     )

@@ -1,7 +1,9 @@
 """`lvdm-export`: the command line over `build`, `verify` and `inspect`."""
 
 import json
+import shlex
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,9 @@ def lvdm_export() -> None:
     "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
 )
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
-@click.option("--target", multiple=True, metavar="CC", help="Compute capability, such as 8.6.")
+@click.option(
+    "--target", "targets", multiple=True, metavar="CC", help="Compute capability, such as 8.6."
+)
 @click.option(
     "--weights",
     type=click.Choice(["fp32", "fp16"]),
@@ -111,6 +115,16 @@ def build_engines(**options: Any) -> None:
         lines = compile_bundle(bundle, options["backend"], wanted, report, force=options["force"])
     for line in lines:
         click.echo(line)
+    if bundle.manifest.model.context is None:  # no text can be given yet
+        report(f"next: lvdm-rt generate --bundle {_as_argument(options)} -o out.mp4")
+
+
+def _as_argument(options: dict[str, Any]) -> str:
+    """Return the bundle that was made as other commands take it: a bare name is a built-in one."""
+    out = options["out"]
+    if out is None:
+        return shlex.quote(options["bundle"])
+    return shlex.quote(str(out) if out.is_absolute() else f"./{out}")
 
 
 def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
@@ -138,35 +152,21 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
 
 def _plan_options(options: dict[str, Any]) -> PlanOptions:
     """Return what a compiler may be asked; what was not given keeps its default."""
-    asked = {name: options[name] for name in ("refit", "version_compatible", "tf32")}
-    asked["targets"] = options["target"]
-    if options["level"] is not None:
-        asked["level"] = options["level"]
-    for name in ("batch", "pixel_batch"):
-        if options[name]:
-            asked[name] = Range.parse(options[name])
+    known = {name: options.get(name) for name in PlanOptions.__struct_fields__}
+    asked = {name: value for name, value in known.items() if value is not None}
+    for name in {"batch", "pixel_batch"} & asked.keys():
+        asked[name] = Range.parse(asked[name])
     return PlanOptions(**asked)
 
 
 def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> Bundle:
     from lvdm_export.build import BuildOptions, Source, build
 
-    return build(
-        BuildOptions(
-            denoisers={name: Source(*pair) for name, pair in pairs.items()},
-            out=options["out"],
-            autoencoder=options["autoencoder"],
-            name=options["name"],
-            precision=options["precision"],
-            weights=options["weights"],
-            ema=options["ema"],
-            force=options["force"],
-            fps=options["fps"],
-            decode_window=options["decode_window"],
-            sampling={name: options[name] for name in ("guidance", "eta", "noise_level")},
-        ),
-        report,
-    )
+    named = {field.name for field in fields(BuildOptions)} & options.keys()
+    sources = {name: Source(*pair) for name, pair in pairs.items()}
+    sampling = {name: options[name] for name in ("guidance", "eta", "noise_level")}
+    same = {name: options[name] for name in named}
+    return build(BuildOptions(denoisers=sources, sampling=sampling, **same), report)
 
 
 @lvdm_export.command()
@@ -208,7 +208,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
-    """Show a bundle's graphs: tensors, parameters, GFLOP per run, sha256 and parity."""
+    """Show what a bundle holds on one screen; --json adds tensors, sha256 and all numbers."""
     from lvdm_export.inspection import describe, facts
 
     click.echo(json.dumps(facts(bundle), indent=1) if as_json else describe(bundle))

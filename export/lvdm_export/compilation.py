@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lvdm_engines.backends.plan_facts import PlanOptions
-from lvdm_engines.backends.trt.build import Step, build_plans, refit_plans
+from lvdm_engines.backends.trt.build import build_plans, refit_plans
+from lvdm_engines.backends.trt.compile import Step
 from lvdm_engines.bundle import Bundle
 
 RUN_AS_THEY_ARE = ("cpu", "cuda")

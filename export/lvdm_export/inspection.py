@@ -1,7 +1,8 @@
-"""What a bundle holds, for people and for scripts."""
+"""What a bundle holds: one screen for people, everything for scripts."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,8 +11,15 @@ from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.store import Plan
-    from lvdm_engines.manifest import GraphFacts, ModelFacts
+    from collections.abc import Mapping
+
+    from lvdm_engines.backends.trt.store import CompiledPlan
+    from lvdm_engines.manifest import GraphFacts, ModelFacts, Provenance
+
+_WIDTH = 80
+_LABEL = 12
+_QUALITY_LINES = 4
+_COLUMNS = ("graphs", "file", "type", "MB", "params", "GFLOP", "error")
 
 
 def facts(path_or_name: str) -> dict[str, Any]:
@@ -29,23 +37,25 @@ def facts(path_or_name: str) -> dict[str, Any]:
 
 
 def describe(path_or_name: str) -> str:
-    """Return a bundle's description as text, one block per graph. Raises BundleError."""
+    """Return a bundle's description as text, a line for every graph file and plan.
+
+    Raises BundleError.
+    """
     bundle = load_bundle(path_or_name)
     manifest = bundle.manifest
-    origin = manifest.provenance
     lines = [
         f"{manifest.name} ({bundle.path})",
         *_model(manifest.model),
-        (
-            f"  weights: {'EMA' if origin.ema else 'plain'}, checkpoint {_checkpoints(bundle)}, "
-            f"lvdm-rt {origin.lvdm_rt}, torch {origin.torch or 'unknown'}"
-        ),
+        *_row("weights", _weights(manifest.provenance)),
+        "",
+        *_table([_COLUMNS, *_graphs(bundle)]),
+        "(GFLOP of one run at batch 1; error: largest difference from torch, relative)",
     ]
-    plans = stored_plans(bundle)
-    for name, graph in manifest.graphs.items():
-        lines += ["", *_graph(bundle, name, graph, plans[name])]
-    for name, value in manifest.quality.items():
-        lines += ["", f"quality {name}: {value}"]
+    plans = {plan.path: plan for listed in stored_plans(bundle).values() for plan in listed}
+    for plan in plans.values():
+        lines += _row("compiled", _plan(plan))
+    if manifest.quality:
+        lines += ["", *_row("quality", _quality(manifest.quality), _QUALITY_LINES)]
     return "\n".join(lines)
 
 
@@ -57,56 +67,94 @@ def _model(model: ModelFacts) -> list[str]:
         if getattr(model, name) is not None
     ]
     return [
-        (
-            f"  frames {_by(model.frame_size)}, latents {latent.channels}×{_by(latent.size)}, "
-            f"{model.frames_per_latent} frames per latent, "
-            f"scale {latent.scale}, shift {latent.shift}"
+        *_row("frames", f"{_by(model.frame_size)}, {model.frames_per_latent} per latent"),
+        *_row(
+            "latents",
+            f"{latent.channels}×{_by(latent.size)}, scale {latent.scale:.4g}, "
+            f"shift {latent.shift:.4g}; decode window {model.decode_window}",
         ),
-        (
-            f"  schedule {schedule.kind}, {schedule.steps} steps, "
-            f"beta {schedule.beta_start} to {schedule.beta_end}; "
-            f"noise levels {model.noise_levels or 'none'}"
+        *_row("clips", f"{', '.join(clips)} latents"),
+        *_row(
+            "schedule",
+            f"{schedule.kind}, {schedule.steps} steps, beta {schedule.beta_start} to "
+            f"{schedule.beta_end}, {model.noise_levels or 'no'} noise levels",
         ),
-        f"  clips: {', '.join(clips)}; decode window {model.decode_window}",
     ]
 
 
-def _graph(bundle: Bundle, name: str, graph: GraphFacts, plans: list[Plan]) -> list[str]:
+def _weights(origin: Provenance) -> str:
+    """Say which checkpoints the weights are from, each digest once, and what exported them."""
+    digests = origin.checkpoint_sha256
+    if isinstance(digests, str):
+        sources = f"checkpoint {digests[:8]}"
+    else:
+        users: dict[str, list[str]] = {}
+        for name, digest in digests.items():
+            users.setdefault(digest[:8], []).append(name)
+        sources = ", ".join(f"{digest} ({', '.join(names)})" for digest, names in users.items())
+    kind = "EMA" if origin.ema else "plain"
+    return f"{kind}: {sources}; by lvdm-rt {origin.lvdm_rt}, torch {origin.torch or 'unknown'}"
+
+
+def _graphs(bundle: Bundle) -> list[tuple[str, ...]]:
+    """Return a row of the table for every graph file."""
+    files: dict[str, list[str]] = {}
+    for name, graph in bundle.manifest.graphs.items():
+        files.setdefault(graph.file, []).append(name)
+    return [_graph(bundle, names, bundle.manifest.graphs[names[0]]) for names in files.values()]
+
+
+def _graph(bundle: Bundle, names: list[str], graph: GraphFacts) -> tuple[str, ...]:
     size = sum((bundle.path / file).stat().st_size for file in graph.files)
-    parameters = "unknown" if graph.parameters is None else f"{graph.parameters / 1e6:.2f} M"
-    gflop = "unknown" if graph.gflop is None else f"{graph.gflop:.4g}"
-    return [
-        f"{name}: {graph.file}, {graph.precision}, {size / 1e6:.2f} MB",
-        *(f"  in   {spec}" for spec in graph.inputs),
-        *(f"  out  {spec}" for spec in graph.outputs),
-        f"  parameters {parameters}, GFLOP per run {gflop} (batch 1)",
-        *(f"  sha256 {digest}  {file}" for file, digest in graph.files.items()),
-        f"  parity {_parity(bundle.manifest.parity.get(name))}",
-        *(f"  plan {_plan(plan)}" for plan in plans),
-    ]
-
-
-def _plan(plan: Plan) -> str:
-    made = plan.facts.fingerprint
-    summary = ", ".join(f"{name} {value}" for name, value in plan.facts.summary.items())
+    parity = bundle.manifest.parity
+    errors = [parity[name]["max_rel"] for name in names if "max_rel" in parity.get(name, {})]
     return (
-        f"{made.library} {made.version} for {made.gpu} ({made.capability}), {made.precision}, "
-        f"{plan.facts.bytes / 1e6:.2f} MB{', ' if summary else ''}{summary}"
+        " ".join(names),
+        graph.file,
+        graph.precision,
+        f"{size / 1e6:.1f}",
+        "?" if graph.parameters is None else f"{graph.parameters / 1e6:.2f}M",
+        "?" if graph.gflop is None else f"{graph.gflop:.2f}",
+        f"{max(errors):.1e}" if errors else "?",
     )
 
 
-def _parity(entry: dict[str, Any] | None) -> str:
-    if not entry:
-        return "not measured"
-    shown = {k: v for k, v in entry.items() if not isinstance(v, dict | list)}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Align columns: words to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    words = _COLUMNS.index("MB")
+    return [
+        "  ".join(
+            cell.ljust(width) if place < words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
-def _checkpoints(bundle: Bundle) -> str:
-    digests = bundle.manifest.provenance.checkpoint_sha256
-    if isinstance(digests, str):
-        return digests[:12]
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
+def _plan(plan: CompiledPlan) -> str:
+    made = plan.facts.fingerprint
+    return (
+        f"{made.graph} by {made.library} {made.version} for {made.gpu} ({made.capability}), "
+        f"{made.precision}, {plan.facts.bytes / 1e6:.1f} MB"
+    )
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    """List numbers before remarks, which may be long."""
+    ranked = sorted(quality.items(), key=lambda item: isinstance(item[1], str))
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in ranked)
+
+
+def _row(label: str, text: str, most: int | None = None) -> list[str]:
+    return textwrap.wrap(
+        f"  {label:<{_LABEL - 2}}{text}",
+        _WIDTH,
+        subsequent_indent=" " * _LABEL,
+        max_lines=most,
+        placeholder=" … (--json shows all)",
+        break_on_hyphens=False,
+    )
 
 
 def _by(size: tuple[int, int]) -> str:

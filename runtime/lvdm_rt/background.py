@@ -1,17 +1,59 @@
-"""Generators that run ahead of their reader, in a thread of their own; they know no model."""
+"""Generators that run ahead of their reader in a thread, and streams that anybody may close.
+
+They know no model.
+"""
 
 import queue
 import threading
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
+
+_WORKER = "lvdm-rt ahead"  # the name of every thread here
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the reader asked for it
     """The reader of a pipeline has gone; unwinds its threads and never leaves them."""
+
+
+class RunStream(Generic[T]):
+    """An iterator over `items` that can be closed from any thread, a callback or a signal handler.
+
+    `stop` is what the workers behind it look at: closing sets it, waits until they have ended,
+    within one call of a network, and leaves nothing running. A reader in another thread sees the
+    end of the iterator.
+    """
+
+    def __init__(self, items: Generator[T, None, None], stop: threading.Event) -> None:
+        self._items, self._stop = items, stop
+        self._lock = threading.RLock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            try:
+                return next(self._items)
+            except Cancelled:
+                raise StopIteration from None
+
+    def close(self) -> None:
+        """Stop the work; closing twice is fine."""
+        self._stop.set()
+        if threading.current_thread().name == _WORKER:
+            return  # the reader waits for this very thread: it ends when the callback returns
+        with self._lock, suppress(ValueError):  # it is running: a callback of the reader's thread
+            self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -30,9 +72,7 @@ def prefetch(
     before: if it ends early, `stop` is set, which the source should look at where it works long.
     """
     items: queue.Queue[T | _End] = queue.Queue(ahead)
-    thread = threading.Thread(
-        target=_fill, args=(source, items, stop), name="lvdm-rt ahead", daemon=True
-    )
+    thread = threading.Thread(target=_fill, args=(source, items, stop), name=_WORKER, daemon=True)
     ended = _End(Cancelled())
     try:
         thread.start()

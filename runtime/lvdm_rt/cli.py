@@ -1,4 +1,4 @@
-"""The `lvdm-rt` command: flags, progress, messages and exit codes around one library call.
+"""The `lvdm-rt` command: progress, messages and exit codes around one library call.
 
 Exit codes: 0 done · 1 an error that one line explains · 2 usage · 130 interrupted.
 Heavy modules are imported by the command that needs them: `--help` answers at once.
@@ -7,6 +7,7 @@ Heavy modules are imported by the command that needs them: `--help` answers at o
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 import time
@@ -14,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
-from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError, VideoError, WorkError
+from lvdm_engines.errors import (
+    DeviceMemoryError,
+    LvdmError,
+    OtherRunError,
+    SessionError,
+    VideoError,
+    WorkError,
+)
+from lvdm_rt.commands.flags import generate_flags, job_of, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tqdm import tqdm
-
     from lvdm_rt.commands.generate import GenerateJob, Result
-    from lvdm_rt.pipeline import Progress
 
 
 @click.group(context_settings=HELP)
@@ -34,83 +37,33 @@ def lvdm_rt() -> None:
 
 
 @lvdm_rt.command()
-@click.option(
-    "-o",
-    "out",
-    required=True,
-    metavar="OUT",
-    help=".mp4, .webm, .gif, .npz, a directory of PNG frames, or - for y4m on standard output.",
-)
-@click.option("--bundle", default="sky-tiny", show_default=True, help="Built-in name or directory.")
-@click.option("--frames", type=click.IntRange(1), default=64, show_default=True, metavar="N")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, metavar="S"
-)
-@click.option(
-    "--videos",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="With N > 1: OUT-000.mp4, OUT-001.mp4, …",
-)
-@click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"]))
-@click.option("--preset", metavar="fast|balanced|paper", help="Sampler and steps by name.")
-@click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"]))
-@click.option("--steps", type=click.IntRange(1), metavar="N")
-@click.option("--eta", type=float, metavar="E", help="Noise of ddim: 0 none, 1 as much as ddpm.")
-@click.option("--guidance", type=float, metavar="W", help="Away from unconditional; 0 is off.")
-@click.option(
-    "--noise-level", type=int, metavar="S", help="Perturbation of the condition; -1 none."
-)
-@click.option(
-    "--condition", metavar="IN.mp4", help="Continue this video; OUT holds what follows it."
-)
-@click.option(
-    "--fade",
-    type=click.IntRange(0),
-    metavar="N",
-    help="New frames in which the look of IN's last one fades out. Default: a decode window.",
-)
-@click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Clips per network call.")
-@click.option(
-    "--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True
-)
-@click.option(
-    "--fps", type=float, metavar="F", help="Playback rate of OUT; the model's if not given."
-)
-@click.option("--exact", is_flag=True, help="Bit-identical results for any grouping of clips.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run of the same settings.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the result.")
-@click.option("-q", "quiet", is_flag=True, help="No progress and no summary.")
+@generate_flags
 def generate(**flags: Any) -> int:
     """Generate videos.
 
     OUT appears when it is whole, with its settings in OUT.json. Until then finished clips are
     kept in a hidden directory beside it, for --resume.
     """
-    quiet = flags["quiet"]
+    _listen(flags["verbose"], quiet=flags["quiet"])
     started = time.monotonic()
     try:
-        _refuse_contradictions(flags)
-        job = _job(flags)
-        result = _generate(job, show=not quiet and sys.stderr.isatty())
+        flags = settled(flags, _typed())
+        job = job_of(flags)
+        result = _generate(job, _style(flags))
     except KeyboardInterrupt:
         nothing = "what was piped is cut off" if flags["out"] == "-" else "nothing was finished yet"
         _SHELL.say(f"interrupted; {_how_to_resume(flags['out']) or nothing}")
         return 130
     except LvdmError as err:
-        hint = _how_to_resume(flags["out"]) if _may_pass(err, flags["resume"]) else None
-        _SHELL.say(f"{err}; {hint}" if hint else str(err))
-        if flags["out"] == "-":
-            silence_stdout()
+        _tell_error(err, flags)
         return 1
-    seconds = time.monotonic() - started
+    summary = _summary(job, result, time.monotonic() - started)
+    if flags["progress"] == "json":
+        _event("done", **summary)
     if flags["as_json"]:
-        print(json.dumps(_summary(job, result, seconds)))
-    elif not quiet:
-        _SHELL.say(f"wrote {_named(result)} in {seconds:.1f} s on {result.backend}")
+        print(json.dumps(summary))
+    elif not flags["quiet"]:
+        _SHELL.say(f"wrote {_named(result)} in {summary['seconds']:.1f} s on {result.backend}")
     return 0
 
 
@@ -122,13 +75,13 @@ def info(bundle: str, as_json: bool) -> None:
     from lvdm_engines.bundle import MANIFEST, load_bundle
     from lvdm_rt.commands.text import bundle_lines
 
-    found = load_bundle(bundle)
-    for graph in found.manifest.graphs:
-        found.graph(graph).verified()
+    opened = load_bundle(bundle)
+    for graph in opened.manifest.graphs:
+        opened.graph(graph).verified()
     if as_json:
-        print((found.path / MANIFEST).read_text("utf-8").rstrip())
+        print((opened.path / MANIFEST).read_text("utf-8").rstrip())
     else:
-        print("\n".join(bundle_lines(found)))
+        print("\n".join(bundle_lines(opened)))
 
 
 @lvdm_rt.command()
@@ -140,72 +93,64 @@ def doctor(as_json: bool) -> int:
     from lvdm_rt.commands.doctor import diagnose
     from lvdm_rt.commands.text import diagnosis_lines
 
-    found = diagnose()
-    print(msgspec.json.encode(found).decode() if as_json else "\n".join(diagnosis_lines(found)))
-    return 0 if found.healthy else 1
+    findings = diagnose()
+    lines = diagnosis_lines(findings)
+    print(msgspec.json.encode(findings).decode() if as_json else "\n".join(lines))
+    return 0 if findings.healthy else 1
 
 
-def _refuse_contradictions(flags: dict[str, Any]) -> None:
-    """Raise click.UsageError for flags that exclude each other whatever the bundle is."""
-    to_stdout = flags["out"] == "-"
-    if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
-        raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
-    if flags["fade"] is not None and flags["condition"] is None:
-        raise click.UsageError("--fade belongs to --condition, which was not given")
-    if to_stdout and flags["as_json"]:
-        raise click.UsageError("--json prints on standard output, where -o - puts the video")
-    if to_stdout and flags["resume"]:
-        raise click.UsageError("-o - keeps nothing to --resume; give a file name")
-    if to_stdout and flags["videos"] > 1:
-        raise click.UsageError("-o - takes one video, not --videos; give a file name")
-    if to_stdout and sys.stdout.isatty():
-        raise click.UsageError("-o - would put a video on the terminal; pipe it into a program")
-    from lvdm_rt.video.spec import output_kind
-
-    try:
-        output_kind(flags["out"])
-    except LvdmError as err:
-        raise click.UsageError(str(err)) from err
+def _listen(verbose: int, *, quiet: bool) -> None:
+    """Let the libraries say more on stderr; which backend runs, unless asked to be quiet."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    for name in ("lvdm_engines", "lvdm_rt"):
+        logging.getLogger(name).setLevel(level)
+    opening = logging.WARNING if quiet and not verbose else min(level, logging.INFO)
+    logging.getLogger("lvdm_engines.opening").setLevel(opening)
 
 
-def _job(flags: dict[str, Any]) -> GenerateJob:
-    from pathlib import Path
-
-    from lvdm_rt.commands.generate import GenerateJob
-    from lvdm_rt.options import GenerateOptions
-
-    condition = flags["condition"]
-    asked = {n: flags[n] for n in GenerateOptions.__struct_fields__ if n in flags}
-    return GenerateJob(
-        out=flags["out"],
-        options=GenerateOptions(**asked),
-        bundle=flags["bundle"],
-        backend=flags["backend"],
-        condition=None if condition is None else Path(condition),
-        prompt=flags["prompt"],
-        resume=flags["resume"],
-    )
+def _typed() -> set[str]:
+    """Return the names of the flags that stand on the command line."""
+    context = click.get_current_context()
+    source = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) is source}
 
 
-def _generate(job: GenerateJob, *, show: bool) -> Result:
+def _style(flags: dict[str, Any]) -> str:
+    if flags["progress"] != "auto":
+        return str(flags["progress"])
+    if flags["quiet"]:
+        return "none"
+    return "bar" if sys.stderr.isatty() else "lines"
+
+
+def _generate(job: GenerateJob, style: str) -> Result:
     from lvdm_rt.commands.generate import generate
+    from lvdm_rt.commands.telling import STYLES, telling
 
-    if not show:
-        return generate(job)
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # its watchdog thread is for bars that are rarely updated
-    with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-        return generate(job, _drawing_on(bar))
+    if style == "json":
+        _event("start", out=job.out, frames=job.options.frames, videos=job.options.videos)
+    name = next(known for known in STYLES if known == style)
+    with telling(name, sys.stderr, "lvdm-rt") as progress:
+        return generate(job, progress)
 
 
-def _drawing_on(bar: tqdm[Any]) -> Callable[[Progress], None]:
-    def draw(done: Progress) -> None:
-        bar.total = done.total_steps
-        bar.set_postfix_str(f"{done.frames}/{done.total_frames} frames", refresh=False)
-        bar.update(done.steps - bar.n)
+def _event(name: str, **facts: Any) -> None:
+    from lvdm_rt.commands.telling import event
 
-    return draw
+    event(sys.stderr, name, **facts)
+
+
+def _tell_error(err: LvdmError, flags: dict[str, Any]) -> None:
+    hint = _how_to_resume(flags["out"]) if _may_pass(err) else None
+    message = f"{err}; {hint}" if hint else str(err)
+    if flags["progress"] == "json":
+        _event("error", kind=type(err).__name__, message=message)
+    else:
+        _SHELL.say(message)
+    if flags["as_json"]:
+        print(json.dumps({"error": message, "kind": type(err).__name__}))
+    if flags["out"] == "-":
+        silence_stdout()
 
 
 def _summary(job: GenerateJob, result: Result, seconds: float) -> dict[str, Any]:
@@ -224,21 +169,22 @@ def _named(result: Result) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-def _may_pass(err: LvdmError, resuming: bool) -> bool:
-    """Tell whether the same run could succeed later: errors of the disk, the engines, a restart."""
-    if isinstance(err, DeviceMemoryError):
-        return False  # it says what to lower, and that makes it another run
-    return isinstance(err, VideoError | SessionError) or (
-        isinstance(err, WorkError) and not resuming
-    )
+def _may_pass(err: LvdmError) -> bool:
+    """Tell whether the same run could succeed later: errors of the disk and the engines."""
+    # too little memory and another run's work say themselves what to do, and that is another run
+    if isinstance(err, DeviceMemoryError | OtherRunError):
+        return False
+    return isinstance(err, VideoError | SessionError | WorkError)
 
 
-def _how_to_resume(out: str) -> str | None:
+def _how_to_resume(out: str | None) -> str | None:
     from lvdm_rt.long.workdir import holds_clips, work_path
 
-    if not holds_clips(work_path(out)):
+    if not out or not holds_clips(work_path(out)):
         return None
-    arguments = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
+    arguments = [word for word in sys.argv[1:] if word != "--restart"]
+    if "--resume" not in arguments:
+        arguments.append("--resume")
     return f"finished clips are kept, continue with: {shlex.join(['lvdm-rt', *arguments])}"
 
 

@@ -1,11 +1,17 @@
-"""A model that is ready to run: what its manifest says, and an open session for each graph."""
+"""A model that is ready to run: what its manifest says, and an open session for each graph.
+
+What sessions answer is checked here, whoever made them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import Manifest, ModelFacts
-from lvdm_engines.session import Session
+from lvdm_engines.session import Session, check_outputs, sizes_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,14 @@ class Model:
                 f"{self.manifest.name} has no {graph} graph; export the bundle again with it"
             )
         return self.sessions[graph]
+
+    def run(self, graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a graph and check its answer. Raises PlanError, SessionError, DeviceMemoryError."""
+        session = self.session(graph)
+        outputs = session.run(feeds)
+        sizes = sizes_of(session.inputs, {name: feed.shape for name, feed in feeds.items()})
+        check_outputs(session.outputs, outputs, sizes, graph)
+        return outputs
 
     @property
     def backend(self) -> str:

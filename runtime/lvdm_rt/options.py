@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.manifest import Defaults, Manifest, Preset, Sampler
+from lvdm_engines.manifest import Defaults, Manifest, Preset, SamplerName
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
 
@@ -46,7 +46,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     first_video: int = 0
     mode: Mode | None = None
     preset: str | None = None
-    sampler: Sampler | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
     eta: float | None = None
     guidance: float | None = None
@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     videos: int
     first_video: int
     mode: Mode
-    sampler: Sampler
+    sampler: SamplerName
     steps: int
     eta: float
     guidance: float
@@ -100,10 +100,8 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
-    if not _is_number(guidance) or abs(guidance) > 1000:
-        raise OptionsError(
-            f"got guidance {guidance}, expected a number from -1000 to 1000; 0 turns it off"
-        )
+    if not _is_number(guidance) or not 0 <= guidance <= 1000:
+        raise OptionsError(f"got guidance {guidance}, expected a number from 0 (off) to 1000")
     overlap = _first(options.overlap, model.decode_window // 2)
     _in_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
@@ -167,7 +165,7 @@ def _preset(name: str | None, manifest: Manifest) -> Preset:
 
 def _sampling(
     options: GenerateOptions, preset: Preset, manifest: Manifest
-) -> tuple[Sampler, int, float]:
+) -> tuple[SamplerName, int, float]:
     """Return sampler, steps and eta; a sampler brings its own numbers unless some are asked."""
     trained = manifest.model.schedule.steps
     defaults = manifest.defaults
@@ -176,7 +174,7 @@ def _sampling(
             f"got sampler {options.sampler!r} with preset {options.preset!r}, which is "
             f"{preset.sampler}; leave one of them out"
         )
-    sampler: Sampler = _first(options.sampler, preset.sampler, defaults.sampler)
+    sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
     _one_of("sampler", sampler, tuple(SAMPLERS))
     if sampler != defaults.sampler:
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))

@@ -20,7 +20,7 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
-from lvdm_rt.background import prefetch
+from lvdm_rt.background import RunStream, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.frames import Chunk, decode_videos
@@ -55,7 +55,7 @@ class Pipeline:
         self._model = Model(manifest, dict(sessions))
         self._autoencoder = Autoencoder(self._model)
         self._owned = ExitStack()
-        self._streams: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
         # Also when the interpreter exits: it would kill the threads inside a network call.
         weakref.finalize(self, _close_all, self._streams)
 
@@ -120,18 +120,17 @@ class Pipeline:
         work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Generator[Frames, None, None]:
+    ) -> RunStream[Frames]:
         """Yield the frames of one video, uint8 (f, h, w, 3), in order, while it is sampled.
 
-        Closing the iterator cancels the run. For several videos, the arguments and what is raised
-        see `stream_videos`.
+        Closing it, from any thread, cancels the run. For several videos, the arguments and what is
+        raised see `stream_videos`.
         """
         if options.videos != 1:
             raise OptionsError(f"got videos {options.videos}, expected 1; use stream_videos")
-        chunks = self.stream_videos(
-            options, condition=condition, work=work, resume=resume, progress=progress
-        )
-        return self._watched(_frames_only(chunks))
+        request = prepare(self._model, options, condition, work, resume=resume)
+        counter = request.counter(progress)
+        return self._watched(_frames_only(self._stream(request, counter)), counter)
 
     def stream_videos(
         self,
@@ -140,20 +139,23 @@ class Pipeline:
         condition: Frames | None = None,
         work: str | Path | None = None,
         resume: bool = False,
+        restart: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Generator[Chunk, None, None]:
+    ) -> RunStream[Chunk]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
         yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
-        left there is not sampled again, and frames start from the first one all the same.
+        left there is not sampled again, and frames start from the first one all the same; with
+        `restart` it is thrown away.
         `progress` is called from the threads that work, one call at a time.
 
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
         SessionError and whatever `progress` raises.
         """
-        request = prepare(self._model, options, condition, work, resume=resume)
-        return self._watched(self._stream(request, progress))
+        request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
+        counter = request.counter(progress)
+        return self._watched(self._stream(request, counter), counter)
 
     def sample_latents(
         self,
@@ -163,13 +165,14 @@ class Pipeline:
         work: str | Path | None = None,
         resume: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> Generator[LatentChunk, None, None]:
+    ) -> RunStream[LatentChunk]:
         """Yield latents instead of frames, in the calling thread; see `stream_videos`.
 
         A video ends with the latents of a whole decode window, which can be more than `frames`.
         """
         request = prepare(self._model, options, condition, work, resume=resume)
-        return self._watched(self._latents(request, progress))
+        counter = request.counter(progress)
+        return self._watched(self._latents(request, counter), counter)
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
         """Encode frames uint8 (f, h, w, 3) into latents float32 (c, ceil(f / per latent), h', w').
@@ -196,7 +199,7 @@ class Pipeline:
             latents = self.encode(request.condition, settings.overlap)
             given = latents[:, latents.shape[1] - request.plan.given :]
         networks = {
-            stage: Network(self._model.session(DENOISER[stage]), exact=settings.exact)
+            stage: Network(self._model, DENOISER[stage], exact=settings.exact)
             for stage in request.stages
         }
         return SamplingRun(
@@ -210,17 +213,11 @@ class Pipeline:
             step=counter.step,
         )
 
-    def _latents(
-        self, request: Request, progress: ProgressCallback | None
-    ) -> Generator[LatentChunk, None, None]:
-        counter = request.counter(progress)
+    def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:
             yield from sample(self._run(request, counter, self._work(request, stack)))
 
-    def _stream(
-        self, request: Request, progress: ProgressCallback | None
-    ) -> Generator[Chunk, None, None]:
-        counter = request.counter(progress)
+    def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:
         with ExitStack() as stack:
             run = self._run(request, counter, self._work(request, stack))
             latents = prefetch(sample(run), LATENTS_AHEAD, counter.stop)
@@ -236,9 +233,13 @@ class Pipeline:
     def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
         if request.work is None:
             return None
-        return stack.enter_context(WorkDir(request.work, request.identity, resume=request.resume))
+        work = WorkDir(
+            request.work, request.identity, resume=request.resume, restart=request.restart
+        )
+        return stack.enter_context(work)
 
-    def _watched(self, stream: Generator[T, None, None]) -> Generator[T, None, None]:
+    def _watched(self, items: Generator[T, None, None], counter: Counter) -> RunStream[T]:
+        stream = RunStream(items, counter.stop)
         self._streams.add(stream)
         return stream
 
@@ -250,7 +251,7 @@ def _detail_fade(request: Request) -> DetailFade | None:
     return DetailFade(request.condition[-1], settings.fade, settings.frames)
 
 
-def _close_all(streams: Iterable[Generator[Any, None, None]]) -> None:
+def _close_all(streams: Iterable[RunStream[Any]]) -> None:
     for stream in list(streams):
         stream.close()
 

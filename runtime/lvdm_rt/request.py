@@ -42,6 +42,7 @@ class Request:
     condition: Frames | None
     work: Path | None
     resume: bool
+    restart: bool
 
     def counter(self, progress: ProgressCallback | None) -> Counter:
         """Return a counter of all steps and frames."""
@@ -87,6 +88,7 @@ def prepare(
     work: str | Path | None,
     *,
     resume: bool,
+    restart: bool = False,
 ) -> Request:
     """Check a request and plan it.
 
@@ -118,6 +120,7 @@ def prepare(
         condition=condition,
         work=None if work is None else Path(work),
         resume=resume,
+        restart=restart,
     )
 
 

@@ -130,12 +130,43 @@ def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
     assert names(tmp_path) == ["bundle"]
 
 
-def test_force_never_replaces_what_is_not_a_bundle(make_bundle, tmp_path):
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "thesis.tex").touch()
-    with pytest.raises(BundleError, match="is not a bundle, so it is not replaced"):
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"thesis.tex": b""},
+        {"manifest.json": b'{"name": "a web app", "icons": []}', "index.html": b""},
+        {"manifest.json": b"not even JSON"},
+        {"engines/a/b/deep.plan": b""},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_force_never_replaces_what_is_not_a_bundle(make_bundle, tmp_path, files):
+    for name, data in files.items():
+        (tmp_path / "bundle" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bundle" / name).write_bytes(data)
+    with pytest.raises(BundleError, match=rf"holds .*{min(files)}.*, so it is not replaced"):
         make_bundle(force=True)
-    assert names(tmp_path / "bundle") == ["thesis.tex"]
+    for name, data in files.items():
+        assert (tmp_path / "bundle" / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "engines/abc/model.tar", "predict.onnx.bak"])
+def test_force_names_the_strange_file_in_a_bundle_and_leaves_all(make_bundle, tmp_path, name):
+    stranger = make_bundle().path / name
+    stranger.parent.mkdir(parents=True, exist_ok=True)
+    stranger.write_bytes(b"mine")
+    with pytest.raises(BundleError, match=rf"holds {name}, not of a bundle"):
+        make_bundle(force=True)
+    assert stranger.read_bytes() == b"mine"
+
+
+def test_force_replaces_a_bundle_with_its_plans_and_its_card_even_a_damaged_one(make_bundle):
+    old = make_bundle().path
+    for name in ("README.md", "engines/abc/predict.plan", "engines/abc/predict.json"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_bytes(b"old")
+    (old / "denoiser.onnx").unlink()
+    assert "engines" not in names(make_bundle(force=True).path)
 
 
 def test_a_new_bundle_has_ordinary_permissions(make_bundle, tmp_path):

@@ -1,19 +1,19 @@
 import json
 
 import pytest
-from msgspec.structs import replace
+import toy
 
 from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 
 @pytest.fixture
-def document(make_manifest, graph_facts):
-    return json.loads(format_manifest(make_manifest(predict=graph_facts, interpolate=graph_facts)))
+def document():
+    return json.loads(format_manifest(toy.manifest()))
 
 
-def test_a_manifest_survives_writing_and_reading(make_manifest, graph_facts):
-    manifest = make_manifest(predict=graph_facts)
+def test_a_manifest_survives_writing_and_reading():
+    manifest = toy.manifest()
     assert parse_manifest(format_manifest(manifest)) == manifest
 
 
@@ -21,15 +21,13 @@ def test_defaults_are_spelled_out_in_the_file(document):
     assert document["defaults"]["steps"] == 50
 
 
-def test_a_model_knows_its_downsampling(model):
-    assert model.downsample == (4, 8, 8)
+def test_a_model_knows_its_downsampling():
+    assert toy.model_facts().downsample == (4, 8, 8)
 
 
-def test_a_graph_with_external_data_names_both_files(graph_facts):
-    assert replace(graph_facts, data_sha256="1" * 64).files == {
-        "predict.onnx": "0" * 64,
-        "predict.onnx.data": "1" * 64,
-    }
+def test_a_graph_with_external_data_names_both_files():
+    files = toy.graph_facts(data_sha256="1" * 64).files
+    assert files == {"denoiser.onnx": "0" * 64, "denoiser.onnx.data": "1" * 64}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +54,12 @@ def test_a_graph_with_external_data_names_both_files(graph_facts):
         (("graphs", "predict", "file"), "/x.onnx", "expected a .onnx file inside the bundle"),
         (("graphs", "predict", "sha256"), "12", "regex"),
         (("graphs", "sample"), {}, "missing required field"),
+        (("model", "predict", "clip"), 2**62, "Expected `int` <= 4096 - at `$.model.predict.clip`"),
+        (("model", "schedule", "steps"), 2**62, "Expected `int` <= 1048576"),
+        (("model", "frame_size"), [2**40, 2**40], "Expected `int` <= 16384"),
+        (("model", "frames_per_latent"), 2**62, "Expected `int` <= 4096"),
+        (("model", "frame_size"), [16384, 16384], "one window holds"),
+        (("defaults", "steps"), 2**62, "Expected `int` <= 1048576"),
     ],
 )
 def test_an_impossible_manifest_is_explained_in_one_line(document, path, value, message):
@@ -95,13 +99,13 @@ def test_damaged_json_is_explained_in_one_line(data):
         parse_manifest(data)
 
 
-def test_a_wrong_type_is_found_before_writing(make_manifest, graph_facts):
-    wrong = replace(make_manifest(predict=graph_facts), name=3)
-    with pytest.raises(BundleError, match=r"Expected `str`, got `int` - at `\$\.name`"):
-        format_manifest(wrong)
-
-
-def test_what_json_cannot_hold_is_refused_before_writing(make_manifest):
-    wrong = replace(make_manifest(), parity={"predict": {"array": object()}})
-    with pytest.raises(BundleError, match="cannot be written as JSON"):
-        format_manifest(wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"name": 3}, r"Expected `str`, got `int` - at `\$\.name`"),
+        ({"parity": {"predict": {"array": object()}}}, "cannot be written as JSON"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_before_writing(wrong, message):
+    with pytest.raises(BundleError, match=message):
+        format_manifest(toy.manifest(**wrong))

@@ -3,10 +3,10 @@ import threading
 import time
 
 import numpy as np
-import onnx
 import pytest
+import toy
 from msgspec.structs import replace
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from lvdm_engines import opening
 from lvdm_engines.backends.backend import Backend, SessionOptions
@@ -28,35 +28,20 @@ def session(make_bundle):
 
 def open_graph(folder, nodes, inputs, outputs, constants=()):
     """Open a graph that has nothing to do with diffusion, past the manifest's checks."""
-    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-    values = [
-        [helper.make_tensor_value_info(s.name, types[s.dtype], s.shape) for s in specs]
-        for specs in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, "g", *values, list(constants))
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(proto, folder / "g.onnx")
-    facts = GraphFacts(
-        "g.onnx", file_sha256(folder / "g.onnx"), "fp32", tuple(inputs), tuple(outputs)
-    )
+    toy.write_graph(folder / "g.onnx", nodes, inputs, outputs, constants)
+    sha256 = file_sha256(folder / "g.onnx")
+    facts = GraphFacts("g.onnx", sha256, "fp32", tuple(inputs), tuple(outputs))
     return cpu.CPU.open(GraphSource("g", facts, folder), OPTIONS)
 
 
 def test_a_session_computes_what_the_graph_says(session, feeds):
-    eps = session.run(feeds)["eps"]
-    expected = feeds["latents"] * feeds["mask"][:, None, :, None, None] + np.float32(0.25)
-    np.testing.assert_array_equal(eps, expected)
+    assert session.backend == "cpu"
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
 def test_batch_and_length_may_change_from_run_to_run(session, feeds):
     session.run(feeds)
-    longer = {
-        "latents": np.ones((3, 2, 5, 2, 2), np.float32),
-        "timestep": np.zeros(3, np.int64),
-        "mask": np.ones((3, 5), np.float32),
-        "noise_level": np.full(3, -1),
-    }
-    assert session.run(longer)["eps"].shape == (3, 2, 5, 2, 2)
+    assert session.run(toy.feeds(3, 5))["eps"].shape == (3, 2, 5, 2, 2)
 
 
 def test_weights_may_lie_in_a_file_of_their_own(make_bundle, feeds):
@@ -174,9 +159,11 @@ def test_the_interpreter_goes_on_while_a_session_runs(tmp_path):
 
 
 def test_a_graph_that_is_not_what_the_manifest_declares_is_refused(make_bundle):
-    bundle = make_bundle(batch=1)
-    with pytest.raises(BundleError, match=r"latents: got float32 \(1, 2, t, 2, 2\), expected"):
-        open_session(bundle, "predict", "cpu", OPTIONS)
+    bundle = make_bundle()
+    declared = (TensorSpec("eps", "float16", toy.LATENTS),)
+    facts = replace(bundle.manifest.graphs["predict"], outputs=declared)
+    with pytest.raises(BundleError, match=r"eps: got float32 \(b, 2, t, 2, 2\), expected float16"):
+        cpu.CPU.open(GraphSource("predict", facts, bundle.path), OPTIONS)
 
 
 def test_a_damaged_graph_is_refused_before_it_is_opened(make_bundle):
@@ -207,7 +194,7 @@ def test_a_file_that_is_no_graph_is_one_line(make_bundle):
 
 
 def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypatch, caplog):
-    refuse = Backend(lambda: "no device; buy one", lambda source: None, None)
+    refuse = Backend(lambda: "no device; buy one", None)
     real = opening.load_backend
     monkeypatch.setattr(
         "lvdm_engines.opening.load_backend", lambda n: real(n) if n == "cpu" else refuse
@@ -215,7 +202,7 @@ def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypat
     bundle = make_bundle()
     with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
         pass
-    assert "predict runs on cpu (not tensorrt: no device; buy one; not" in caplog.text
+    assert "predict runs on cpu (not tensorrt, tensorrt-rtx, cuda: no device)" in caplog.text
     choice = choose_backend(bundle, "predict")
     assert choice.backend == "cpu"
     assert list(choice.refused) == ["tensorrt", "tensorrt-rtx", "cuda"]
@@ -244,10 +231,12 @@ def test_every_backend_reports_whether_this_machine_can_run_it():
     assert all(why is None or (why and "\n" not in why) for why in report.values())
 
 
-def test_graphs_that_are_one_file_share_one_session(make_bundle):
-    sessions = open_sessions(make_bundle(), ["predict", "interpolate"], "cpu", OPTIONS)
+def test_graphs_that_are_one_file_share_one_session_and_one_line(make_bundle, caplog):
+    with caplog.at_level(logging.INFO):
+        sessions = open_sessions(make_bundle(), ["predict", "interpolate"], "cpu", OPTIONS)
     assert sessions["predict"] is sessions["interpolate"]
     sessions["predict"].close()
+    assert [record.getMessage() for record in caplog.records] == ["all graphs run on cpu"]
 
 
 def test_sessions_opened_before_a_failure_are_closed(make_bundle, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,11 +24,11 @@ from lvdm_engines.manifest import Manifest, Provenance
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
-from lvdm_export.checkpoint.keys import open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
-from lvdm_export.config.model_facts import gather
+from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
-from lvdm_export.graph.export import Job, export_graph
+from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph, denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
@@ -53,15 +54,21 @@ def half(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     config = record.network_config()
     assert isinstance(config, UNet3dConfig)
     autoencoder = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
-    model = gather(dict.fromkeys(names, record), autoencoder)
+    model = model_facts(dict.fromkeys(names, record), autoencoder)
     network = load_denoiser(config, open_checkpoint(ours.checkpoint), ema=True)
     with BundleWriter(tmp_path_factory.mktemp("bundles") / "half") as writer:
-        job = Job(writer.path, model, "fp16", quiet)
-        facts, parity = export_graph(job, denoiser_graph(network, names, model), names)
-        origin = Provenance(sha256(ours.checkpoint), ema=False, lvdm_rt="0")
-        graphs = dict.fromkeys(names, facts)
+        target = ExportTarget(writer.path, model, "fp16", quiet)
+        exported = export_graph(target, denoiser_graph(network, names, model), names)
+        writer.record(exported.references)
+        origin = Provenance(file_sha256(ours.checkpoint), ema=False, lvdm_rt="0")
         return writer.finish(
-            Manifest(name="half", model=model, graphs=graphs, provenance=origin, parity=parity)
+            Manifest(
+                name="half",
+                model=model,
+                graphs=dict.fromkeys(names, exported.facts),
+                provenance=origin,
+                parity=exported.parity,
+            )
         )
 
 
@@ -198,28 +205,48 @@ def test_verify_finds_a_graph_that_computes_something_else(bundle: Bundle, tmp_p
         verify_bundle(str(copy), "cpu", quiet)
 
 
-def test_damaged_recorded_answers_are_told(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"predict": {"rule": 1, "size": 9, "peaks": []}}'])
+def test_damaged_recorded_answers_are_told(bundle: Bundle, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(bundle.path, tmp_path / "copy")
+    (tmp_path / "copy" / "references.json").write_bytes(content)
+    with pytest.raises(
+        BundleError, match=r"recorded answers are damaged.*; export the bundle again"
+    ):
+        verify_bundle(str(tmp_path / "copy"), "cpu", quiet)
+
+
+def test_answers_are_read_from_older_manifests_and_may_be_missing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle.path, copy)
-    parity = json.loads(json.dumps(bundle.manifest.parity))
-    del parity["predict"]["reference"]["values"]
-    forged = msgspec.structs.replace(bundle.manifest, parity=parity)
-    (copy / "manifest.json").write_bytes(format_manifest(forged))
-    with pytest.raises(BundleError, match="recorded answers are damaged; export the bundle again"):
-        verify_bundle(str(copy), "cpu", quiet)
+    references = json.loads((copy / "references.json").read_bytes())
+    assert references.keys() == bundle.manifest.graphs.keys()
+    (copy / "references.json").unlink()
+    report = verify_bundle(str(copy), "cpu", quiet)
+    assert {entry["against"] for entry in report.values()} == {"nothing recorded"}
+    parity = {
+        name: {**entry, "reference": references[name]}
+        for name, entry in bundle.manifest.parity.items()
+    }
+    older = msgspec.structs.replace(bundle.manifest, parity=parity)
+    (copy / "manifest.json").write_bytes(format_manifest(older))
+    assert verify_bundle(str(copy), "cpu", quiet) == verify_bundle(str(bundle.path), "cpu", quiet)
 
 
-def test_inspect_shows_graphs_shapes_parameters_cost_hashes_and_parity(bundle: Bundle) -> None:
+def test_inspect_shows_a_line_for_every_file_with_cost_and_parity(bundle: Bundle) -> None:
     text = describe(str(bundle.path))
-    for part in (
-        "latents float32 (b, 2, 5, 4, 4)",
-        "parameters 0.0",
-        "GFLOP per run",
-        bundle.manifest.graphs["encoder"].sha256,
-        "max_rel",
-        "weights: EMA",
-    ):
-        assert part in text
+    assert re.search(r"weights +EMA: checkpoint \w{8}; by lvdm-rt", text)
+    errors = [bundle.manifest.parity[name]["max_rel"] for name in ("interpolate", "predict")]
+    row = rf"interpolate predict +denoiser\.onnx +fp32 +0\.1 +0\.01M +0\.00 +{max(errors):.1e}"
+    assert re.search(row, text)
+    assert text.count(".onnx") == 3
+
+
+def test_inspect_of_the_built_in_bundle_fits_one_screen() -> None:
+    lines = describe("sky-tiny").splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines[1:])) <= 80
 
 
 def options(official: Any, out: Path, **changes: Any) -> BuildOptions:
@@ -263,7 +290,7 @@ def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert "interrupted; nothing half-written was left behind" in rest
+    assert "lvdm-export: interrupted" in rest
     assert not list(tmp_path.iterdir())
 
 
@@ -272,19 +299,20 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
 ) -> None:
     record = read_record(ours.config)
     described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
-    model = gather({"predict": record}, described)
+    model = model_facts({"predict": record}, described)
     config = described.network_config()
     assert isinstance(config, Autoencoder3dConfig)
     weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
-    job = Job(tmp_path, model, "fp32", quiet, weights="fp16")
+    target = ExportTarget(tmp_path, model, "fp32", quiet, weights="fp16")
     graph = decoder_graph(load_autoencoder(config, weights), model)
-    facts, parity = export_graph(job, graph, ("decoder",))
+    exported = export_graph(target, graph, ("decoder",))
+    facts = exported.facts
     stored = {w.name: w for w in onnx.load(tmp_path / facts.file).graph.initializer}
     assert {w.data_type for n, w in stored.items() if n.endswith("_half")} == {
         onnx.TensorProto.FLOAT16
     }
     assert facts.precision == "fp32"
-    assert parity["decoder"]["max_rel"] <= 1 / 255
+    assert exported.parity["decoder"]["max_rel"] <= 1 / 255
 
 
 def test_a_default_noise_level_that_the_model_does_not_know_is_refused(

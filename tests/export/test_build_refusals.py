@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.weights import check_schedule
+from lvdm_export.config.yaml_config import parse_config
 
 
 def quiet(_line: str) -> None:
@@ -95,3 +97,30 @@ def test_a_schedule_stored_in_half_precision_is_recognised(dtype: torch.dtype) -
     check_schedule(ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155), stored)
     with pytest.raises(CheckpointError, match="betas run from"):
         check_schedule(ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.02), stored)
+
+
+@pytest.mark.parametrize(
+    ("given", "trained", "advice"),
+    [
+        ("predict", {"p_pred": 0.0, "p_interp": 0.9, "n_prevs": None}, "use --short for it"),
+        ("interpolate", {"p_pred": 0.5, "p_interp": 0.0}, "network for short, predict;"),
+    ],
+)
+def test_swapped_networks_are_refused(
+    official: Any, tmp_path: Path, given: str, trained: dict[str, Any], advice: str
+) -> None:
+    content = yaml.safe_load(official.config.read_text())
+    content["model"]["params"].update(trained)
+    (tmp_path / "swapped.yaml").write_text(yaml.safe_dump(content))
+    swapped = {given: Source(tmp_path / "swapped.yaml", official.checkpoint)}
+    with pytest.raises(ConfigError, match=f"config given for {given} describes .*{advice}"):
+        build(BuildOptions(denoisers=swapped, out=tmp_path / "out"), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_trained_for_both_may_be_given_for_both(official: Any) -> None:
+    params = yaml.safe_load(official.config.read_text())["model"]["params"]
+    for chances in ({}, {"p_pred": 0.3, "p_interp": 0.3}, {"p_pred": 0.0, "p_interp": 0.0}):
+        record = parse_config({"model": {"params": params | chances}}, official.config).denoiser
+        assert record is not None
+        assert (record.predict is None, record.interpolate is None) == (False, False)

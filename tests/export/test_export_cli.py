@@ -28,7 +28,7 @@ def test_verify_and_inspect_of_a_good_bundle_exit_0(
     assert "predict: running on cpu" in err
     code, out, _ = run(capsys, "inspect", bundle.path)
     assert code == 0
-    assert "GFLOP per run" in out
+    assert "GFLOP" in out
 
 
 def test_inspect_as_json_lists_plans(
@@ -37,7 +37,7 @@ def test_inspect_as_json_lists_plans(
     import json
 
     from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions
-    from lvdm_engines.backends.trt.store import Plan
+    from lvdm_engines.backends.trt.store import CompiledPlan
 
     made = Fingerprint(
         graph="denoiser",
@@ -59,7 +59,7 @@ def test_inspect_as_json_lists_plans(
         seconds=2.5,
         built_at="2026-01-01T00:00:00+00:00",
     )
-    plans = {"predict": [Plan(bundle.path / "engines" / "a" / "denoiser.plan", facts)]}
+    plans = {"predict": [CompiledPlan(bundle.path / "engines" / "a" / "denoiser.plan", facts)]}
     monkeypatch.setattr("lvdm_export.inspection.stored_plans", lambda _: plans)
     _, out, _ = run(capsys, "inspect", bundle.path, "--json")
     (told,) = json.loads(out)["plans"]["predict"]
@@ -191,3 +191,14 @@ def test_help_is_quick_because_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_finished_bundle_says_how_to_use_it_unless_quiet(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_export", lambda *_: bundle)
+    command = ["build-engines", "--predict", "a", "b", "--out", "my bundle"]
+    _, _, err = run(capsys, *command)
+    assert err.endswith("next: lvdm-rt generate --bundle './my bundle' -o out.mp4\n")
+    _, _, err = run(capsys, *command, "--quiet")
+    assert err == ""

@@ -8,30 +8,23 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import toy
 
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.manifest import (
     Defaults,
     GraphFacts,
-    InterpolateFacts,
     LatentFacts,
     Manifest,
     ModelFacts,
-    PredictFacts,
-    Provenance,
     ScheduleFacts,
     ShortFacts,
 )
 from lvdm_engines.session import check_feeds
 
-MODEL = ModelFacts(
-    frame_size=(16, 16),
-    frames_per_latent=4,
+MODEL = toy.model_facts(
     latent=LatentFacts(channels=2, size=(4, 4), scale=0.5, shift=0.1),
     schedule=ScheduleFacts("sqrt-linear", 20, 0.0015, 0.0155),
-    decode_window=4,
-    predict=PredictFacts(clip=4, condition=1, stride=4),
-    interpolate=InterpolateFacts(clip=5),
     short=ShortFacts(clip=5),
     noise_levels=10,
 )
@@ -46,10 +39,7 @@ def make_manifest(model: ModelFacts = MODEL, defaults: Defaults = DEFAULTS) -> M
         inputs, optional, outputs = graph_tensors(name, model)
         inputs = [*inputs, *(spec for spec in optional if name != "short")]
         graphs[name] = GraphFacts(f"{name}.onnx", "0" * 64, "fp32", tuple(inputs), tuple(outputs))
-    provenance = Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0")
-    return Manifest(
-        name="fake", model=model, graphs=graphs, provenance=provenance, defaults=defaults
-    )
+    return toy.manifest(name="fake", model=model, graphs=graphs, defaults=defaults)
 
 
 class FakeSession:

@@ -1,14 +1,18 @@
 """Runs that nobody reads to the end: closed, failed, or forgotten."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from lvdm_rt import GenerateOptions, Pipeline
+
+ENDLESS = GenerateOptions(frames=10_000, steps=1)
 
 
 @pytest.fixture
@@ -28,11 +32,14 @@ def test_closing_the_iterator_stops_within_one_network_call(pipeline, sessions, 
     assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
 
 
-def test_an_exception_thrown_into_the_loop_stops_the_threads(pipeline):
-    stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
-    next(stream)
+def test_an_exception_in_the_readers_loop_stops_the_threads(pipeline):
+    def interrupted():
+        with pipeline.stream(ENDLESS) as stream:
+            next(stream)
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        stream.throw(KeyboardInterrupt)
+        interrupted()
     assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
 
 
@@ -45,8 +52,72 @@ def test_leaving_the_pipeline_stops_iterators_that_still_run(manifest, sessions)
         next(stream)
 
 
+@pytest.mark.parametrize("close", ["stream", "pipeline"])
+def test_another_thread_ends_a_run_that_is_being_read(manifest, sessions, close):
+    sessions["predict"].seconds = sessions["interpolate"].seconds = 0.02
+    pipeline = Pipeline(manifest, sessions)
+    stream = pipeline.stream(ENDLESS)
+    read, errors = [], []
+
+    def reader():
+        try:
+            read.extend(len(frames) for frames in stream)
+        except BaseException as err:  # noqa: BLE001 - it is looked at below
+            errors.append(err)
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    while not read:
+        time.sleep(0.01)
+    (stream if close == "stream" else pipeline).close()
+    thread.join(5)
+    assert (thread.is_alive(), errors) == (False, [])
+    assert sum(read) < 10_000
+    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
+
+
+def test_an_asyncio_task_that_is_cancelled_can_close_its_run(manifest, sessions):
+    sessions["predict"].seconds = 0.05
+
+    async def main():
+        stream = Pipeline(manifest, sessions).stream(ENDLESS)
+        reading = asyncio.create_task(asyncio.to_thread(lambda: sum(len(f) for f in stream)))
+        await asyncio.sleep(0.2)
+        stream.close()
+        assert await reading < 10_000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["stream", "sample_latents"])
+def test_a_progress_callback_may_close_the_run(pipeline, kind):
+    streams = []
+    stream = getattr(pipeline, kind)(ENDLESS, progress=lambda done: streams[0].close())
+    streams.append(stream)
+    assert sum(1 for _ in stream) < 100
+
+
+DROPPED = """
+    import importlib.util, pathlib, sys
+    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
+    spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
+    fake = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fake)
+    from lvdm_rt import GenerateOptions, Pipeline
+    manifest = fake.make_manifest()
+    def use():
+        pipeline = Pipeline(manifest, fake.make_sessions(manifest))
+        return next(pipeline.stream(GenerateOptions(frames=999)))
+    use()
+    import gc, threading
+    gc.collect()
+    print([t.name for t in threading.enumerate() if t.name.startswith("lvdm-rt")])
+"""
+
+
 ABANDONED = """
-    import importlib.util, sys
+    import importlib.util, pathlib, sys
+    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
@@ -61,8 +132,9 @@ ABANDONED = """
 """
 
 
-def test_a_program_that_forgets_an_iterator_stops_its_threads_before_it_exits():
+@pytest.mark.parametrize("program", [ABANDONED, DROPPED], ids=["abandoned", "dropped"])
+def test_a_program_that_forgets_an_iterator_stops_its_threads_before_it_exits(program):
     fake = Path(__file__).with_name("conftest.py")
-    argv = [sys.executable, "-c", textwrap.dedent(ABANDONED), str(fake)]
+    argv = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(fake)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")

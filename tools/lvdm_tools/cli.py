@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,22 @@ import click
 from lvdm_engines.command_line import HELP, CommandLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lvdm_tools.train.config import Run
 
-_FORWARD: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+class _Elsewhere(click.Command):
+    """The command of another module, imported when it is run, completed or asked for help."""
+
+    def __init__(self, name: str, module: str, summary: str) -> None:
+        super().__init__(name, short_help=summary)
+        self._module = module
+
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Hand over to the command itself, which the context then names."""
+        command: click.Command = import_module(self._module).command
+        return command.make_context(*args, **settings)
 
 
 @click.group(context_settings=HELP)
@@ -34,37 +46,12 @@ def lvdm_tools() -> None:
     logging.getLogger("lvdm_tools").setLevel(logging.INFO)
 
 
-@lvdm_tools.command(context_settings=_FORWARD, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def synth(arguments: tuple[str, ...]) -> Any:
-    """Write a procedural sky time-lapse as videos."""
-    from lvdm_tools.data.command import command
-
-    return _forward(command, arguments)
-
-
-@lvdm_tools.command("eval", context_settings=_FORWARD, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def evaluate(arguments: tuple[str, ...]) -> Any:
-    """Measure a bundle on unseen clips."""
-    from lvdm_tools.quality.command import command
-
-    return _forward(command, arguments)
-
-
-@lvdm_tools.command("gpu-check", context_settings=_FORWARD, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def gpu_check(arguments: tuple[str, ...]) -> Any:
-    """Measure backends, parity and speed on this machine's GPU."""
-    from lvdm_tools.bench.command import command
-
-    return _forward(command, arguments)
-
-
-def _forward(command: click.Command, arguments: tuple[str, ...]) -> Any:
-    name = click.get_current_context().command_path
-    settings: Any = HELP
-    return command.main(list(arguments), prog_name=name, standalone_mode=False, **settings)
+for _name, _module, _summary in (
+    ("synth", "lvdm_tools.data.command", "Write a procedural sky time-lapse as videos."),
+    ("eval", "lvdm_tools.quality.command", "Measure a bundle on unseen clips."),
+    ("gpu-check", "lvdm_tools.bench.command", "Measure backends on this machine's GPU."),
+):
+    lvdm_tools.add_command(_Elsewhere(_name, _module, _summary))
 
 
 @lvdm_tools.group()
@@ -72,45 +59,33 @@ def train() -> None:
     """Train an autoencoder, then a denoiser on its latents."""
 
 
+_FILE = click.Path(path_type=Path)
 # fmt: off
-_TRAIN_OPTIONS = (
-    click.option("--config", required=True, metavar="C.yaml",
+_OPTIONS = [
+    click.Option(["--config"], required=True, metavar="C.yaml",
                  help="A YAML file, or the name of a ready config."),
-    click.option("--data", required=True, metavar="DIR|synth",
-                 help="A folder of videos, or the built-in synthetic sky."),
-    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN",
-                 help="The run's folder."),
-    click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN."),
-    click.option("--steps", type=click.IntRange(min=1),
+    click.Option(["--data"], required=True, metavar="DIR|synth",
+                 help="A folder of videos or of folders of pictures, or the synthetic sky."),
+    click.Option(["--out"], type=_FILE, required=True, metavar="RUN", help="The run's folder."),
+    click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint in RUN."),
+    click.Option(["--steps"], type=click.IntRange(min=1),
                  help="Length of the whole run, instead of the config's."),
-    click.option("--start-from", type=click.Path(path_type=Path), metavar="RUN",
+    click.Option(["--start-from"], type=_FILE, metavar="RUN",
                  help="A run of the same sizes whose weights to begin with."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-)
+    click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+]
+_AUTOENCODER = click.Option(["--autoencoder"], type=_FILE, metavar="RUN",
+                            help="The trained autoencoder, instead of the config's.")
 # fmt: on
 
 
-def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_TRAIN_OPTIONS):
-        command = option(command)
-    return command
-
-
-@train.command()
-@_train_options
+@train.command(params=[*_OPTIONS])
 def autoencoder(**options: Any) -> int:
     """Train a 3D video autoencoder."""
     return _train("autoencoder", options)
 
 
-@train.command()
-@_train_options
-@click.option(
-    "--autoencoder",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="The trained autoencoder, instead of the config's.",
-)
+@train.command(params=[*_OPTIONS, _AUTOENCODER])
 def diffusion(**options: Any) -> int:
     """Train a denoiser on the latents of a trained autoencoder."""
     return _train("diffusion", options)
@@ -124,9 +99,10 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     run = start.with_overrides(run, **overrides)
     stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
     _stop_on_signals(stop)
-    request = start.Request(run, options["data"], options["out"], report, options["resume"], stop)
+    asked = {name: options[name] for name in ("data", "out", "resume")}
+    request = start.TrainingRequest(run, report=report, stop=stop, **asked)
     try:
-        reached = start.start(request)
+        reached = start.run_training(request)
     except KeyboardInterrupt:
         if not (options["out"] / "config.json").exists():
             raise

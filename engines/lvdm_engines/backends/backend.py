@@ -1,19 +1,24 @@
-"""The backends by name, in the order in which `auto` tries them, and what each must offer.
+"""The backends by name, in the order in which `auto` tries them, and what each offers.
 
-A backend is three functions: may this machine run it, may it open this graph, and open it.
+A backend is two functions: may this machine run it, and what opens a graph. Sessions of some can do
+more than `Session` asks: those that are `Timed` or `Profiled`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
-    from lvdm_engines.backends.plan_facts import PlanOptions
+    from numpy.typing import NDArray
+
+    from lvdm_engines.backends.plan_facts import PlanOptions, Profile
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.session import Session
+
+    Opener = Callable[[], Session]
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 
@@ -22,17 +27,12 @@ BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 class SessionOptions:
     """How to open a session; what does not concern a backend is ignored by it.
 
-    `threads` for one run on the CPU (None: all cores) · `spinning`: threads that wait for work
-    keep a core busy, a little lower latency for much more CPU time · `device`: index of the GPU ·
-    `cuda_graphs`: let ONNX Runtime record its work on a GPU for the first shapes that come; nothing
-    else in the process may use the GPU meanwhile (recorded anyway where a graph's shapes are fixed)
-    · `plan`: take no plan but one that was built with these options (None: the newest that fits).
+    `threads` for one run on the CPU (None: all cores) · `device`: index of the GPU · `plan`: take
+    no plan but one that was built with these options (None: the newest that fits).
     """
 
     threads: int | None = None
-    spinning: bool = False
     device: int = 0
-    cuda_graphs: bool = False
     plan: PlanOptions | None = None
 
 
@@ -41,10 +41,35 @@ class Backend:
     """What a backend module offers.
 
     `unusable()` says in one line why this machine cannot run the backend and what would fix it,
-    or None. `lacking(source, options)` says the same of one graph, such as a plan that was not
-    built for that GPU.
+    or None. `opener(source, options)` finds what a graph needs to run, and returns what opens it.
+    It raises BackendError for what is lacking, such as a plan for that GPU.
     """
 
     unusable: Callable[[], str | None]
-    lacking: Callable[[GraphSource, SessionOptions], str | None]
-    open: Callable[[GraphSource, SessionOptions], Session]
+    opener: Callable[[GraphSource, SessionOptions], Opener]
+
+    def open(self, source: GraphSource, options: SessionOptions) -> Session:
+        """Open a graph on a machine that can run the backend; raises what `opener` and it raise."""
+        return self.opener(source, options)()
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A session on a device that can tell computing from copying."""
+
+    def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
+        """Return how long one of `times` runs takes on the device, without copies."""
+
+    def copy_seconds(
+        self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
+    ) -> float:
+        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A session of a plan, which was compiled for ranges of sizes."""
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The ranges of sizes that run whole."""

@@ -4,7 +4,6 @@ A checkpoint is untrusted: it is read by `archive` (PyTorch) or safetensors, nei
 run code. Knows the official key names; knows nothing of the networks' sizes.
 """
 
-import hashlib
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ _EMA = "model_ema."
 _EMA_COUNTERS = {"model_ema.decay", "model_ema.num_updates"}
 _AUTOENCODER = "first_stage_model."
 _AUTOENCODER_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -145,12 +143,3 @@ def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
             f"{_AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
         )
     return {name: key for name, key in keys.items() if not name.startswith("loss.")}
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -99,12 +99,12 @@ def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: betas has shape {list(stored)}, but the config expects "
             f"[{schedule.steps}] (timesteps); check that both belong to the same model"
         )
-    found = checkpoint.read("betas")
-    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
-    found = found.double()
-    if not torch.allclose(found, expected, rtol=max(1e-4, rounding), atol=0.0):
+    betas = checkpoint.read("betas")
+    rounding = torch.finfo(betas.dtype).eps if betas.is_floating_point() else 0.0
+    betas = betas.double()
+    if not torch.allclose(betas, expected, rtol=max(1e-4, rounding), atol=0.0):
         raise CheckpointError(
-            f"{checkpoint.path}: betas run from {found[0]:.4g} to {found[-1]:.4g}, but the config "
+            f"{checkpoint.path}: betas run from {betas[0]:.4g} to {betas[-1]:.4g}, but the config "
             f"expects {schedule.beta_start:.4g} to {schedule.beta_end:.4g} (linear_start, "
             "linear_end); check that both belong to the same model"
         )
@@ -136,9 +136,9 @@ def _names(network: nn.Module) -> _Names:
 
 def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
     names = _names(network)
-    found = _sources(names, keys, checkpoint)
+    sources = _sources(names, keys, checkpoint)
     read = _Once(checkpoint.read)
-    tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in found.items()}
+    tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in sources.items()}
     _check_twins(names, keys, read, checkpoint)
     network.load_state_dict(tensors, strict=True, assign=True)
     for layer in network.modules():
@@ -149,14 +149,14 @@ def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -
 
 def _sources(names: _Names, keys: Mapping[str, str], checkpoint: Checkpoint) -> dict[str, str]:
     """Return the checkpoint's key for every name, once all are there in the right shapes."""
-    sources = {
+    candidates = {
         name: next((keys[twin] for twin in names.twins[name] if twin in keys), None)
         for name in names.shapes
     }
-    _check_complete(sources, keys, checkpoint)
-    found = {name: key for name, key in sources.items() if key is not None}
-    _check_shapes(found, names, checkpoint)
-    return found
+    _check_complete(candidates, keys, checkpoint)
+    sources = {name: key for name, key in candidates.items() if key is not None}
+    _check_shapes(sources, names, checkpoint)
+    return sources
 
 
 class _Once:
@@ -178,9 +178,10 @@ def _check_complete(
     missing = [name for name, key in sources.items() if key is None]
     unexpected = [key for name, key in keys.items() if name not in sources]
     parts = [
-        f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', …' if len(found) > _SHOWN else ''})"
-        for what, found in (("missing keys", missing), ("unexpected keys", unexpected))
-        if found
+        f"{len(listed)} {what} "
+        f"({', '.join(listed[:_SHOWN])}{', …' if len(listed) > _SHOWN else ''})"
+        for what, listed in (("missing keys", missing), ("unexpected keys", unexpected))
+        if listed
     ]
     if parts:
         raise CheckpointError(
@@ -191,17 +192,20 @@ def _check_complete(
 
 def _check_shapes(sources: Mapping[str, str], names: _Names, checkpoint: Checkpoint) -> None:
     for name, key in sources.items():
-        expected, found = names.shapes[name], checkpoint.shapes[key]
-        if expected != found:
+        expected, stored = names.shapes[name], checkpoint.shapes[key]
+        if expected != stored:
             raise CheckpointError(
-                f"{checkpoint.path}: {key} has shape {list(found)}, but the config expects "
+                f"{checkpoint.path}: {key} has shape {list(stored)}, but the config expects "
                 f"{list(expected)}; check that both belong to the same model"
             )
 
 
 def _as_float32(key: str, tensor: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
     if not tensor.is_floating_point():
-        raise CheckpointError(f"{checkpoint.path}: {key} is {tensor.dtype}, expected numbers")
+        raise CheckpointError(
+            f"{checkpoint.path}: {key} is {tensor.dtype}, expected floating point numbers; "
+            "convert a quantized checkpoint back, or take the one it was made from"
+        )
     tensor = tensor.float()
     if not torch.isfinite(tensor).all():
         raise CheckpointError(
@@ -221,6 +225,6 @@ def _check_twins(
         first, *others = (read(keys[twin]) for twin in present)
         if any(not torch.equal(first, other) for other in others):
             raise CheckpointError(
-                f"{checkpoint.path}: {' and '.join(keys[t] for t in present)} differ, "
-                "but the network has one tensor for both"
+                f"{checkpoint.path}: {' and '.join(keys[t] for t in present)} differ, but the "
+                "network has one tensor for both; take the checkpoint as its trainer wrote it"
             )

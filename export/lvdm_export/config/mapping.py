@@ -1,17 +1,26 @@
 """One mapping of a configuration file, read field by field, so that nothing goes unnoticed."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
+
+import msgspec
 
 from lvdm_engines.errors import ConfigError
 
-_REQUIRED = object()
+_REQUIRED: Any = object()
+_WORDS: dict[object, str] = {
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple[int, ...]: "a list of whole numbers",
+}
 
 
-class Section:
+class StrictMapping:
     """A mapping with a name; every field has to be read, fixed or ignored before `finish`.
 
-    `path` names the section in messages, for instance `sky.yaml: model.params`.
+    `path` names the mapping in messages, for instance `sky.yaml: model.params`.
     All readers raise ConfigError with that name.
     """
 
@@ -29,54 +38,31 @@ class Section:
         """Return the raw value, or None, without counting it as read."""
         return self._raw.get(name)
 
-    def section(self, name: str) -> "Section":
+    def section(self, name: str) -> "StrictMapping":
         """Return the mapping `name`."""
-        return Section(self._get(name, _REQUIRED), self._where(name))
+        return StrictMapping(self._get(name, _REQUIRED), self._where(name))
 
-    def whole(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return a whole number, or `default` where it is absent or null."""
+    def read(self, name: str, kind: Any, default: Any = _REQUIRED) -> Any:
+        """Return a value of a kind, or `default` where it is absent or null."""
         value = self._get(name, default)
         if value is default:
             return value
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.refuse(name, "a whole number")
-        return value
+        try:  # YAML reads 1e-4 as text, which is accepted as a number
+            return msgspec.convert(value, kind, strict=kind is not float)
+        except msgspec.ValidationError:
+            self.refuse(name, _WORDS[kind])
 
-    def number(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return a float, or `default`; YAML reads 1e-4 as text, which is accepted."""
-        value = self._get(name, default)
-        if value is default:
-            return value
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            self.refuse(name, "a number")
-        try:
-            return float(value)
-        except ValueError:
-            self.refuse(name, "a number")
-
-    def switch(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return a bool, or `default`."""
-        value = self._get(name, default)
-        if value is not default and not isinstance(value, bool):
-            self.refuse(name, "true or false")
-        return value
-
-    def wholes(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return a tuple of whole numbers, or `default`."""
-        value = self._get(name, default)
-        if value is default:
-            return value
-        if not isinstance(value, list) or any(
-            isinstance(item, bool) or not isinstance(item, int) for item in value
-        ):
-            self.refuse(name, "a list of whole numbers")
-        return tuple(value)
+    def fields(self, config: type, *required: str, **defaults: Any) -> dict[str, Any]:
+        """Return fields of a network's config class by name, each of the kind it has there."""
+        kinds = get_type_hints(config)
+        wanted = dict.fromkeys(required, _REQUIRED) | defaults
+        return {name: self.read(name, kinds[name], default) for name, default in wanted.items()}
 
     def fixed(self, **supported: Any) -> None:
         """Check fields that may be absent, but have one supported value each."""
         for name, value in supported.items():
-            found = self._get(name, None)
-            if found is not None and found != value:
+            got = self._get(name, None)
+            if got is not None and got != value:
                 self.refuse(name, f"{_show(value)}, the only supported value")
 
     def ignore(self, *names: str) -> None:

@@ -16,7 +16,7 @@ _LONG_GUIDANCE = 0.1
 _TEXT_GUIDANCE = 14.0  # e_u + 15 (e_c - e_u) in the authors' text-to-video sampler
 
 
-def gather(
+def model_facts(
     denoisers: Mapping[str, ModelRecord], autoencoder: ModelRecord, decode_window: int | None = None
 ) -> ModelFacts:
     """Gather the facts of one model from its denoisers, by graph name, and its autoencoder.
@@ -108,7 +108,9 @@ def _channels(
     for name, record in denoisers.items():
         unet = record.network_config()
         if not isinstance(unet, UNet3dConfig):
-            raise ConfigError(f"the config of {name} describes an {record.kind}, not a denoiser")
+            raise ConfigError(
+                f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
+            )
         channels[name] = unet.out_channels
     return int(_agreed("number of latent channels", channels))
 
@@ -134,20 +136,20 @@ def _noise_levels(denoisers: Mapping[str, ModelRecord]) -> int | None:
 
 
 def _context(denoisers: Mapping[str, ModelRecord]) -> ContextFacts | None:
-    found: dict[str, ContextFacts | None] = {}
+    contexts: dict[str, ContextFacts | None] = {}
     for name, record in denoisers.items():
         unet = record.network_config()
         if isinstance(unet, UNet3dConfig) and unet.context_dim is not None:
             if record.context_tokens is None:
                 raise ConfigError(f"the config of {name} does not say context_tokens")
-            found[name] = ContextFacts(record.context_tokens, unet.context_dim)
+            contexts[name] = ContextFacts(record.context_tokens, unet.context_dim)
         else:
-            found[name] = None
-    if not any(found.values()):
+            contexts[name] = None
+    if not any(contexts.values()):
         return None
-    if not all(found.values()):
+    if not all(contexts.values()):
         raise ConfigError("some networks read a text context and others do not; make two bundles")
-    context: ContextFacts = _agreed("text context", found)
+    context: ContextFacts = _agreed("text context", contexts)
     return context
 
 

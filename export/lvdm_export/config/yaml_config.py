@@ -12,7 +12,7 @@ import yaml
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
-from lvdm_export.config.mapping import Section
+from lvdm_export.config.mapping import StrictMapping
 from lvdm_export.config.model_json import ModelRecord, kind_of, read_record
 from lvdm_export.config.networks import read_autoencoder2d, read_autoencoder3d, read_unet
 from lvdm_export.nets.unet3d import UNet3dConfig
@@ -107,7 +107,7 @@ def parse_config(raw: object, path: Path) -> Description:
 
     Raises ConfigError as `read_config` does.
     """
-    params = Section(raw, str(path)).section("model").section("params")
+    params = StrictMapping(raw, str(path)).section("model").section("params")
     if "unet_config" not in params:
         if "ddconfig" not in params:
             raise ConfigError(
@@ -118,12 +118,12 @@ def parse_config(raw: object, path: Path) -> Description:
     return _diffusion(params, path)
 
 
-def _diffusion(params: Section, path: Path) -> Description:
+def _diffusion(params: StrictMapping, path: Path) -> Description:
     unet = read_unet(params.section("unet_config"))
     latents = {
         "latent_size": _size(params),
-        "scale": params.number("scale_factor", 1.0),
-        "shift": params.number("shift_factor", 0.0),
+        "scale": params.read("scale_factor", float, 1.0),
+        "shift": params.read("shift_factor", float, 0.0),
     }
     autoencoder = None
     if "first_stage_config" in params:
@@ -138,11 +138,11 @@ def _diffusion(params: Section, path: Path) -> Description:
         frame_size=None if autoencoder is None else autoencoder.frame_size,
         schedule=_schedule(params),
         context_tokens=None if unet.context_dim is None else _CLIP_TOKENS,
-        ema=params.switch("use_ema", True),
+        ema=params.read("use_ema", bool, True),
         **latents,
         **clips,
     )
-    if params.whole("channels", unet.out_channels) != unet.out_channels:
+    if params.read("channels", int, unet.out_channels) != unet.out_channels:
         params.refuse("channels", f"{unet.out_channels}, the network's out_channels")
     params.fixed(
         parameterization="eps", scale_by_std=False, given_betas=None, v_posterior=0.0, cosine_s=8e-3
@@ -152,21 +152,16 @@ def _diffusion(params: Section, path: Path) -> Description:
     return Description(path, denoiser, autoencoder)
 
 
-def _size(params: Section) -> tuple[int, int]:
-    value = params.wholes("image_size") if _is_list(params, "image_size") else None
-    if value is None:
-        side = params.whole("image_size")
-        value = (side, side)
+def _size(params: StrictMapping) -> tuple[int, int]:
+    listed = isinstance(params.peek("image_size"), list)
+    value = params.read("image_size", tuple[int, ...] if listed else int)
+    value = value if listed else (value, value)
     if len(value) != 2 or min(value) < 1:
         params.refuse("image_size", "one side or [height, width]")
     return value[0], value[1]
 
 
-def _is_list(params: Section, name: str) -> bool:
-    return isinstance(params.peek(name), list)
-
-
-def _schedule(params: Section) -> ScheduleFacts:
+def _schedule(params: StrictMapping) -> ScheduleFacts:
     name = params.peek("beta_schedule") or "linear"
     if name not in _SCHEDULES:
         params.refuse("beta_schedule", f"one of {', '.join(_SCHEDULES)}")
@@ -174,26 +169,28 @@ def _schedule(params: Section) -> ScheduleFacts:
     try:
         return ScheduleFacts(
             kind=_SCHEDULES[name],  # type: ignore[arg-type] # the values are the manifest's kinds
-            steps=params.whole("timesteps", 1000),
-            beta_start=params.number("linear_start", 1e-4),
-            beta_end=params.number("linear_end", 2e-2),
+            steps=params.read("timesteps", int, 1000),
+            beta_start=params.read("linear_start", float, 1e-4),
+            beta_end=params.read("linear_end", float, 2e-2),
         )
     except ValueError as err:
         raise ConfigError(f"{params.path}: {err}") from err
 
 
-def _clips(params: Section, unet: UNet3dConfig) -> dict[str, Any]:
+def _clips(params: StrictMapping, unet: UNet3dConfig) -> dict[str, Any]:
     """Read what kinds of clips the model was trained for; the graph names choose among them."""
-    clip = params.whole("video_length", unet.temporal_length)
-    condition = min(params.wholes("n_prevs", (1,)), default=1)
-    stride = params.whole("latent_frame_strde", params.whole("latent_frame_stride", 4))
-    levels = params.whole("max_noise_level", None)
+    clip = params.read("video_length", int, unet.temporal_length)
+    condition = min(params.read("n_prevs", tuple[int, ...], (1,)), default=1)
+    stride = params.read("latent_frame_strde", int, params.read("latent_frame_stride", int, 4))
+    levels = params.read("max_noise_level", int, None)
     facts: dict[str, Any] = {"short": ShortFacts(clip)}
-    params.ignore("p_interp", "p_pred")
+    # how often training gave the first latents, or both ends; a network that never saw one of the
+    # two makes noise of it
+    predicts, infills = params.read("p_pred", float, None), params.read("p_interp", float, None)
     if unet.in_channels != unet.out_channels:  # the mask channel
-        if 0 < condition < clip:
+        if 0 < condition < clip and (predicts != 0 or not infills):
             facts["predict"] = PredictFacts(clip, condition, stride)
-        if clip >= 3:
+        if clip >= 3 and (infills != 0 or not predicts):
             facts["interpolate"] = InterpolateFacts(clip)
         if unet.num_classes is not None:
             facts["noise_levels"] = unet.num_classes - 1 if levels is None else levels
@@ -202,9 +199,9 @@ def _clips(params: Section, unet: UNet3dConfig) -> dict[str, Any]:
     return facts
 
 
-def _autoencoder(params: Section, latents: dict[str, Any]) -> ModelRecord:
+def _autoencoder(params: StrictMapping, latents: dict[str, Any]) -> ModelRecord:
     config = params.section("ddconfig")
-    embed_dim = params.whole("embed_dim")
+    embed_dim = params.read("embed_dim", int)
     params.fixed(colorize_nlabels=None)
     params.ignore(*_AUTOENCODER_TRAINING)
     params.finish()

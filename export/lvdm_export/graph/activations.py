@@ -42,23 +42,23 @@ class Activations:
 
 def measure(module: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Activations:
     """Run a float32 module on sample inputs and watch every tensor it computes."""
-    found = Activations()
-    with torch.no_grad(), _named(module, found) as stack:
+    largest = Activations()
+    with torch.no_grad(), _named(module, largest) as stack:
         for feeds in batches:
             # The fused attention kernels would hide the scores.
-            with sdpa_kernel(SDPBackend.MATH), _Watch(found, stack):
+            with sdpa_kernel(SDPBackend.MATH), _Watch(largest, stack):
                 module(**feeds)
-    return found
+    return largest
 
 
-def check(graph: str, module: nn.Module, found: Activations) -> None:
+def check(graph: str, module: nn.Module, largest: Activations) -> None:
     """Refuse a module whose weights or activations come near the end of the half range.
 
     Raises:
         ExportError: the tensor's name and magnitude.
 
     """
-    values = dict(found.half)
+    values = dict(largest.half)
     islands = {id(p) for p in _island_parameters(module)}
     for name, parameter in module.named_parameters():
         if id(parameter) not in islands:
@@ -86,9 +86,9 @@ class _Frame:
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch types it loosely
     """Notes the largest magnitude of the result of every operation."""
 
-    def __init__(self, found: Activations, stack: list[_Frame]) -> None:
+    def __init__(self, largest: Activations, stack: list[_Frame]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found, self.stack = found, stack
+        self.largest, self.stack = largest, stack
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -101,7 +101,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch types 
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
                 name = f"{where} {func.overloadpacket.__name__}".strip()
-                _note(self.found.islands if island else self.found.half, name, tensor)
+                _note(self.largest.islands if island else self.largest.half, name, tensor)
         return result
 
 
@@ -112,14 +112,14 @@ def _note(values: dict[str, float], name: str, tensor: Tensor) -> None:
 
 
 @contextmanager
-def _named(module: nn.Module, found: Activations) -> Iterator[list[_Frame]]:
+def _named(module: nn.Module, largest: Activations) -> Iterator[list[_Frame]]:
     """Keep track of which layer is running."""
     stack: list[_Frame] = []
     hooks = []
     for name, layer in module.named_modules():
         frame = _Frame(name, bool(getattr(layer, "keep_float32", False)))
         hooks.append(layer.register_forward_pre_hook(_enter(stack, frame)))
-        hooks.append(layer.register_forward_hook(_leave(stack, found)))
+        hooks.append(layer.register_forward_hook(_leave(stack, largest)))
     try:
         yield stack
     finally:
@@ -131,10 +131,10 @@ def _enter(stack: list[_Frame], frame: _Frame) -> Any:
     return lambda _layer, _inputs: stack.append(frame)
 
 
-def _leave(stack: list[_Frame], found: Activations) -> Any:
+def _leave(stack: list[_Frame], largest: Activations) -> Any:
     def leave(_layer: nn.Module, _inputs: Any, output: Any) -> None:
         frame = stack.pop()
         if frame.island and isinstance(output, Tensor):  # what an island gives is cast back
-            _note(found.half, f"{frame.name} output", output)
+            _note(largest.half, f"{frame.name} output", output)
 
     return leave

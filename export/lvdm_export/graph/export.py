@@ -12,11 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.bundle import GraphSource
+from lvdm_engines.bundle import GraphSource, file_sha256
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
 from lvdm_engines.opening import load_backend
-from lvdm_export.checkpoint.keys import sha256
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import round_weights
@@ -29,7 +28,7 @@ _COSTLY = 100.0  # GFLOP per run above which one probe has to do
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportTarget:
     """Where graphs go and what they have in common."""
 
     folder: Path
@@ -39,52 +38,60 @@ class Job:
     weights: Precision = "fp32"  # how weights are rounded and stored, not what computes
 
 
-def export_graph(
-    job: Job, graph: Graph, names: tuple[str, ...]
-) -> tuple[GraphFacts, dict[str, dict[str, Any]]]:
-    """Export a graph that serves `names`; returns its facts and the parity report of each name.
+@dataclass(frozen=True)
+class ExportedGraph:
+    """The facts of a graph file; by graph name, its parity report and some of torch's answers."""
 
-    The graph's network is used up: it ends baked, and in the job's precision.
+    facts: GraphFacts
+    parity: dict[str, dict[str, Any]]
+    references: dict[str, dict[str, Any]]
+
+
+def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> ExportedGraph:
+    """Export a graph that serves `names`, and compare it with torch under each of them.
+
+    The graph's network is used up: it ends baked, and in the target's precision.
 
     Raises:
         ExportError: the graph cannot be exported, runs over in half precision, or differs.
 
     """
     stem = names[0] if len(names) == 1 else "denoiser"
-    clip = {name: _clip(job.model, name) for name in names}
-    if job.weights == "fp16":
+    clip = {name: _clip(target.model, name) for name in names}
+    if target.weights == "fp16":
         round_weights(graph.module)
     gflop = max(count_gflop(graph, n) for n in clip.values())
     count = 1 if gflop > _COSTLY else 2
-    probes = {name: make_probes(name, graph.inputs, job.model, count) for name in names}
-    job.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
+    probes = {name: make_probes(name, graph.inputs, target.model, count) for name in names}
+    target.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
     answers = {name: _answers(graph.module, batch) for name, batch in probes.items()}
-    measured = _to_precision(job, stem, graph, probes)
+    measured = _to_precision(target, stem, graph, probes)
     bake(graph.module)
-    job.report(f"{stem}: exporting to ONNX ({job.precision})")
-    path = job.folder / f"{stem}.onnx"
-    written = write_onnx(graph, path, clip=max(clip.values()), compact=job.weights == "fp16")
+    target.report(f"{stem}: exporting to ONNX ({target.precision})")
+    path = target.folder / f"{stem}.onnx"
+    written = write_onnx(graph, path, clip=max(clip.values()), compact=target.weights == "fp16")
     facts = GraphFacts(
         file=path.name,
-        sha256=sha256(path),
-        data_sha256=sha256(Path(f"{path}.data")) if written.external else None,
-        precision=job.precision,
+        sha256=file_sha256(path),
+        data_sha256=file_sha256(Path(f"{path}.data")) if written.external else None,
+        precision=target.precision,
         inputs=graph.inputs,
         outputs=graph.outputs,
         parameters=written.parameters,
         gflop=float(f"{gflop:.4g}"),
     )
-    source = GraphSource(stem, facts, job.folder)
-    job.report(f"{stem}: comparing with torch")
-    entries = {}
+    source = GraphSource(stem, facts, target.folder)
+    target.report(f"{stem}: comparing with torch")
+    exported = ExportedGraph(facts, {}, {})
     with load_backend("cpu").open(source, SessionOptions()) as session:
         for name, batch in probes.items():
             reference = parity.Reference.complete(answers[name])
-            found = parity.measure(session, batch, reference)
-            parity.check(name, found, job.precision)
-            entry = found.entry("torch fp32") | {"reference": reference.sampled()}
-            entries[name] = entry | ({"activations": measured} if measured else {})
-    return facts, entries
+            told = parity.measure(session, batch, reference)
+            parity.check(name, told, target.precision)
+            activity = {"activations": measured} if measured else {}
+            exported.parity[name] = told.entry("torch fp32") | activity
+            exported.references[name] = reference.sampled()
+    return exported
 
 
 def count_gflop(graph: Graph, clip: int) -> float:
@@ -128,14 +135,14 @@ def _tensors(probe: Probe) -> dict[str, torch.Tensor]:
 
 
 def _to_precision(
-    job: Job, stem: str, graph: Graph, probes: dict[str, list[Probe]]
+    target: ExportTarget, stem: str, graph: Graph, probes: dict[str, list[Probe]]
 ) -> dict[str, Any] | None:
     """Cast the network if it is to run in half precision and may; returns what was measured."""
-    if job.precision == "fp32":
+    if target.precision == "fp32":
         return None
-    job.report(f"{stem}: measuring the largest activations")
+    target.report(f"{stem}: measuring the largest activations")
     batches = [_tensors(probe) for batch in probes.values() for probe in batch]
-    found = activations.measure(graph.module, batches)
-    activations.check(stem, graph.module, found)
+    largest = activations.measure(graph.module, batches)
+    activations.check(stem, graph.module, largest)
     to_half(graph.module)
-    return found.summary()
+    return largest.summary()

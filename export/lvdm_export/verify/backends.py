@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import BACKENDS, SessionOptions
+from lvdm_engines.backends.backend import BACKENDS, Profiled, SessionOptions
 from lvdm_engines.backends.trt.profiles import BATCH, fits
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
@@ -176,8 +176,8 @@ def _batches(session: Session, rows: Feeds) -> tuple[tuple[int, ...], float]:
     """
     others = sizes_of(session.inputs, {name: array.shape for name, array in rows.items()})
     others.pop(BATCH, None)
-    profiles = [p for p in getattr(session, "profiles", ()) if BATCH in p and fits(p, others)]
-    ranges = [profile[BATCH] for profile in profiles]
+    profiles = session.profiles if isinstance(session, Profiled) else ()
+    ranges = [p[BATCH] for p in profiles if BATCH in p and fits(p, others)]
     if not ranges:
         return BATCHES, math.inf
     largest = max(r.max for r in ranges)

@@ -1,7 +1,7 @@
 """How far a graph in an engine is from the network it came from, and whether it behaves.
 
 Works on answers to probes: those of torch when a bundle is built, later a sample of them that
-the manifest keeps. Knows nothing of torch.
+the bundle keeps. Knows nothing of torch.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,8 @@ class Reference:
         return cls(flat[0].size, [float(np.abs(a).max()) for a in flat], flat)
 
     @classmethod
-    def recorded(cls, entry: dict[str, Any]) -> Self | None:
+    def recorded(cls, kept: object) -> Self | None:
         """Read what `sampled` wrote, or None where it is absent or from another rule."""
-        kept = entry.get("reference")
         if not isinstance(kept, dict) or kept.get("rule") != VERSION:
             return None
         try:
@@ -48,11 +47,11 @@ class Reference:
             return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
         except (KeyError, TypeError, ValueError) as err:
             raise BundleError(
-                "the manifest's recorded answers are damaged; export the bundle again"
+                "the bundle's recorded answers are damaged; export the bundle again"
             ) from err
 
     def sampled(self) -> dict[str, Any]:
-        """Return a small, evenly spread part for the manifest."""
+        """Return a small, evenly spread part for the bundle."""
         kept = [[float(f"{x:.7g}") for x in v[_places(self.places)]] for v in self.values]
         return {"rule": VERSION, "size": self.places, "peaks": self.peaks, "values": kept}
 

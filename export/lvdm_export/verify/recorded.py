@@ -1,14 +1,16 @@
 """A finished bundle, tried again: no checkpoint and no torch needed.
 
 The probes are made anew by their rule and the answers compared with the sample of torch's
-answers in the manifest, so the report means the same as on the day of the export.
+answers beside the manifest, so the report means the same as on the day of the export.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import ExportError
+import msgspec
+
+from lvdm_engines.bundle import REFERENCES, Bundle, load_bundle
+from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.opening import open_session
 from lvdm_export.verify import parity
 from lvdm_export.verify.probes import make_probes
@@ -28,21 +30,37 @@ def verify_bundle(path_or_name: str, backend: str, report: Report) -> dict[str, 
     bundle = load_bundle(path_or_name)
     measured: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
+    references = read_references(bundle)
     for name, facts in bundle.manifest.graphs.items():
         report(f"{name}: running on {backend}")
-        entry = bundle.manifest.parity.get(name, {})
-        reference = parity.Reference.recorded(entry)
+        reference = parity.Reference.recorded(references.get(name))
         count = 1 if reference is None else len(reference.values)
         probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
         with open_session(bundle, name, backend) as session:
             try:
-                found = parity.measure(session, probes, reference)
-                parity.check(name, found, facts.precision)
+                told = parity.measure(session, probes, reference)
+                parity.check(name, told, facts.precision)
             except ExportError as err:
                 problems.append(str(err))
                 continue
         against = "torch fp32, as recorded" if reference else "nothing recorded"
-        measured[name] = found.entry(against)
+        measured[name] = told.entry(against)
     if problems:
         raise ExportError(f"{bundle.path}: {'; '.join(problems)}")
     return measured
+
+
+def read_references(bundle: Bundle) -> dict[str, Any]:
+    """Return torch's answers by graph, as far as any were recorded; older manifests hold them.
+
+    Raises BundleError where they cannot be read.
+    """
+    path = bundle.path / REFERENCES
+    if not path.exists():
+        return {name: entry.get("reference") for name, entry in bundle.manifest.parity.items()}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as err:
+        raise BundleError(
+            f"{path}: the recorded answers are damaged ({err}); export the bundle again"
+        ) from err

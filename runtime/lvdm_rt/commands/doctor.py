@@ -22,7 +22,7 @@ _BACKEND_PACKAGES = {
 }
 
 
-class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was looked at; `problem` says what is wrong and how to mend it."""
 
     name: str
@@ -36,11 +36,11 @@ class Diagnosis(msgspec.Struct, frozen=True):
     python: str
     machine: str
     cpu_threads: int
-    gpus: list[Check]
-    packages: list[Check]
-    backends: list[Check]
-    encoders: list[Check]
-    bundles: list[Check]
+    gpus: list[Finding]
+    packages: list[Finding]
+    backends: list[Finding]
+    encoders: list[Finding]
+    bundles: list[Finding]
 
     @property
     def healthy(self) -> bool:
@@ -56,21 +56,27 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         python=platform.python_version(),
         machine=platform.platform(),
-        cpu_threads=len(os.sched_getaffinity(0)),
+        cpu_threads=_cpu_threads(),
         gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus(memory=True))],
-        packages=[Check("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
+        packages=[Finding("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
-            Check(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
+            Finding(name, _named_version(*_BACKEND_PACKAGES.get(name, ())), problem)
             for name, problem in backend_report().items()
         ],
-        encoders=[Check(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
+        encoders=[Finding(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
         bundles=[_bundle(name) for name in builtin_bundles()],
     )
 
 
-def _gpu(index: int, gpu: Gpu) -> Check:
+def _cpu_threads() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
+
+
+def _gpu(index: int, gpu: Gpu) -> Finding:
     free = "unknown" if gpu.free is None else f"{gpu.free / 2**30:.1f}"
-    return Check(
+    return Finding(
         f"GPU {index}",
         f"{gpu.name}, compute capability {gpu.capability}, "
         f"{free} of {gpu.total / 2**30:.1f} GiB free, driver {gpu.driver}",
@@ -90,14 +96,14 @@ def _named_version(*packages: str) -> str | None:
     return next((f"{package} {version}" for package, version in found if version), None)
 
 
-def _package(name: str) -> Check:
+def _package(name: str) -> Finding:
     if name == "onnxruntime":
         return _onnxruntime()
     found = _version(name)
-    return Check(name, found, None if found else f"not installed; pip install {name}")
+    return Finding(name, found, None if found else f"not installed; pip install {name}")
 
 
-def _onnxruntime() -> Check:
+def _onnxruntime() -> Finding:
     """Look at the two wheels that hold the same module; one of them is needed, and only one."""
     found = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
     problem = None
@@ -108,14 +114,14 @@ def _onnxruntime() -> Check:
             f"{' and '.join(found)} overwrite each other; "
             f"pip uninstall -y {' '.join(_RUNTIMES)} && pip install 'lvdm-rt[cuda]' (or [cpu])"
         )
-    return Check("onnxruntime", " ".join(found[:1]).removeprefix("onnxruntime ") or None, problem)
+    return Finding("onnxruntime", " ".join(found[:1]).removeprefix("onnxruntime ") or None, problem)
 
 
-def _bundle(name: str) -> Check:
+def _bundle(name: str) -> Finding:
     try:
         bundle = load_bundle(name)
         for graph in bundle.manifest.graphs:
             bundle.graph(graph).verified()
     except LvdmError as err:
-        return Check(name, problem=str(err))
-    return Check(name, bundle.manifest.provenance.lvdm_rt)
+        return Finding(name, problem=str(err))
+    return Finding(name, bundle.manifest.provenance.lvdm_rt)

@@ -1,48 +1,50 @@
 """One generation job from options to whole video files; knows nothing of flags or terminals."""
 
-import json
+from collections import deque
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import OptionsError
+from lvdm_rt.commands.described import Described
+from lvdm_rt.commands.outputs import Outputs, output_names
 from lvdm_rt.long import workdir
 from lvdm_rt.long.workdir import work_path
 from lvdm_rt.options import GenerateOptions, Settings
-from lvdm_rt.pipeline import Chunk, Pipeline, Progress
+from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
-from lvdm_rt.video import (
-    ReadSpec,
-    VideoSpec,
-    VideoWriter,
-    check_output,
-    open_writer,
-    read_last_frames,
-    sidecar_path,
-)
-
-Frames = NDArray[np.uint8]
+from lvdm_rt.video import Frames, ReadSpec, read_frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob:
-    """What to generate, with what, and where it goes (see `output_kind` for `out`)."""
+    """What to generate, with what, and where it goes (see `output_kind` for `out`).
+
+    `join` puts the frames of `condition` before the new ones. `force` replaces what lies at `out`,
+    `restart` throws away what an interrupted run left. `repeats` holds the settings of a sidecar
+    that this job must repeat.
+    """
 
     out: str
     options: GenerateOptions
     bundle: str = "sky-tiny"
     backend: str = "auto"
+    session: SessionOptions | None = None
     condition: Path | None = None
+    join: bool = False
     prompt: str | None = None
+    crf: int | None = None
     resume: bool = False
+    restart: bool = False
+    force: bool = False
+    repeats: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,59 +67,41 @@ def generate(
     that was interrupted continues with `resume`. Raises LvdmError.
     """
     names = output_names(job.out, job.options.videos)
+    _check_condition(job, names)
     work = work_path(job.out)
-    with Pipeline.open(job.bundle, job.backend) as pipeline:
+    with Pipeline.open(job.bundle, job.backend, job.session) as pipeline:
         _check_prompt(job, pipeline)
         settings = pipeline.settings(job.options)
-        condition = _condition(job, pipeline, settings)
-        facts = _facts(job, pipeline, settings, condition)
-        outputs = _Outputs(names, facts, stdout, skip_done=job.resume)
+        given = _given(job, pipeline, settings)
+        described = _describe(job, pipeline, settings, given)
+        outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
+        result = Result(tuple(names), pipeline.backend, msgspec.to_builtins(settings))
         outputs.check()
-        backend = pipeline.backend
-        stream = pipeline.stream_videos(
-            settings,
-            condition=condition,
-            work=work,
-            resume=job.resume,
-            progress=progress,
-        )
-        with closing(stream), outputs:
-            for chunk in stream:
-                outputs.write(chunk)
+        if not outputs.all_done:
+            stream = pipeline.stream_videos(
+                settings,
+                condition=None if given is None else given.last,
+                work=work,
+                resume=job.resume,
+                restart=job.restart,
+                progress=progress,
+            )
+            with stream, outputs:
+                for chunk in stream:
+                    outputs.write(chunk)
+                outputs.finish()
     if work is not None:
         workdir.remove(work)
-    return Result(tuple(names), backend, msgspec.to_builtins(settings))
+    return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What all videos of a job have in common."""
-
-    frames: int
-    size: tuple[int, int]
-    fps: Fraction
-    settings: dict[str, Any]
-
-
-def _facts(
-    job: GenerateJob, pipeline: Pipeline, settings: Settings, condition: Frames | None
-) -> _Facts:
-    """Describe the job, names and contents: `--resume` tells finished videos by it."""
-    described = {
-        "lvdm_rt": version("lvdm-rt"),
-        "bundle": pipeline.manifest.name,
-        "model_sha256": model_sha256(pipeline.manifest),
-        **msgspec.to_builtins(settings),
-    }
-    if job.condition is not None and condition is not None:
-        described["condition"] = job.condition.name
-        described["condition_sha256"] = frames_sha256(condition)
-    return _Facts(
-        frames=settings.frames,
-        size=pipeline.manifest.model.frame_size,
-        fps=Fraction(settings.fps).limit_denominator(1001),
-        settings=described,
-    )
+def _check_condition(job: GenerateJob, names: list[str]) -> None:
+    """Refuse to write over what is continued. Raises OptionsError."""
+    if job.condition is None:
+        return
+    for name in names:
+        if name != "-" and Path(name).exists() and Path(name).samefile(job.condition):
+            raise OptionsError(f"{name} is the video that is continued; choose another OUT")
 
 
 def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:
@@ -132,91 +116,66 @@ def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:
         )
 
 
-def _condition(job: GenerateJob, pipeline: Pipeline, settings: Settings) -> Frames | None:
+@dataclass(frozen=True)
+class _Given:
+    """A condition video at the model's size and rate: its last frames, and how many there are."""
+
+    last: Frames
+    count: int
+
+
+def _given(job: GenerateJob, pipeline: Pipeline, settings: Settings) -> _Given | None:
     if job.condition is None:
         return None
     manifest = pipeline.manifest
-    fps = Fraction(manifest.defaults.fps).limit_denominator(1001)
-    spec = ReadSpec(size=manifest.model.frame_size, fps=fps)
-    return read_last_frames(job.condition, spec, pipeline.condition_frames(settings))
+    spec = ReadSpec(size=manifest.model.frame_size, fps=_rate(manifest.defaults.fps))
+    last: deque[Frames] = deque(maxlen=pipeline.condition_frames(settings))
+    count = 0
+    for frames in read_frames(job.condition, spec):
+        last.extend(frames)
+        count += len(frames)
+    return _Given(np.stack(list(last)), count)
 
 
-@dataclass
-class _Outputs:
-    """The writers of the videos in flight. Leaving it early removes what is not whole."""
-
-    names: list[str]
-    facts: _Facts
-    stdout: BinaryIO | None
-    skip_done: bool
-    _open: dict[int, VideoWriter | None] = field(default_factory=dict)
-    _counts: dict[int, int] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
-        self._spec(0)
-        for video, name in enumerate(self.names):
-            if not self._done(video):
-                check_output(name)
-
-    def write(self, chunk: Chunk) -> None:
-        """Append frames to their video; its last frames close it."""
-        video = chunk.video
-        if video not in self._open:
-            self._open[video] = None if self._done(video) else self._writer(video)
-        writer = self._open[video]
-        if writer is not None:
-            writer.write(chunk.frames)
-        if chunk.start + len(chunk.frames) >= self.facts.frames:
-            if writer is not None:
-                writer.close()
-            del self._open[video]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._open.values():
-            if writer is not None:
-                writer.abort()
-
-    def _writer(self, video: int) -> VideoWriter:
-        return open_writer(self.names[video], self._spec(video), self.stdout)
-
-    def _spec(self, video: int) -> VideoSpec:
-        return VideoSpec(
-            frames=self.facts.frames,
-            size=self.facts.size,
-            fps=self.facts.fps,
-            settings=self._settings(video),
-        )
-
-    def _settings(self, video: int) -> str:
-        return json.dumps({**self.facts.settings, "video": video})
-
-    def _done(self, video: int) -> bool:
-        """Whether an interrupted run of the same settings has finished this video."""
-        name = self.names[video]
-        if not self.skip_done or name == "-" or not Path(name).exists():
-            return False
-        sidecar = sidecar_path(Path(name))
-        return sidecar.is_file() and sidecar.read_bytes().strip() == self._settings(video).encode()
+def _describe(
+    job: GenerateJob, pipeline: Pipeline, settings: Settings, given: _Given | None
+) -> Described:
+    manifest = pipeline.manifest
+    described = {
+        "lvdm_rt": version("lvdm-rt"),
+        "bundle": manifest.name,
+        "model_sha256": model_sha256(manifest),
+        **msgspec.to_builtins(settings),
+    }
+    if job.condition is not None and given is not None:
+        described["condition"] = job.condition.name
+        described["condition_sha256"] = frames_sha256(given.last)
+        if job.join:
+            described["joined_frames"] = given.count
+    _check_repeats(job, described)
+    return Described(
+        frames=settings.frames,
+        size=manifest.model.frame_size,
+        fps=_rate(settings.fps),
+        settings=described,
+        first_video=settings.first_video,
+        crf=job.crf,
+        condition=job.condition,
+        given=given.count if job.join and given is not None else 0,
+    )
 
 
-def output_names(out: str, videos: int) -> list[str]:
-    """Return where each video goes.
+def _check_repeats(job: GenerateJob, described: dict[str, Any]) -> None:
+    """Refuse a model or a condition that are not those of the video to be repeated."""
+    for name in ("model_sha256", "condition_sha256"):
+        before = (job.repeats or {}).get(name)
+        if before is not None and before != described.get(name):
+            what = "bundle" if name == "model_sha256" else "condition"
+            raise OptionsError(
+                f"the {what} is not the one that the video was made with ({name} "
+                f"{str(before)[:12]}… expected); give that one with --{what}"
+            )
 
-    One video goes to `out` itself, several to `sky-000.mp4`, `sky-001.mp4` and so on.
-    Raises OptionsError for several videos to standard output.
-    """
-    if videos == 1:
-        return [out]
-    if out == "-":
-        raise OptionsError(f"{videos} videos cannot share standard output; give a file name")
-    path = Path(out)
-    digits = max(3, len(str(videos - 1)))
-    slash = "/" if out.endswith("/") else ""
-    return [
-        f"{path.with_name(f'{path.stem}-{k:0{digits}d}{path.suffix}')}{slash}"
-        for k in range(videos)
-    ]
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.manifest import GraphFacts, Manifest, Preset
-from lvdm_rt.commands.doctor import Check, Diagnosis
+from lvdm_rt.commands.doctor import Diagnosis, Finding
 from lvdm_rt.options import PRESETS
 
 WIDTH = 80
@@ -99,7 +99,7 @@ def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _checks("bundles", diagnosis.bundles)
 
 
-def _checks(title: str, checks: Iterable[Check]) -> Iterator[str]:
+def _checks(title: str, checks: Iterable[Finding]) -> Iterator[str]:
     """Yield on one line what works, and on lines of their own what does not."""
     checks = list(checks)
     works = [" ".join(filter(None, (c.name, c.version))) for c in checks if c.problem is None]

@@ -21,7 +21,7 @@ class Autoencoder:
     """Frames (f, h, w, 3) to latents (c, t, h', w') and back, at any length."""
 
     def __init__(self, model: Model) -> None:
-        self._session = model.session
+        self._run = model.run
         self._model = model.facts
 
     @property
@@ -40,7 +40,7 @@ class Autoencoder:
             frames,
             self._encode_window,
             self._model.decode_window,
-            self.overlap if overlap is None else overlap,
+            self._checked(overlap),
             self._model.frames_per_latent,
         )
         if not np.isfinite(latents).all():
@@ -52,9 +52,10 @@ class Autoencoder:
     ) -> Generator[Frames, None, None]:
         """Yield the frames of latents (c, t, h', w'), given whole or in pieces that follow.
 
-        Raises OptionsError for other latents than the model's, PlanError without a decoder.
+        Raises OptionsError for other latents than the model's, NumericsError for NaN or infinity in
+        them, PlanError without a decoder.
         """
-        decoder = self.decoder(self.overlap if overlap is None else overlap)
+        decoder = self.decoder(self._checked(overlap))
         for piece in [latents] if isinstance(latents, np.ndarray) else latents:
             self._check_latents(piece)
             yield from decoder.push(piece)
@@ -67,6 +68,16 @@ class Autoencoder:
             self._decode_window, model.decode_window, overlap, model.frames_per_latent
         )
 
+    def _checked(self, overlap: int | None) -> int:
+        """Return the overlap of windows. Raises OptionsError for more than half a window."""
+        if overlap is None:
+            return self.overlap
+        if isinstance(overlap, bool) or not 0 <= overlap <= self.overlap:
+            raise OptionsError(
+                f"got overlap {overlap}, expected a whole number from 0 to {self.overlap}"
+            )
+        return overlap
+
     def _check_latents(self, latents: Latents) -> None:
         facts = self._model.latent
         shape = latents.shape
@@ -75,10 +86,12 @@ class Autoencoder:
                 f"got latents {shape}, expected ({facts.channels}, t, "
                 f"{facts.size[0]}, {facts.size[1]})"
             )
+        if not np.isfinite(latents).all():
+            raise NumericsError("got latents with NaN or infinity; decode what the model sampled")
 
     def _encode_window(self, frames: Frames) -> Latents:
         try:
-            out = self._session("encoder").run({"frames": np.ascontiguousarray(frames[None])})
+            out = self._run("encoder", {"frames": np.ascontiguousarray(frames[None])})
         except DeviceMemoryError as err:
             raise _does_not_fit("encoded", err) from err
         latents: Latents = out["latents"][0]
@@ -87,7 +100,7 @@ class Autoencoder:
     def _decode_window(self, latents: Latents) -> Frames:
         feeds = {"latents": np.ascontiguousarray(latents[None])}
         try:
-            out = self._session("decoder").run(feeds)
+            out = self._run("decoder", feeds)
         except DeviceMemoryError as err:
             raise _does_not_fit("decoded", err) from err
         frames: Frames = out["frames"][0]

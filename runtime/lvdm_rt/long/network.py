@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import DeviceMemoryError, NumericsError
-from lvdm_engines.session import Session
 from lvdm_rt.diffusion.noise import Site
+from lvdm_rt.model import Model
 
 _log = logging.getLogger(__name__)
 
@@ -19,16 +19,17 @@ EXACT_ROWS = 2  # a clip and its unconditional twin
 
 
 class Network:
-    """A denoiser session that takes any number of rows.
+    """A denoiser graph that takes any number of rows.
 
     With `exact` every call has EXACT_ROWS rows, the last ones padding if need be, so that no
     kernel can round differently because of how clips are grouped. Without it all rows go in one
     call; if that does not fit into memory, the batch is halved, once, for good.
     """
 
-    def __init__(self, session: Session, *, exact: bool) -> None:
-        self._session = session
-        self._names = [spec.name for spec in session.inputs]
+    def __init__(self, model: Model, graph: str, *, exact: bool) -> None:
+        """Call `graph` of a model. Raises PlanError if there is none."""
+        self._model, self._graph = model, graph
+        self._names = [spec.name for spec in model.session(graph).inputs]
         self._exact = exact
         self._most: int | None = EXACT_ROWS if exact else None  # rows per call
 
@@ -65,7 +66,7 @@ class Network:
                 name: np.concatenate([array, np.repeat(array[-1:], most - rows, axis=0)])
                 for name, array in part.items()
             }
-        out: Array = self._session.run(part)["eps"]
+        out: Array = self._model.run(self._graph, part)["eps"]
         return out[:rows]
 
 

@@ -6,7 +6,6 @@
 A file appears whole or not at all. Knows nothing of networks or video files.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -19,8 +18,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import WorkError
+from lvdm_engines.errors import OtherRunError, WorkError
 from lvdm_rt.diffusion.noise import Site
+from lvdm_rt.long import lock
 
 _log = logging.getLogger(__name__)
 
@@ -35,28 +35,31 @@ class WorkDir:
     Left by an exception before the first clip is finished, it is removed.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], *, resume: bool, restart: bool = False
+    ) -> None:
         """Start a run in `path`, or continue the one that was interrupted there.
 
-        `identity` (JSON values) is everything that the latents depend on.
+        `identity` (JSON values) is everything that the latents depend on. `restart` throws away
+        what an interrupted run left.
 
-        Raises WorkError if the directory holds another run, or this one without `resume`, or if
-        it is in use or cannot be written.
+        Raises OtherRunError if the directory holds another run, or this one without `resume`, or
+        if it is in use; WorkError if it cannot be written.
         """
         self._path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDONLY)
+            self._lock = lock.acquire(path)
+        except BlockingIOError as err:
+            raise OtherRunError(f"{path} is in use by another run; wait for it or stop it") from err
         except OSError as err:
             raise _unwritable(path, err) from err
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if restart:
+                _clear(path)
             self._claim(identity, resume)
-        except BlockingIOError as err:
-            os.close(self._lock)
-            raise WorkError(f"{path} is in use by another run; wait for it or stop it") from err
         except BaseException:
-            os.close(self._lock)
+            lock.release(self._lock)
             raise
 
     def __enter__(self) -> Self:
@@ -67,7 +70,7 @@ class WorkDir:
             if error is not None and not holds_clips(self._path):
                 remove(self._path)  # nothing that a later run would have to resume
         finally:
-            os.close(self._lock)
+            lock.release(self._lock)
 
     def load(self, site: Site, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Return the latents of a finished clip, None if it is not there or damaged."""
@@ -107,25 +110,29 @@ class WorkDir:
         file = self._path / IDENTITY
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
-            names = [entry.name for entry in self._path.iterdir()]
-            strangers = [name for name in names if name != f".{IDENTITY}.part"]
+            ours = {f".{IDENTITY}.part", lock.LOCK_FILE}
+            strangers = [e.name for e in self._path.iterdir() if e.name not in ours]
             if strangers:
-                raise WorkError(
+                raise OtherRunError(
                     f"{self._path} is not a work directory (it holds {strangers[0]}); "
                     "choose another or empty it"
                 )
             self._write_identity(file, wanted)
             return
-        if not resume:
-            raise WorkError(
-                f"{self._path} holds an interrupted run; resume it, or remove the directory"
-            )
         _compare(self._path, self._read_identity(file), wanted)
+        if not resume:
+            raise OtherRunError(
+                f"{self._path} holds an interrupted run of these settings; --resume goes on with "
+                "it, --restart throws it away"
+            )
 
     def _write_identity(self, file: Path, identity: Mapping[str, Any]) -> None:
         part = file.with_name(f".{file.name}.part")
         try:
-            part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            with part.open("w", encoding="utf-8") as out:
+                json.dump(identity, out, indent=1)
+                out.flush()
+                os.fsync(out.fileno())
             part.replace(file)
         except OSError as err:
             raise _unwritable(file, err) from err
@@ -134,11 +141,11 @@ class WorkDir:
         try:
             found = json.loads(file.read_bytes())
         except (OSError, ValueError) as err:
-            raise WorkError(
-                f"{file} cannot be read ({err}); remove the directory and start again"
+            raise OtherRunError(
+                f"{file} cannot be read ({err}); --restart throws the run away"
             ) from err
         if not isinstance(found, dict):
-            raise WorkError(f"{file} is damaged; remove the directory and start again")
+            raise OtherRunError(f"{file} is damaged; --restart throws the run away")
         return found
 
 
@@ -157,6 +164,12 @@ def remove(path: Path) -> None:
 
     Raises WorkError if something cannot be deleted.
     """
+    _clear(path)
+    with suppress(OSError):  # holds something that is not ours
+        path.rmdir()
+
+
+def _clear(path: Path) -> None:
     try:
         for folder in path.glob("video-*"):
             if not _VIDEO.fullmatch(folder.name) or not folder.is_dir():
@@ -166,10 +179,8 @@ def remove(path: Path) -> None:
                     file.unlink()
             with suppress(OSError):  # holds something that is not ours
                 folder.rmdir()
-        for name in (IDENTITY, f".{IDENTITY}.part"):
+        for name in filter(None, (IDENTITY, f".{IDENTITY}.part", lock.LOCK_FILE)):
             (path / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            path.rmdir()
     except OSError as err:
         raise WorkError(f"{path} cannot be removed ({err.strerror}); remove it by hand") from err
 
@@ -177,9 +188,9 @@ def remove(path: Path) -> None:
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
-            raise WorkError(
-                f"{path} was started with {name} {found.get(name)!r}, now it is "
-                f"{wanted.get(name)!r}; use the same, or remove the directory to start again"
+            raise OtherRunError(
+                f"{path} holds an interrupted run with {name} {found.get(name)!r}, now it is "
+                f"{wanted.get(name)!r}; use the same and --resume, or throw it away with --restart"
             )
 
 

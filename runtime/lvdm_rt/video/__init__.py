@@ -5,27 +5,25 @@ The only package that imports PyAV. Knows frames, sizes and rates; nothing of mo
 
 from lvdm_rt.video.containers import FrameSink
 from lvdm_rt.video.reader import ReadSpec, read_frames, read_last_frames
-from lvdm_rt.video.spec import OUTPUT_KINDS, OutputKind, VideoSpec, output_kind
-from lvdm_rt.video.writer import (
-    VideoWriter,
-    check_output,
-    missing_encoder,
-    open_writer,
-    sidecar_path,
-)
+from lvdm_rt.video.sidecar import is_finished, read_sidecar, sidecar_path
+from lvdm_rt.video.spec import OUTPUT_KINDS, Frames, OutputKind, VideoSpec, output_kind
+from lvdm_rt.video.writer import VideoWriter, check_output, missing_encoder, open_writer
 
 __all__ = [
     "OUTPUT_KINDS",
     "FrameSink",
+    "Frames",
     "OutputKind",
     "ReadSpec",
     "VideoSpec",
     "VideoWriter",
     "check_output",
+    "is_finished",
     "missing_encoder",
     "open_writer",
     "output_kind",
     "read_frames",
     "read_last_frames",
+    "read_sidecar",
     "sidecar_path",
 ]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from lvdm_rt.video.sound import Sound
 from lvdm_rt.video.spec import Frames, VideoSpec
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class FrameSink(Protocol):
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSettings:
     """How one container is written: FFmpeg's names for it."""
 
     container: str
@@ -48,29 +50,29 @@ class Encoder:
 
 # Threads are fixed because the encoders' output depends on their number: the same frames give
 # the same file on every machine. bitexact leaves out the muxers' random and dated fields.
-ENCODERS: Mapping[str, Encoder] = {
-    "mp4": Encoder(
+ENCODERS: Mapping[str, EncoderSettings] = {
+    "mp4": EncoderSettings(
         "mp4",
         "libx264",
         {"crf": "16", "preset": "medium", "threads": "2"},
         {"movflags": "+faststart", "fflags": "+bitexact"},
         even=True,
     ),
-    "webm": Encoder(
+    "webm": EncoderSettings(
         "webm",
         "libvpx-vp9",
         {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "2"},
         {"fflags": "+bitexact"},
     ),
-    "gif": Encoder("gif", "gif", {}, {"fflags": "+bitexact"}),
-    "png": Encoder("", "png", {"pred": "mixed"}),
+    "gif": EncoderSettings("gif", "gif", {}, {"fflags": "+bitexact"}),
+    "png": EncoderSettings("", "png", {"pred": "mixed"}),
 }
 
 
 class ContainerSink:
     """An MP4 or WebM file. An odd side of an MP4 gets its last row or column twice."""
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Open `path` for writing."""
         height, width = spec.size
         self._pad = (height % 2, width % 2) if encoder.even else (0, 0)
@@ -80,9 +82,9 @@ class ContainerSink:
             format=encoder.container,
             container_options=dict(encoder.container_options),
         )
+        options = dict(encoder.options) | ({} if spec.crf is None else {"crf": str(spec.crf)})
         self._stream = cast(
-            "VideoStream",
-            self._container.add_stream(encoder.codec, spec.fps, options=dict(encoder.options)),
+            "VideoStream", self._container.add_stream(encoder.codec, spec.fps, options=options)
         )
         self._stream.height, self._stream.width = height + self._pad[0], width + self._pad[1]
         self._stream.pix_fmt = "yuv420p"
@@ -90,6 +92,10 @@ class ContainerSink:
         self._stream.colorspace, self._stream.color_range = _BT709, _LIMITED_RANGE
         self._time_base = 1 / spec.fps
         self._container.metadata["comment"] = spec.settings
+        self._sound: Sound | None = None
+        if spec.sound is not None:
+            path, seconds = spec.sound
+            self._sound = Sound(path, seconds, self._container, encoder.container)
         self._container.start_encoding()  # a codec or place that cannot work fails here
         self._count = 0
 
@@ -107,17 +113,28 @@ class ContainerSink:
             frame.pts, frame.time_base = self._count, self._time_base
             self._container.mux(self._stream.encode(frame))
             self._count += 1
+            self._add_sound(self._count * self._time_base)
 
     def close(self) -> None:
         """Flush the encoder and finish the file."""
+        self._add_sound(self._count * self._time_base)
         self._container.mux(self._stream.encode())
         self._container.close()
+        if self._sound is not None:
+            self._sound.close()
 
     def abort(self) -> None:
         """Close without caring what the file holds."""
         # A failed disk fails again when the trailer is written; the first error is the one told.
         with suppress(av.FFmpegError, OSError):
             self._container.close()
+        if self._sound is not None:
+            self._sound.close()
+
+    def _add_sound(self, until: Fraction) -> None:
+        if self._sound is not None:
+            for packet in self._sound.until(until):
+                self._container.mux(packet)
 
 
 class GifSink:
@@ -126,7 +143,7 @@ class GifSink:
     One palette for the whole video would need all its frames in memory.
     """
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Open `path` for writing."""
         self._path, self._settings = path, spec.settings
         self._container = av.open(
@@ -204,7 +221,7 @@ def _append_gif_comment(path: Path, text: bytes) -> None:
 class PngSink:
     """A directory of PNG frames, numbered from zero with at least six digits."""
 
-    def __init__(self, path: Path, spec: VideoSpec, encoder: Encoder) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, encoder: EncoderSettings) -> None:
         """Make the directory `path`."""
         path.mkdir()
         self._path = path

@@ -6,6 +6,8 @@ A chain of small generators: decode, place in time, crop and resize, gather.
 import errno
 import math
 import os
+import re
+import zipfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.lib.format import read_array, read_array_header_1_0, read_magic
 
 from lvdm_engines.errors import VideoError
 from lvdm_rt.video.spec import Frames
@@ -31,6 +34,7 @@ _SLACK_FRAMES = 1
 # Parts of an output frame by which a rounded time stamp may come late: 30 per second in GIF's
 # hundredths of a second are off by up to 0.15.
 _EARLY = Fraction(1, 4)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # One picture shown for longer than this is a damaged time stamp, not a slide show.
 _LONGEST_FRAME_S = 600
 # Titles that are not UTF-8 must not stop a reading; from PyAV 19 on they never do.
@@ -52,23 +56,87 @@ def read_frames(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     """Yield the video as uint8 (f, h, w, 3) with f ≤ `spec.chunk`, never empty.
 
     Each picture is rotated as its container says, cropped around its centre to the asked shape
-    and resized; pictures are repeated or left out so that time keeps its pace at `spec.fps`.
-    Raises VideoError for anything that is not a whole video file.
+    and resized; pictures are repeated or left out so that time keeps its pace at `spec.fps`. A
+    folder of pictures and a still picture have no pace: each picture is one frame. An .npz that
+    the writer made is taken at the rate that it names.
+    Raises VideoError for anything that is not a whole video.
     """
-    if not path.is_file():
-        what = "it is a directory" if path.is_dir() else "there is no such file"
-        raise VideoError(f"cannot read {path}: {what}; give a video file")
+    pictures = _pictures(path, spec)
+    while chunk := list(islice(pictures, spec.chunk)):
+        yield np.stack(chunk)
+
+
+def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
+    """Yield fitted pictures (h, w, 3)."""
+    if path.is_dir():
+        for file in picture_files(path):
+            yield from islice(_film(file, spec), 1)
+    elif not path.is_file():
+        raise VideoError(f"cannot read {path}: there is no such file; give a video file")
+    elif path.suffix == ".npz":
+        timed = _archive(path)
+        yield from (_fit(f, spec.size, 1.0) for f in _resample(path, timed, spec.fps))
+    else:
+        yield from _film(path, spec)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder in the order of their names, numbers as numbers.
+
+    Raises VideoError if there are none.
+    """
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    if not files:
+        raise VideoError(
+            f"cannot read {folder}: it is a directory without pictures ({', '.join(PICTURES)}); "
+            "give a video file or a folder of frames"
+        )
+    return sorted(files, key=_by_number)
+
+
+def _by_number(file: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", file.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _film(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     try:
         # file: keeps FFmpeg from reading a protocol into a name with a colon.
         with av.open(f"file:{path}", "r", **_METADATA) as container:
             stream = _video_stream(path, container)
             timed = _decode(path, container, stream)
             shape = float(stream.sample_aspect_ratio or 1)
-            pictures = (_fit(f, spec.size, shape) for f in _resample(path, timed, spec.fps))
-            while chunk := list(islice(pictures, spec.chunk)):
-                yield np.stack(chunk)
+            yield from (_fit(f, spec.size, shape) for f in _resample(path, timed, spec.fps))
     except (OSError, av.FFmpegError) as err:
         raise _damaged(path, _reason(err)) from err
+
+
+def _archive(path: Path) -> Iterator[_Timed]:
+    """Yield the frames of an .npz with `frames` uint8 (f, h, w, 3) and `fps`, one at a time."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
+            with archive.open("fps.npy") as rate:
+                fps = Fraction(float(read_array(rate))).limit_denominator(1001)
+            read_magic(member)
+            shape, _, dtype = read_array_header_1_0(member)
+            _check_array(path, shape, dtype, fps)
+            for index in range(shape[0]):
+                pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
+                frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
+                yield index / fps, 1 / fps, frame
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+        raise VideoError(
+            f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "
+            "uint8 (f, h, w, 3) and fps"
+        ) from err
+
+
+def _check_array(path: Path, shape: tuple[int, ...], dtype: object, fps: Fraction) -> None:
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or fps <= 0:
+        raise VideoError(
+            f"cannot read {path}: got frames {dtype} {shape} at {fps} per second, expected uint8 "
+            "(f, h, w, 3)"
+        )
 
 
 def read_last_frames(path: Path, spec: ReadSpec, count: int) -> Frames:
@@ -184,22 +252,28 @@ def _fit(frame: VideoFrame, size: tuple[int, int], pixel_aspect: float) -> Frame
     """Return (h, w, 3): cropped around the centre to the shape of `size`, resized, upright."""
     turns = round(frame.rotation / 90) % 4
     height, width = size if turns % 2 == 0 else size[::-1]
-    crop = _centre_crop(_pixels(frame), width / height / pixel_aspect)
+    crop = centre_crop(to_pixels(frame), width / height / pixel_aspect)
     shrinks = crop.shape[0] >= height and crop.shape[1] >= width
-    resized = VideoFrame.from_ndarray(np.ascontiguousarray(crop), format="rgb24").reformat(
-        width=width, height=height, interpolation="AREA" if shrinks else "BICUBIC"
-    )
-    return np.ascontiguousarray(np.rot90(_pixels(resized), turns))
+    fitted = resize(crop, (height, width), shrinks=shrinks)
+    return np.ascontiguousarray(np.rot90(fitted, turns))
 
 
-def _pixels(frame: VideoFrame) -> Frames:
+def to_pixels(frame: VideoFrame) -> Frames:
+    """Return the frame as (h, w, 3)."""
     return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _centre_crop(pixels: Frames, aspect: float) -> Frames:
+def centre_crop(pixels: Frames, aspect: float | Fraction) -> Frames:
     """Return the largest centred part whose width is `aspect` times its height."""
     height, width = pixels.shape[:2]
     kept_height = max(1, min(height, round(width / aspect)))
     kept_width = max(1, min(width, round(height * aspect)))
     top, left = (height - kept_height) // 2, (width - kept_width) // 2
     return pixels[top : top + kept_height, left : left + kept_width]
+
+
+def resize(pixels: Frames, size: tuple[int, int], *, shrinks: bool) -> Frames:
+    """Bring (h, w, 3) to `size` (height, width): by averaging if it shrinks, else bicubically."""
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    method = "AREA" if shrinks else "BICUBIC"
+    return to_pixels(frame.reformat(width=size[1], height=size[0], interpolation=method))

@@ -24,13 +24,17 @@ class VideoSpec:
     """One video to write: its length is known before its first frame.
 
     `frames` is a count, `size` is (height, width) in pixels, `settings` is the text (JSON, one
-    object) that goes into the container's comment and the sidecar, or "" for neither.
+    object) that goes into the container's comment and the sidecar, or "" for neither. `crf` is the
+    quality of mp4 and webm, smaller is better. `sound` is a video whose sound is kept for its first
+    `seconds`, where the format has sound.
     """
 
     frames: int
     size: tuple[int, int]
     fps: Fraction
     settings: str = ""
+    crf: int | None = None
+    sound: tuple[Path, Fraction] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no format can hold.

@@ -12,25 +12,31 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
+from lvdm_rt.video.sidecar import sidecar_path, sync, sync_directory, write_sidecar
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 
-def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "VideoWriter":
+def open_writer(
+    out: str, spec: VideoSpec, stdout: BinaryIO | None = None, *, replace: bool = False
+) -> "VideoWriter":
     """Open a writer for `out`, whose format its suffix names (see `output_kind`).
 
-    `stdout` is where `-` goes, the process's own if None.
+    `stdout` is where `-` goes, the process's own if None. A file of that name is replaced when the
+    new one is whole; a directory with pictures in it is refused unless `replace` says that the
+    caller empties it before the writer is closed.
     Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
     encoder is missing.
     """
-    kind = check_output(out)
+    kind = check_output(out, replace=replace)
     with _write_errors(out):
         if kind == "y4m":
             sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
             return VideoWriter(out, spec, sink, None)
         path = Path(out)
+        _check_codec_options(out, kind, spec)
         part = part_path(path)
         _remove(part)  # left by a run that was killed
         try:
@@ -40,7 +46,7 @@ def open_writer(out: str, spec: VideoSpec, stdout: BinaryIO | None = None) -> "V
             raise
 
 
-def check_output(out: str) -> OutputKind:
+def check_output(out: str, *, replace: bool = False) -> OutputKind:
     """Return the format of `out` after making sure that it can be written, as far as one can know.
 
     Raises OptionsError for an unknown suffix, VideoError for the place or a missing encoder.
@@ -50,8 +56,15 @@ def check_output(out: str) -> OutputKind:
     if missing:
         raise VideoError(f"cannot write {out}: {missing}")
     if kind != "y4m":
-        _check_place(Path(out), kind)
+        _check_place(Path(out), kind, replace=replace)
     return kind
+
+
+def _check_codec_options(out: str, kind: OutputKind, spec: VideoSpec) -> None:
+    if spec.crf is not None and (kind not in ("mp4", "webm") or not 0 <= spec.crf <= 63):
+        raise OptionsError(
+            f"got crf {spec.crf} for {out}, expected 0 (best) to 63 and .mp4 or .webm"
+        )
 
 
 def missing_encoder(kind: OutputKind) -> str | None:
@@ -67,11 +80,6 @@ def missing_encoder(kind: OutputKind) -> str | None:
             " install PyAV's own wheel: pip install --force-reinstall av"
         )
     return None
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return where the settings of the video `path` are kept: `sky.mp4.json` for `sky.mp4`."""
-    return path.with_name(f"{path.name}.json")
 
 
 def part_path(path: Path) -> Path:
@@ -167,7 +175,7 @@ def _file_sink(kind: OutputKind, part: Path, spec: VideoSpec) -> FrameSink:
     return ContainerSink(part, spec, encoder)
 
 
-def _check_place(path: Path, kind: OutputKind) -> None:
+def _check_place(path: Path, kind: OutputKind, *, replace: bool) -> None:
     if not path.parent.is_dir():
         raise VideoError(f"cannot write {path}: there is no directory {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -176,7 +184,8 @@ def _check_place(path: Path, kind: OutputKind) -> None:
         raise VideoError(
             f"cannot write {path}: it is a directory; remove it or choose another name"
         )
-    if kind == "png" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    full = path.is_dir() and any(path.iterdir()) and not replace
+    if kind == "png" and (full or (path.exists() and not path.is_dir())):
         raise VideoError(
             f"cannot write frames to {path}: it exists and is not an empty directory;"
             " remove it or choose another name"
@@ -191,15 +200,17 @@ def _publish(path: Path, settings: str) -> None:
     describe the old video.
     """
     sidecar = sidecar_path(path)
+    sync(part_path(path))
     if path.is_dir():
         path.rmdir()  # empty, or it would have been refused
     paths = [path, sidecar] if path.exists() else [sidecar, path]
     if settings:
-        part_path(sidecar).write_text(settings + "\n", encoding="utf-8")
+        write_sidecar(part_path(sidecar), settings, part_path(path))
     else:
         paths.remove(sidecar)
     for name in paths:
         part_path(name).replace(name)
+    sync_directory(path.parent)
 
 
 def _remove(path: Path) -> None:

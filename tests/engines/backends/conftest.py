@@ -1,26 +1,149 @@
-"""An engine on the GPU made of NumPy arrays."""
+"""A GPU made of NumPy arrays, whose work happens only when it is waited for, and its engine."""
 
 import enum
-import hashlib
 import logging
 from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
+import toy
 
-from lvdm_engines.backends.gpu.scratch import Arena
-from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
-from lvdm_engines.backends.trt.context import Opened
-from lvdm_engines.backends.trt.library import Here, Library
-from lvdm_engines.backends.trt.session import TrtSession
-from lvdm_engines.backends.trt.store import save_plan
-from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.backends.plan_facts import Range
+from lvdm_engines.backends.trt.library import TrtLibrary
+from lvdm_engines.errors import DeviceMemoryError, SessionError
+
+
+class FakeMemory:
+    """Device or pinned memory; use after free is an error."""
+
+    def __init__(self, gpu, address, nbytes, pinned=False):
+        self.gpu, self.address, self.nbytes, self.pinned = gpu, address, nbytes, pinned
+        self._array = np.full(nbytes, 0xEE, np.uint8)  # never zero: nobody may rely on that
+        self.open = True
+
+    @property
+    def array(self):
+        assert self.open, "memory is used after it was freed"
+        return self._array
+
+    def close(self):
+        assert self.open, "memory is freed twice"
+        self.open = False
+        if not self.pinned:
+            del self.gpu.blocks[self.address]
+
+
+class FakeStream:
+    def __init__(self, gpu, handle):
+        self.gpu, self.handle = gpu, handle
+        self.queue = deque()
+        self.capture = None
+        self.open = True
+
+    def put(self, work):
+        assert self.open, "a closed stream is used"
+        (self.queue if self.capture is None else self.capture).append(work)
+
+    def upload(self, source, target, nbytes):
+        self.gpu.log.append(("upload", nbytes))
+        self.put(lambda: self._copy(target, source, nbytes))
+
+    def download(self, source, target, nbytes):
+        self.gpu.log.append(("download", nbytes))
+        self.put(lambda: self._copy(target, source, nbytes))
+
+    @staticmethod
+    def _copy(target, source, nbytes):
+        target.array[:nbytes] = source.array[:nbytes]
+
+    def mark(self):
+        mark = SimpleNamespace(stream=self, done=False)
+        self.put(lambda: setattr(mark, "done", True))
+        return mark
+
+    def wait(self, mark):
+        self.put(lambda: mark.done or mark.stream.sync())
+
+    def record(self, enqueue):
+        if self.gpu.refuse_recording:
+            raise SessionError("cannot capture a CUDA graph: not permitted")
+        self.capture = []
+        try:
+            enqueue(self.handle)
+            work = self.capture
+        finally:
+            self.capture = None
+        self.gpu.log.append(("record", len(work)))
+        return FakeRecording(self, work)
+
+    def sync(self):
+        while self.queue:
+            self.queue.popleft()()
+        if self.gpu.fault is not None:
+            fault, self.gpu.fault = self.gpu.fault, None
+            raise fault
+
+    def close(self):
+        self.open = False
+
+
+class FakeRecording:
+    def __init__(self, stream, work):
+        self.stream, self.work, self.open = stream, work, True
+
+    def launch(self):
+        assert self.open, "a dropped recording is launched"
+        self.stream.gpu.log.append(("launch", len(self.work)))
+        self.stream.queue.extend(self.work)
+
+    def close(self):
+        self.open = False
+
+
+class FakeGpu:
+    def __init__(self, budget=1 << 24):
+        self.budget = budget
+        self.blocks = {}
+        self.streams = {}
+        self.log = []
+        self.refuse_recording = False
+        self.fault = None
+        self.pinned = []
+        self._next = 1 << 20
+
+    def activate(self):
+        self.log.append(("activate", 0))
+
+    def stream(self):
+        handle = 1000 + len(self.streams)
+        self.streams[handle] = FakeStream(self, handle)
+        return self.streams[handle]
+
+    def allocate(self, nbytes, stream):
+        used = sum(block.nbytes for block in self.blocks.values())
+        if used + nbytes > self.budget:
+            raise DeviceMemoryError(f"cannot allocate {nbytes} bytes: out of GPU memory")
+        self.log.append(("allocate", nbytes))
+        address, self._next = self._next, self._next + (nbytes // 256 + 2) * 256
+        self.blocks[address] = FakeMemory(self, address, nbytes)
+        return self.blocks[address]
+
+    def pin(self, nbytes):
+        self.pinned.append(FakeMemory(self, 0, nbytes, pinned=True))
+        return self.pinned[-1]
+
+    def count(self, kind):
+        return sum(1 for what, _ in self.log if what == kind)
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    return FakeGpu()
 
 
 class FakeContext:
-    """eps = latents * scale + mask of row; scribbles over its activations as a real one does."""
+    """eps = latents * mask + timestep; scribbles over its activations as a real one does."""
 
     def __init__(self, engine):
         self.engine, self.gpu = engine, engine.gpu
@@ -145,12 +268,6 @@ class FakeSettings:
         self.kernels = kernels
 
 
-INPUTS = (
-    TensorSpec("latents", "float32", ("b", 2, "t", 2, 2)),
-    TensorSpec("timestep", "int64", ("b",)),
-    TensorSpec("mask", "float32", ("b", "t")),
-)
-OUTPUTS = (TensorSpec("eps", "float32", ("b", 2, "t", 2, 2)),)
 PROFILES = (
     {"b": Range(1, 2, 4), "t": Range(4, 4, 4)},
     {"b": Range(5, 8, 16), "t": Range(4, 4, 4)},
@@ -160,7 +277,7 @@ PROFILES = (
 
 @pytest.fixture
 def engine(gpu):
-    return FakeEngine(gpu, INPUTS, OUTPUTS, PROFILES, [1000, 4000, 1200])
+    return FakeEngine(gpu, toy.INPUTS, toy.OUTPUTS, PROFILES, [1000, 4000, 1200])
 
 
 @pytest.fixture
@@ -173,124 +290,4 @@ def fake_library():
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
         __version__="11.4.0.106",
     )
-    return Library("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))
-
-
-@pytest.fixture
-def opened(gpu, engine, fake_library):
-    engine.errors = fake_library.errors
-
-    def make(arena=None, **changes):
-        return Opened(
-            name="predict",
-            library=fake_library,
-            engine=engine,
-            new_context=engine.create_execution_context,
-            device=gpu,
-            stream=gpu.stream(),
-            arena=arena or Arena(gpu),
-            **{"inputs": INPUTS, "outputs": OUTPUTS, "profiles": PROFILES, **changes},
-        )
-
-    return make
-
-
-@pytest.fixture
-def session(opened):
-    with TrtSession(opened(), "lvdm-export build-engines --bundle B --backend tensorrt") as made:
-        yield made
-
-
-@pytest.fixture
-def feeds_of():
-    def make(rows, clip=4, seed=0):
-        rng = np.random.default_rng(seed)
-        return {
-            "latents": rng.standard_normal((rows, 2, clip, 2, 2), dtype=np.float32),
-            "timestep": np.arange(rows, dtype=np.int64) + 10 * seed,
-            "mask": (rng.random((rows, clip)) < 0.5).astype(np.float32),
-        }
-
-    return make
-
-
-@pytest.fixture
-def expected():
-    def compute(feeds):
-        late = feeds["timestep"][:, None, None, None, None].astype(np.float32)
-        return feeds["latents"] * feeds["mask"][:, None, :, None, None] + late
-
-    return compute
-
-
-PLAN = b"the plan"
-HERE = Here("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
-PLAN_PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
-
-
-@pytest.fixture
-def here():
-    return HERE
-
-
-@pytest.fixture
-def runtimes(fake_library, engine):
-    """Give the fake library a runtime that opens anything as `engine`; returns those made."""
-    made = []
-
-    class Runtime:
-        def __init__(self, logger):
-            self.engine_host_code_allowed = True  # the worst default that there could be
-            self.opened = []
-            made.append(self)
-
-        def deserialize_cuda_engine(self, data):
-            assert self.engine_host_code_allowed is False
-            self.opened.append(bytes(data))
-            return None if engine.error else engine
-
-        def load_runtime(self, path):
-            self.lean = path
-            return self
-
-    fake_library.trt.Runtime = Runtime
-    engine.profiles = PLAN_PROFILES
-    engine.activations = [1000, 1200]
-    engine.errors = fake_library.errors
-    return made
-
-
-@pytest.fixture
-def source(make_bundle, engine):
-    bundle = make_bundle()
-    source = bundle.graph("predict")
-    engine.inputs, engine.outputs = source.facts.inputs, source.facts.outputs
-    return source
-
-
-@pytest.fixture
-def make_plan(source):
-    def make(data=PLAN, built_at="2026-01-01T00:00:00+00:00", **changes):
-        fingerprint = Fingerprint(
-            graph="denoiser",
-            library="tensorrt",
-            version=HERE.version,
-            gpu=HERE.gpu,
-            capability=HERE.capability,
-            onnx_sha256=source.facts.sha256,
-            data_sha256=None,
-            precision="fp32",
-            profiles=PLAN_PROFILES,
-            options=PlanOptions(batch=Range(1, 2, 4)),
-        )
-        facts = PlanFacts(
-            file="denoiser.plan",
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=len(data),
-            fingerprint=replace(fingerprint, **changes),
-            seconds=1.0,
-            built_at=built_at,
-        )
-        return save_plan(source, facts, data)
-
-    return make
+    return TrtLibrary("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))

@@ -14,12 +14,8 @@ import torch
 from torch import nn
 
 from lvdm_engines.manifest import TensorSpec
-from lvdm_export.config.mapping import Section
-from lvdm_export.config.networks import read_autoencoder2d
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.onnx_file import write_onnx
-from lvdm_export.nets.autoencoder2d import Autoencoder2d
-from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 QUICK = [  # exports take 10 to 20 s each on two cores
@@ -32,11 +28,7 @@ UNETS = [
     for precision in TOLERANCE
 ]
 AUTOENCODERS = [
-    pytest.param(
-        name,
-        precision,
-        marks=[] if (name, precision) in QUICK else [pytest.mark.slow],
-    )
+    pytest.param(name, precision, marks=[] if (name, precision) in QUICK else [pytest.mark.slow])
     for name in ("ae3d_488", "ae3d_244", "ae2d")
     for precision in TOLERANCE
 ]
@@ -84,28 +76,12 @@ def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
 
 @pytest.mark.parametrize(("name", "precision"), AUTOENCODERS)
 def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
-    golden: Any, load_golden: Any, name: str, precision: str, tmp_path: Path
+    golden: Any, golden_autoencoder: Any, name: str, precision: str, tmp_path: Path
 ) -> None:
-    case = golden(name)
-    network = load_golden(_autoencoder(case.config, name), case, precision)
-    arrays = case.arrays
+    arrays, network = golden(name).arrays, golden_autoencoder(name, precision)
     encode = {"x": arrays["x"]}
     session = export(Method(network, "encode"), encode, tmp_path / "encode.onnx")
     assert error(session, encode, arrays["moments"]) < TOLERANCE[precision]
     decode = {"x": arrays.get("z", arrays["moments"][:, :4])}
     session = export(Method(network, "decode"), decode, tmp_path / "decode.onnx")
     assert error(session, decode, arrays["decoded"]) < TOLERANCE[precision]
-
-
-def _autoencoder(config: dict[str, Any], name: str) -> nn.Module:
-    if config["kind"] == "ae2d":
-        raw = {k: v for k, v in config.items() if k not in {"kind", "embed_dim", "double_z"}}
-        return Autoencoder2d(read_autoencoder2d(Section(raw, name), config["embed_dim"]))
-    return Autoencoder3d(
-        Autoencoder3dConfig(
-            n_hiddens=config["n_hiddens"],
-            downsample=tuple(config["downsample"]),
-            z_channels=config["z_channels"],
-            embed_dim=config["embed_dim"],
-        )
-    )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import toy
 from msgspec.structs import replace
 
 pytest.importorskip("torch")
@@ -42,8 +43,9 @@ class Wrong:
 
 
 @pytest.fixture
-def fixed_bundle(make_bundle):
-    return make_bundle()
+def fixed_bundle(tmp_path):
+    """A bundle whose predict and interpolate graphs are one file."""
+    return toy.write_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture

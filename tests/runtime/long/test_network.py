@@ -3,6 +3,12 @@ import pytest
 
 from lvdm_engines.errors import DeviceMemoryError
 from lvdm_rt.long.network import EXACT_ROWS, Network
+from lvdm_rt.model import Model
+
+
+@pytest.fixture
+def model(manifest, sessions):
+    return Model(manifest, sessions)
 
 
 def feeds(rows):
@@ -27,38 +33,38 @@ class Small:
             raise DeviceMemoryError("no room")
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions):
+def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions, model):
     session = sessions["predict"]
-    whole = Network(session, exact=False)(feeds(6))
+    whole = Network(model, "predict", exact=False)(feeds(6))
     session.rows.clear()
     session.hook = Small(session, 3)
-    network = Network(session, exact=False)
+    network = Network(model, "predict", exact=False)
     np.testing.assert_array_equal(network(feeds(6)), whole)
     np.testing.assert_array_equal(network(feeds(6)), whole)
     assert session.rows == [6, 3, 3, 3, 3]
 
 
-def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(sessions):
+def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(sessions, model):
     session = sessions["predict"]
     session.hook = Small(session, 2)
     with pytest.raises(DeviceMemoryError, match=r"with 4 rows .*no room.*lower the batch size"):
-        Network(session, exact=False)(feeds(8))
+        Network(model, "predict", exact=False)(feeds(8))
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_one_clip_that_does_not_fit_is_not_blamed_on_the_batch_size(sessions, exact):
+def test_one_clip_that_does_not_fit_is_not_blamed_on_the_batch_size(sessions, model, exact):
     session = sessions["predict"]
     session.hook = Small(session, 0)
     with pytest.raises(DeviceMemoryError, match="close other programs, or use a smaller model"):
-        Network(session, exact=exact)(feeds(1))
+        Network(model, "predict", exact=exact)(feeds(1))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 8])
-def test_exact_calls_have_the_same_rows_whatever_the_batch(sessions, rows):
+def test_exact_calls_have_the_same_rows_whatever_the_batch(sessions, model, rows):
     session = sessions["predict"]
     session.jitter = True
-    together = Network(session, exact=True)(feeds(rows))
+    together = Network(model, "predict", exact=True)(feeds(rows))
     assert set(session.rows) == {EXACT_ROWS}
     for row in range(rows):
         one = {name: array[row : row + 1] for name, array in feeds(rows).items()}
-        np.testing.assert_array_equal(Network(session, exact=True)(one)[0], together[row])
+        np.testing.assert_array_equal(Network(model, "predict", exact=True)(one)[0], together[row])

@@ -3,29 +3,16 @@ import itertools
 import msgspec
 import numpy as np
 import pytest
+import toy
 
 from lvdm_engines.errors import PlanError
-from lvdm_engines.manifest import (
-    InterpolateFacts,
-    LatentFacts,
-    ModelFacts,
-    PredictFacts,
-    ScheduleFacts,
-    ShortFacts,
-)
+from lvdm_engines.manifest import LatentFacts, PredictFacts, ShortFacts
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.plan import batches, needed_condition, plan
 
-MODEL = ModelFacts(
-    frame_size=(16, 16),
-    frames_per_latent=4,
-    latent=LatentFacts(channels=1, size=(1, 1), scale=1.0, shift=0.0),
-    schedule=ScheduleFacts("sqrt-linear", 20, 0.0015, 0.0155),
-    decode_window=4,
-    predict=PredictFacts(clip=4, condition=1, stride=4),
-    interpolate=InterpolateFacts(clip=5),
-    short=ShortFacts(clip=5),
+MODEL = toy.model_facts(
+    latent=LatentFacts(channels=1, size=(1, 1), scale=1.0, shift=0.0), short=ShortFacts(clip=5)
 )
 TWO_GIVEN = msgspec.structs.replace(MODEL, predict=PredictFacts(clip=5, condition=2, stride=4))
 

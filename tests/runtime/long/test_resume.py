@@ -101,6 +101,7 @@ def test_a_damaged_or_missing_clip_is_made_again(make_fake, expected, tmp_path):
 CHILD = """
     import importlib.util, sys
     from pathlib import Path
+    sys.path.insert(0, str(Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
@@ -138,18 +139,18 @@ def test_a_process_killed_at_random_moments_resumes_to_the_same_frames(
 
 def test_a_work_directory_is_not_continued_by_accident(make_fake, tmp_path):
     run(*make_fake(), tmp_path)
-    with pytest.raises(WorkError, match="holds an interrupted run; resume it, or remove"):
+    with pytest.raises(WorkError, match="an interrupted run of these settings; --resume goes"):
         run(*make_fake(), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 9}, "started with seed 0, now it is 9"),
-        ({"steps": 4}, "started with steps 3, now it is 4"),
-        ({"batch_size": 1}, "started with batch_size 2, now it is 1"),
-        ({"frames": 101}, "started with frames 100, now it is 101"),
-        ({"exact": True}, "started with exact False, now it is True"),
+        ({"seed": 9}, "interrupted run with seed 0, now it is 9"),
+        ({"steps": 4}, "interrupted run with steps 3, now it is 4"),
+        ({"batch_size": 1}, "interrupted run with batch_size 2, now it is 1"),
+        ({"frames": 101}, "interrupted run with frames 100, now it is 101"),
+        ({"exact": True}, "interrupted run with exact False, now it is True"),
     ],
 )
 def test_a_run_with_other_settings_does_not_resume(make_fake, tmp_path, changes, message):
@@ -161,10 +162,10 @@ def test_a_run_with_other_settings_does_not_resume(make_fake, tmp_path, changes,
 
 def test_a_run_with_another_model_or_condition_does_not_resume(make_fake, tmp_path):
     run(*make_fake(), tmp_path)
-    with pytest.raises(WorkError, match="started with model"):
+    with pytest.raises(WorkError, match="interrupted run with model"):
         run(*make_fake(noise_levels=9), tmp_path, resume=True)
     frames = np.zeros((16, 16, 16, 3), np.uint8)
-    with pytest.raises(WorkError, match="started with condition None"):
+    with pytest.raises(WorkError, match="interrupted run with condition None"):
         run(*make_fake(), tmp_path, resume=True, condition=frames)
 
 
@@ -226,7 +227,7 @@ def test_a_damaged_identity_is_one_clear_error(make_fake, tmp_path):
     run(*make_fake(), tmp_path)
     for damage in (b"{", b"[]"):
         (tmp_path / "work.json").write_bytes(damage)
-        with pytest.raises(WorkError, match="remove the directory and start again"):
+        with pytest.raises(WorkError, match="--restart throws the run away"):
             run(*make_fake(), tmp_path, resume=True)
 
 

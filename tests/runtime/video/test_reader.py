@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import VideoError
-from lvdm_rt.video import ReadSpec, read_frames, read_last_frames
+from lvdm_rt.video import ReadSpec, VideoSpec, open_writer, read_frames, read_last_frames
 
 
 def encode(
@@ -198,3 +198,76 @@ def test_missing_files_directories_and_text_are_refused(tmp_path, read):
     ]:
         with pytest.raises(VideoError, match=message):
             read(path, (16, 16))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three grey pictures whose names sort otherwise as text."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, level in ((2, 20), (10, 200), (1, 10)):
+        spec = VideoSpec(frames=1, size=(8, 12), fps=Fraction(8))
+        with open_writer(str(tmp_path / "one"), spec) as out:
+            out.write(np.full((1, 8, 12, 3), level, np.uint8))
+        (tmp_path / "one" / "000000.png").rename(folder / f"frame{number}.png")
+        (tmp_path / "one").rmdir()
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_a_folder_of_pictures_is_one_frame_each_in_the_order_of_their_numbers(pictures):
+    frames = np.concatenate(list(read_frames(pictures, ReadSpec(size=(8, 8), fps=Fraction(3)))))
+    assert frames.shape == (3, 8, 8, 3)
+    assert frames[:, 0, 0, 0].tolist() == [10, 20, 200]
+
+
+def test_a_damaged_picture_in_a_folder_is_named(pictures):
+    (pictures / "frame3.png").write_bytes(b"not a picture")
+    with pytest.raises(VideoError, match=r"frame3\.png: it is no video, damaged"):
+        list(read_frames(pictures, ReadSpec(size=(8, 8), fps=Fraction(8))))
+
+
+def test_our_own_arrays_are_read_at_the_rate_they_name(tmp_path):
+    frames = (
+        np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    )
+    path = tmp_path / "a.npz"
+    with open_writer(str(path), VideoSpec(frames=4, size=(8, 8), fps=Fraction(4))) as out:
+        out.write(frames)
+    back = np.concatenate(list(read_frames(path, ReadSpec(size=(8, 8), fps=Fraction(8)))))
+    assert back[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def broken_arrays():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    return [
+        {"frames": frames},
+        {"fps": 8.0},
+        {"frames": frames.astype(np.float32), "fps": 8.0},
+        {"frames": frames[0], "fps": 8.0},
+        {"frames": frames[:0], "fps": 8.0},
+        {"frames": frames, "fps": 0.0},
+        {"frames": frames, "fps": np.nan},
+        {"frames": frames, "fps": "fast"},
+    ]
+
+
+@pytest.mark.parametrize("arrays", broken_arrays(), ids="-".join)
+def test_arrays_that_are_no_video_are_one_line(tmp_path, arrays):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(VideoError, match=r"^cannot read .*a\.npz: ") as caught:
+        list(read_frames(tmp_path / "a.npz", ReadSpec(size=(8, 8), fps=Fraction(8))))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 30, 400])
+def test_a_cut_archive_is_one_line(tmp_path, keep):
+    np.savez(tmp_path / "a.npz", frames=np.zeros((2, 8, 8, 3), np.uint8), fps=8.0)
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:keep])
+    with pytest.raises(VideoError, match=r"a\.npz: it is damaged or not of this program"):
+        list(read_frames(tmp_path / "a.npz", ReadSpec(size=(8, 8), fps=Fraction(8))))
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(VideoError, match="a directory without pictures"):
+        list(read_frames(tmp_path, ReadSpec(size=(8, 8), fps=Fraction(8))))

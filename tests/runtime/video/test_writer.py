@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,7 +90,9 @@ def test_settings_go_into_the_comment_and_the_sidecar(scene, write, name):
     with av.open(str(path)) as container:
         tags = {key.lower(): text for key, text in container.metadata.items()}
     assert json.loads(tags["comment"]) == json.loads(settings)
-    assert json.loads(sidecar_path(path).read_text()) == json.loads(settings)
+    data = path.read_bytes()
+    file = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert json.loads(sidecar_path(path).read_text()) == json.loads(settings) | {"file": file}
     assert sidecar_path(path).name == f"{name}.json"
 
 
@@ -242,4 +246,37 @@ def test_an_interrupt_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypa
     monkeypatch.setattr(writer, "_file_sink", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_writer(str(tmp_path / "a.npz"), VideoSpec(frames=1, size=(8, 8), fps=Fraction(8)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "frames"])
+def test_a_name_appears_only_after_everything_behind_it_is_on_the_disk(
+    scene, write, tmp_path, monkeypatch, name
+):
+    synced, real_sync, real_replace = [], os.fsync, Path.replace
+
+    def fsync(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        real_sync(descriptor)
+
+    def replace(self, target):
+        files = [*self.iterdir(), self] if self.is_dir() else [self]
+        assert {file.stat().st_ino for file in files} <= set(synced)
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write(name, scene(3, 16, 16), settings="{}")
+    assert synced[-1] == tmp_path.stat().st_ino
+
+
+def test_a_disk_that_fails_at_the_very_end_is_an_error_and_leaves_nothing(
+    scene, write, tmp_path, monkeypatch
+):
+    def fail(descriptor):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(VideoError, match="the disk is full"):
+        write("sky.webm", scene(3, 16, 16), settings="{}")
     assert list(tmp_path.iterdir()) == []

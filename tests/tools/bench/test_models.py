@@ -1,4 +1,4 @@
-"""The models of a GPU check, exported once."""
+"""The models that speed is measured with."""
 
 import dataclasses
 
@@ -17,14 +17,12 @@ def test_an_export_is_used_again_only_for_the_same_networks(tmp_path, monkeypatc
         options.out.mkdir()
         (options.out / "manifest.json").touch()
 
-    paths = {"unet": (tmp_path, tmp_path), "autoencoder": (tmp_path, tmp_path)}
-    monkeypatch.setattr(models, "_checkpoints", lambda *_: paths)
     monkeypatch.setattr(models, "build", build)
     monkeypatch.setattr(models, "load_bundle", lambda folder: folder)
-    size = models.SIZES["tiny"]
-    wider = dataclasses.replace(size.unet, model_channels=16)
-    for sizes in (size, size, dataclasses.replace(size, unet=wider)):
-        monkeypatch.setitem(models.SIZES, "tiny", sizes)
+    tiny = models.sizes("tiny")
+    wider = dataclasses.replace(tiny, unet=dataclasses.replace(tiny.unet, model_channels=64))
+    for sizes in (tiny, tiny, wider):
+        monkeypatch.setattr(models, "sizes", lambda name, sizes=sizes: sizes)
         models.bundle_of("tiny", "fp32", tmp_path, str)
     monkeypatch.setattr(models.metadata, "version", lambda package: "99")
     models.bundle_of("tiny", "fp32", tmp_path, str)

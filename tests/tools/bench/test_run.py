@@ -1,8 +1,7 @@
-"""`lvdm-tools gpu-check` without a GPU: what it measures on fakes, what it says, what it leaves."""
+"""`lvdm-tools gpu-check` on stub engines: what it measures, what it says, what it leaves."""
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,183 +9,156 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from lvdm_engines.errors import BackendError, DeviceMemoryError, ExportError, OptionsError
-from lvdm_engines.manifest import TensorSpec
+from lvdm_engines import opening
+from lvdm_engines.backends.backend import Backend
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import BackendError, DeviceMemoryError
+from lvdm_engines.session import sizes_of
 from lvdm_tools import cli
-from lvdm_tools.bench import command as gpu_check_command
-from lvdm_tools.bench import run as gpu_check
+from lvdm_tools.bench import command as gpu_check
+from lvdm_tools.bench import run as bench
 from lvdm_tools.bench.end_to_end import Busy, Watched
-from lvdm_tools.bench.run import Check
 from lvdm_tools.bench.table import page
 
 
-class FakeSession:
-    """A session that computes nothing, and runs out of memory at batch 32."""
+class StubSession:
+    """Answers zeros, and runs out of memory at batch 32."""
 
-    closed = 0
-    inputs = (TensorSpec("latents", "float32", ("b", 2)),)
-    outputs = inputs
+    backend = "tensorrt"
+
+    def __init__(self, source):
+        self.inputs, self.outputs = source.facts.inputs, source.facts.outputs
 
     def run(self, feeds):
-        if len(feeds["latents"]) == 32:
-            raise DeviceMemoryError("predict: out of memory; lower the batch size")
-        return dict(feeds)
+        sizes = sizes_of(self.inputs, {name: array.shape for name, array in feeds.items()})
+        if sizes["b"] == 32:
+            raise DeviceMemoryError("out of memory; lower the batch size")
+        return {
+            spec.name: np.zeros([sizes.get(n, n) for n in spec.shape], spec.dtype)
+            for spec in self.outputs
+        }
 
     def device_seconds(self, feeds, times):
         return 0.001
 
     def copy_seconds(self, feeds, changing, times):
-        assert changing == ["latents"]
+        assert set(changing) == {"latents", "timestep"} & feeds.keys()
         return 0.0002
 
     def close(self):
-        FakeSession.closed += 1
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 @pytest.fixture
 def check(tmp_path, monkeypatch):
-    """A check of two backends, one usable, with everything heavy replaced."""
+    """A check of TensorRT, whose engines are stubs, and TensorRT-RTX, which cannot run."""
     saved = []
-    graphs = {"predict": None, "decoder": None}
-    bundle = SimpleNamespace(manifest=SimpleNamespace(model=None, graphs=graphs))
-    fakes = {
-        "bundle_of": lambda *_: bundle,
-        "_gflop": lambda *_: {"predict": 290.0, "decoder": 2850.0},
-        "backend_report": lambda: {"tensorrt": None, "tensorrt-rtx": "no such GPU", "cuda": None},
-        "build_plans": lambda *_: [],
-        "check_reference": lambda *_: None,
-        "compare_graph": lambda *_: {"most": 0.001, "problems": []},
-        "open_session": lambda *_: FakeSession(),
-        "_feeds": lambda graph, bundle, batch: {"latents": np.zeros((batch, 2), np.float32)},
-        "end_to_end": lambda *_: {"frames_per_second": 10.0, "outside_sessions": 0.01},
-        "gpus": lambda **_: [],
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(gpu_check, name, fake)
-    made = Check(
+    problems = {"tensorrt-rtx": "no such GPU"}
+    monkeypatch.setattr(
+        opening,
+        "load_backend",
+        lambda name: Backend(
+            lambda: problems.get(name), lambda source, _: lambda: StubSession(source)
+        ),
+    )
+    monkeypatch.setattr(bench, "bundle_of", lambda *_: load_bundle("sky-tiny"))
+    monkeypatch.setattr(bench, "build_plans", lambda *_: [])
+    return bench.Check(
         work=tmp_path,
         report=lambda line: None,
         save=lambda found: saved.append(json.loads(json.dumps(found))),
+        model="sky-tiny",
         device="cpu",
         backends=("tensorrt", "tensorrt-rtx"),
         variants=(),
         seconds=0.0,
-    )
-    return SimpleNamespace(check=made, saved=saved, patch=monkeypatch)
+        frames=9,
+    ), saved
 
 
 def test_every_number_is_saved_as_soon_as_it_is_there(check):
-    found = gpu_check.run(check.check)
+    check, saved = check
+    found = bench.run(check)
     tensorrt = found["backends"]["tensorrt"]
     assert list(tensorrt["predict"]) == ["1", "2", "8", "32"]
     assert tensorrt["predict"]["8"]["device_ms"] == 1.0
     assert tensorrt["predict"]["8"]["copies_ms"] == 0.2
-    assert list(tensorrt["parity"]) == ["predict", "decoder"]
-    assert tensorrt["predict"]["32"] == {"failed": "predict: out of memory; lower the batch size"}
+    assert tensorrt["predict"]["32"] == {"failed": "out of memory; lower the batch size"}
     assert list(tensorrt["decoder"]) == ["1"]
+    assert tensorrt["parity"].keys() == load_bundle("sky-tiny").manifest.graphs.keys()
+    assert tensorrt["end_to_end"]["frames"] == 9
     assert found["backends"]["tensorrt-rtx"] == {"problem": "no such GPU"}
-    assert len(check.saved) > 8
-    assert check.saved[-1] == json.loads(json.dumps(found))
     assert [target["backend"] for target in found["targets"]] == ["tensorrt"] * 3
+    assert len(saved) > 10
+    assert saved[-1] == json.loads(json.dumps(found))
+
+
+def fail(*_):
+    raise TypeError("incompatible arguments\nof a binding")
+
+
+FAILED = "TypeError: incompatible arguments"
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("where", "name", "lost"),
     [
-        BackendError("no"),
-        TypeError("incompatible function arguments"),
-        AttributeError("no attribute"),
-        ImportError("no library"),
-        OSError("no such file"),
-        ValueError("bad"),
-        KeyError("t"),
-        RuntimeError("CUDA"),
-        AssertionError(),
+        (bench, "backend_report", {"problem"}),
+        (bench, "build_plans", {"build_seconds"}),
+        (bench, "check_reference", {"parity"}),
+        (bench, "end_to_end", {"end_to_end"}),
+        (StubSession, "__init__", {"parity", "predict", "decoder", "end_to_end"}),
+        (StubSession, "run", {"parity", "predict", "decoder", "end_to_end"}),
+        (StubSession, "device_seconds", {"predict", "decoder", "end_to_end"}),
+        (StubSession, "close", {"parity", "end_to_end"}),
     ],
-    ids=lambda error: type(error).__name__,
 )
+def test_one_failure_does_not_hide_the_rest(check, monkeypatch, where, name, lost):
+    monkeypatch.setattr(where, name, fail)
+    tensorrt = bench.run(check[0])["backends"]["tensorrt"]
+    assert {key for key, value in tensorrt.items() if FAILED in str(value)} == lost
+    assert len(tensorrt) == {"backend_report": 1, "build_plans": 2}.get(name, 6)
+
+
 @pytest.mark.parametrize(
-    "name", ["build_plans", "compare_graph", "open_session", "end_to_end", "backend_report"]
+    ("error", "told", "traced"),
+    [
+        (BackendError("no kernel; update the driver"), "no kernel; update the driver", False),
+        (TypeError("incompatible\narguments"), "TypeError: incompatible", True),
+        (OSError("no such file"), "OSError: no such file", True),
+        (AssertionError(), "AssertionError: no reason given", True),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-def test_one_failure_of_any_kind_does_not_hide_the_rest(check, name, error):
-    def fail(*_):
+def test_a_failure_leaves_its_reason_and_an_unexpected_one_where_it_came_from(error, told, traced):
+    def measure():
         raise error
 
-    check.patch.setattr(gpu_check, name, fail)
-    tensorrt = gpu_check.run(check.check)["backends"]["tensorrt"]
-    cells = {
-        "build_plans": lambda: tensorrt["build_seconds"],
-        "compare_graph": lambda: tensorrt["parity"]["decoder"],
-        "open_session": lambda: tensorrt["predict"]["8"],
-        "end_to_end": lambda: tensorrt["end_to_end"],
-        "backend_report": lambda: {"failed": tensorrt["problem"]},
-    }
-    told = cells[name]()["failed"]
-    assert str(error) in told
-    assert told == str(error) or told.startswith(f"{type(error).__name__}: ")
-    assert ("end_to_end" in tensorrt) == (name not in ("build_plans", "backend_report"))
+    failure = bench._attempt(measure)
+    assert failure["failed"] == told
+    assert ("in measure" in failure.get("trace", "")) == traced
 
 
-def test_an_unexpected_failure_keeps_where_it_came_from(check):
-    def fail(*_):
-        raise TypeError("incompatible function arguments")
-
-    check.patch.setattr(gpu_check, "end_to_end", fail)
-    told = gpu_check.run(check.check)["backends"]["tensorrt"]["end_to_end"]
-    assert told["failed"] == "TypeError: incompatible function arguments"
-    assert "in fail" in told["trace"]
-
-
-def test_a_session_that_cannot_be_closed_costs_nothing_but_itself(check):
-    def close(self):
-        raise ExportError("CUDA_ERROR_ILLEGAL_ADDRESS")
-
-    check.patch.setattr(FakeSession, "close", close)
-    tensorrt = gpu_check.run(check.check)["backends"]["tensorrt"]
-    assert tensorrt["decoder"]["1"]["ms"] >= 0
-    assert tensorrt["end_to_end"]["frames_per_second"] == 10.0
-
-
-def test_a_reference_of_another_model_is_said_of_every_graph(check):
-    def refuse(*_):
-        raise OptionsError("it has no graph 'decoder'")
-
-    check.patch.setattr(gpu_check, "check_reference", refuse)
-    parity = gpu_check.run(check.check)["backends"]["tensorrt"]["parity"]
-    assert parity["predict"] == parity["decoder"] == {"failed": "it has no graph 'decoder'"}
-
-
-def test_a_variant_of_torch_that_fails_leaves_the_others_and_is_let_go_of(check):
+def test_a_variant_of_torch_that_fails_leaves_the_others_and_is_let_go_of(check, monkeypatch):
     released = []
-    yardstick = gpu_check.yardstick
-    check.patch.setattr(gpu_check, "torch_graphs", lambda *_: {"predict": 1, "decoder": 2})
-    check.patch.setattr(gpu_check, "SIZES", {"sky": None})
-    check.patch.setattr(yardstick, "matrix_peak", lambda *_: 100.0)
-    check.patch.setattr(yardstick, "time_module", lambda *_: 5.0)
-    check.patch.setattr(yardstick, "release", released.append)
 
     def variant(module, name, device):
-        if name == "one":
-            raise ValueError("no such layout")
-        return module
+        return fail() if name == "one" else module
 
-    check.patch.setattr(yardstick, "variant", variant)
-    found = gpu_check.run(replace(check.check, variants=("one", "two")))
-    assert found["torch"]["one"]["predict"]["1"]["failed"] == "ValueError: no such layout"
-    assert found["torch"]["two"]["decoder"] == {"1": 5.0}
+    monkeypatch.setattr(bench.yardstick, "variant", variant)
+    monkeypatch.setattr(bench.yardstick, "time_module", lambda *_: 5.0)
+    monkeypatch.setattr(bench.yardstick, "release", released.append)
+    check = replace(check[0], backends=(), batches=(1,), variants=("one", "two"))
+    torch = bench.run(check)["torch"]
+    assert torch["one"]["predict"]["1"]["failed"] == FAILED
+    assert torch["two"]["decoder"] == {"1": 5.0}
     assert released == ["cpu"] * 4
-
-
-def test_sessions_are_closed_after_their_timings(check):
-    FakeSession.closed = 0
-    gpu_check.run(check.check)
-    assert FakeSession.closed == 2
-
-
-def test_the_report_is_written_whole(tmp_path):
-    gpu_check.write('{"a": 1}', tmp_path / "gpu-check.json")
-    assert json.loads((tmp_path / "gpu-check.json").read_text()) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["gpu-check.json"]
 
 
 def test_time_is_counted_once_however_many_sessions_run():
@@ -196,40 +168,30 @@ def test_time_is_counted_once_however_many_sessions_run():
     assert busy.seconds > 0
 
 
-def test_the_devices_time_of_a_video_is_that_of_its_runs_by_shape():
-    timed = []
-
-    class Session:
-        inputs = outputs = ()
-
-        def run(self, feeds):
-            return {}
-
-        def device_seconds(self, feeds, times):
-            timed.append(feeds["latents"].shape)
-            return 0.5 * len(feeds["latents"])
-
-    watched = Watched(Session(), Busy())
-    watched.run({"latents": np.ones((4, 2), np.float32)})
+def test_the_devices_time_of_a_video_is_that_of_its_runs_by_shape(monkeypatch):
+    monkeypatch.setattr(
+        StubSession, "device_seconds", lambda self, feeds, _: 0.5 * len(feeds["latents"])
+    )
+    source = load_bundle("sky-tiny").graph("decoder")
+    watched = Watched(StubSession(source), Busy())
+    rows = np.ones((4, *source.facts.inputs[0].shape[1:]), np.float32)
+    watched.run({"latents": rows})
     watched.restart()  # after the first video
-    for rows in (1, 2, 1, 1):
-        watched.run({"latents": np.ones((rows, 2), np.float32)})
+    for n in (1, 2, 1, 1):
+        watched.run({"latents": rows[:n]})
     assert watched.device_seconds() == 3 * 0.5 + 1.0
-    assert sorted(timed) == [(1, 2), (2, 2)]
 
 
 def test_a_session_that_cannot_time_the_device_says_so():
-    watched = Watched(SimpleNamespace(run=lambda feeds: {}), Busy())
-    watched.run({"latents": np.ones(1)})
-    assert watched.device_seconds() is None
+    with opening.open_session(load_bundle("sky-tiny"), "decoder", "cpu") as session:
+        assert Watched(session, Busy()).device_seconds() is None
 
 
 def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu_check_command, "driver_problem", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(gpu_check, "driver_problem", lambda: "no NVIDIA driver")
     assert cli.run(["gpu-check", "-o", str(tmp_path / "out")]) == 1
-    assert (
-        "needs an NVIDIA GPU, and nothing was measured: no NVIDIA driver" in capsys.readouterr().err
-    )
+    told = "needs an NVIDIA GPU, and nothing was measured: no NVIDIA driver"
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -240,26 +202,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert "cannot be written (Not a directory); free space there" in capsys.readouterr().err
 
 
-def test_a_check_that_shows_nothing_is_saved_and_exits_with_1(check, tmp_path, capsys):
-    class Failing(FakeSession):
-        def run(self, feeds):
-            raise BackendError("no kernel image")
-
-    check.patch.setattr(gpu_check, "open_session", lambda *_: Failing())
-    assert (
-        cli.run(
-            ["gpu-check", "--dry-run", "--no-torch", "--backend", "tensorrt", "-o", str(tmp_path)]
-        )
-        == 1
-    )
+def test_a_check_that_shows_nothing_is_saved_whole_and_exits_with_1(
+    check, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(StubSession, "device_seconds", fail)
+    options = ["--dry-run", "--no-torch", "--seconds", "0", "--backend", "tensorrt"]
+    assert cli.run(["gpu-check", *options, "-o", str(tmp_path)]) == 1
     assert "tensorrt fails at predict, decoder" in capsys.readouterr().err
-    assert "no kernel image" in (tmp_path / "gpu-check.md").read_text()
+    assert FAILED in (tmp_path / "gpu-check.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu-check.md", "gpu-check.json"}
 
 
 @pytest.mark.slow
 def test_a_dry_run_goes_through_everything_on_the_cpu(tmp_path):
     options = ["--dry-run", "--seconds", "0", "--frames", "9", "-o", str(tmp_path)]
-    done = CliRunner().invoke(gpu_check_command.command, options)
+    done = CliRunner().invoke(gpu_check.command, options)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     cpu = found["backends"]["cpu"]

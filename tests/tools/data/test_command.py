@@ -1,12 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from lvdm_engines.errors import OptionsError
+from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.command import command
-from lvdm_tools.data.source import ClipSpec, open_source
+from lvdm_tools.data.source import open_source
 from lvdm_tools.data.synth import sky_clip
 
 
@@ -15,7 +14,7 @@ def run(*arguments: object) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_a_folder_of_skies_can_be_trained_on(tmp_path: Path) -> None:
+def test_a_folder_of_skies_can_be_trained_on(tmp_path):
     run("-o", tmp_path / "skies", "--clips", 2, "--frames", 6, "--size", 32, "--seed", 3)
     names = sorted(path.name for path in (tmp_path / "skies").glob("*.mp4"))
     assert names == ["sky-00000.mp4", "sky-00001.mp4"]
@@ -24,7 +23,7 @@ def test_a_folder_of_skies_can_be_trained_on(tmp_path: Path) -> None:
     assert min(errors) < 12  # lossy codec, chroma at half resolution
 
 
-def test_a_single_clip_is_written_to_a_file_of_the_asked_kind(tmp_path: Path) -> None:
+def test_a_single_clip_is_written_to_a_file_of_the_asked_kind(tmp_path):
     out = tmp_path / "sky.npz"
     run("-o", out, "--frames", 70, "--size", "24x16", "--first", 5)
     with np.load(out) as archive:
@@ -33,19 +32,29 @@ def test_a_single_clip_is_written_to_a_file_of_the_asked_kind(tmp_path: Path) ->
     assert np.abs(frames - expected.astype(int)).max() <= 1  # blocks round differently
 
 
-def test_many_clips_do_not_fit_into_one_file(tmp_path: Path) -> None:
+def test_what_exists_is_replaced_by_force_only(tmp_path):
+    small = ["-o", tmp_path / "skies", "--frames", 2, "--size", 16]
+    run(*small)
+    run(*small, "--first", 1)  # beside it
+    before = (tmp_path / "skies" / "sky-00001.mp4").read_bytes()
+    with pytest.raises(OptionsError, match=r"sky-00001\.mp4: it exists; --force replaces it"):
+        run(*small, "--first", 1, "--seed", 4)
+    assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() == before
+    run(*small, "--first", 1, "--seed", 4, "--force")
+    assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() != before
+
+
+def test_many_clips_do_not_fit_into_one_file(tmp_path):
     with pytest.raises(OptionsError, match="give a folder"):
         run("-o", tmp_path / "sky.mp4", "--clips", 2)
 
 
-def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["-o", str(tmp_path), "--size", "big"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--size", "big"], "is not a size"), (["--fps", "nan"], "expected a number")],
+)
+def test_what_is_no_size_or_rate_is_a_usage_error(tmp_path, words, told):
+    result = CliRunner().invoke(command, ["-o", str(tmp_path / "s"), *words])
     assert result.exit_code == 2
-    assert "is not a size" in result.output
-
-
-def test_a_frame_rate_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["-o", str(tmp_path / "s"), "--fps", "nan"])
-    assert result.exit_code == 2
-    assert "expected a number" in result.output
+    assert told in result.output
     assert not (tmp_path / "s").exists()

@@ -6,69 +6,76 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from matplotlib.image import imsave
 
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import folder as videos
+from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.folder import Video, VideoFolder
-from lvdm_tools.data.source import (
-    ClipSpec,
-    SynthClips,
-    check_divisible,
-    open_both,
-    open_source,
-)
+from lvdm_tools.data.source import SynthClips, open_both, open_source
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
 
-def write_video(path: Path, values: list[int], size: tuple[int, int] = (32, 48)) -> Path:
-    """A video of plain grey frames, so that a frame's number can be read from its pixels."""
+def write(path, pictures, codec="mpeg4", *, times=None, rate=8, options=None, **attributes):
+    """A video of pictures (h, w, 3), shown at their times, in frames, if there are any."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=8, options={"g": "5", "qscale:v": "2"})
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-        for value in values:
-            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), value, np.uint8), format="rgb24")
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        for name, value in {"pix_fmt": "yuv420p", **attributes}.items():
+            setattr(stream, name, value)
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[number], Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def write_video(path: Path, values: list[int]) -> Path:
+    """A video of plain grey frames, so that a frame's number can be read from its pixels."""
+    return write(path, plain(values, (32, 48)), options={"g": "5", "qscale:v": "2"})
 
 
 def write_with_b_frames(path: Path, codec: str, times: list[int]) -> Path:
     """Frames of growing brightness, in groups of twelve with two B frames after every P frame."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width = stream.height = 32
-        stream.pix_fmt, stream.gop_size, stream.max_b_frames = "yuv420p", 12, 2
-        stream.bit_rate = 400_000
-        for number, time in enumerate(times):
-            picture = np.full((32, 32, 3), 20 + 3 * number, np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    pictures = plain([20 + 3 * number for number in range(len(times))], (32, 32))
+    groups = {"gop_size": 12, "max_b_frames": 2, "bit_rate": 400_000}
+    return write(path, pictures, codec, rate=25, times=times, **groups)
+
+
+def write_pictures(folder: Path, values: list[int], kind: str = "png") -> Path:
+    """A folder of plain grey pictures whose names have no leading zeros."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(plain(values, (16, 24)), start=1):
+        imsave(folder / f"frame_{number}.{kind}", picture)
+    return folder
+
+
+def plain(values: list[int], size: tuple[int, int]) -> list[np.ndarray]:
+    return [np.full((*size, 3), value, np.uint8) for value in values]
 
 
 def levels(frames: int) -> list[int]:
     return [10 + 12 * (i % 20) for i in range(frames)]
 
 
-def test_synthetic_clips_are_the_same_at_every_call() -> None:
+def test_synthetic_clips_are_the_same_at_every_call():
     source = open_source("synth", SPEC, seed=1)
     np.testing.assert_array_equal(source.clip(7), SynthClips(1, SPEC).clip(7))
 
 
-def test_held_out_synthetic_clips_differ_from_training_clips() -> None:
+def test_held_out_synthetic_clips_differ_from_training_clips():
     train = SynthClips(1, SPEC).clip(0).astype(int)
     unseen = SynthClips(1, SPEC, held_out=True).clip(0)
     assert np.abs(train - unseen).mean() > 3
 
 
 @pytest.mark.parametrize("start", [0, 1, 7, 12])
-def test_a_clip_begins_at_its_frame_and_keeps_its_stride(tmp_path: Path, start: int) -> None:
+def test_a_clip_begins_at_its_frame_and_keeps_its_stride(tmp_path, start):
     path = write_video(tmp_path / "a.mp4", levels(20))
     clip = read_clip(path, start, ClipSpec(frames=3, size=(16, 16), stride=3))
     expected = np.array(levels(20))[start : start + 9 : 3]
@@ -86,9 +93,7 @@ def test_a_clip_begins_at_its_frame_and_keeps_its_stride(tmp_path: Path, start: 
         ("uneven.mp4", "libx264", [*range(30), *range(30, 90, 2)]),
     ],
 )
-def test_a_clip_is_what_decoding_from_the_first_frame_shows(
-    tmp_path: Path, name: str, codec: str, times: list[int]
-) -> None:
+def test_a_clip_is_what_decoding_from_the_first_frame_shows(tmp_path, name, codec, times):
     path = write_with_b_frames(tmp_path / name, codec, list(times))
     with av.open(str(path)) as container:
         whole = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
@@ -98,7 +103,7 @@ def test_a_clip_is_what_decoding_from_the_first_frame_shows(
         np.testing.assert_array_equal(clip, whole[start : start + 8 : 2])
 
 
-def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path: Path) -> None:
+def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path):
     whole = write_with_b_frames(tmp_path / "whole.mp4", "libx264", list(range(60)))
     cut = tmp_path / "cut.mp4"
     with (
@@ -118,21 +123,21 @@ def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path: Path) -> 
     np.testing.assert_array_equal(clip, read_clip(whole, 22, ClipSpec(frames=4, size=(32, 32))))
 
 
-def test_sources_of_the_same_videos_are_alike_wherever_they_lie(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["1.mp4", "clip/frame_7.png"])
+def test_sources_of_the_same_data_are_alike_wherever_they_lie(tmp_path, part):
     for number in range(3):
         write_video(tmp_path / "v" / f"{number}.mp4", levels(8 + number))
+    write_pictures(tmp_path / "v" / "clip", levels(12))
     before = open_source(tmp_path / "v", SPEC).identity
     shutil.copytree(tmp_path / "v", tmp_path / "w")
     assert open_source(tmp_path / "w", SPEC, seed=5, held_out=True).identity == before
-    changed = bytearray((tmp_path / "v" / "1.mp4").read_bytes())
+    changed = bytearray((tmp_path / "v" / part).read_bytes())
     changed[len(changed) // 2] ^= 1  # of the same name, size and length
-    (tmp_path / "v" / "1.mp4").write_bytes(changed)
+    (tmp_path / "v" / part).write_bytes(changed)
     assert open_source(tmp_path / "v", SPEC).identity != before
 
 
-def test_a_folder_that_is_opened_for_both_is_looked_at_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_is_opened_for_both_is_looked_at_once(tmp_path, caplog):
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", levels(12))
     (tmp_path / "text.avi").write_text("not a video")
@@ -144,20 +149,14 @@ def test_a_folder_that_is_opened_for_both_is_looked_at_once(
     np.testing.assert_array_equal(train.clip(3), open_source(tmp_path, SPEC).clip(3))
 
 
-def test_frames_are_cropped_in_the_middle_before_resizing(tmp_path: Path) -> None:
+def test_frames_are_cropped_in_the_middle_before_resizing(tmp_path):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:, 16:48] = 200
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=8)
-        stream.height, stream.width, stream.pix_fmt = 32, 64, "bgr0"
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    path = write(tmp_path / "a.mkv", [picture], "ffv1", pix_fmt="bgr0")
     assert read_clip(path, 0, ClipSpec(frames=1, size=(16, 16))).min() > 190
 
 
-def test_a_folder_gives_the_same_clip_for_the_same_number(tmp_path: Path) -> None:
+def test_a_folder_gives_the_same_clip_for_the_same_number(tmp_path):
     for name in "abc":
         write_video(tmp_path / f"{name}.mp4", levels(12))
     first, second = (open_source(tmp_path, SPEC, seed=4) for _ in range(2))
@@ -165,50 +164,46 @@ def test_a_folder_gives_the_same_clip_for_the_same_number(tmp_path: Path) -> Non
         np.testing.assert_array_equal(first.clip(index), second.clip(index))
 
 
-def test_training_and_held_out_videos_are_disjoint(tmp_path: Path) -> None:
+def test_training_and_held_out_videos_are_disjoint(tmp_path):
     for number in range(12):
         write_video(tmp_path / f"{number:02}.mp4", levels(6))
-    train = VideoFolder.open(tmp_path, SPEC)
-    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True)
+    train = open_source(tmp_path, SPEC)
+    unseen = open_source(tmp_path, SPEC, held_out=True)
     assert len(train.videos) == 11
     assert len(unseen.videos) == 1
     assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
 
 
-def test_a_single_video_is_split_in_time(tmp_path: Path) -> None:
+def test_a_single_video_is_split_in_time(tmp_path):
     write_video(tmp_path / "only.mp4", levels(30))
-    train = VideoFolder.open(tmp_path, SPEC).videos[0]
-    unseen = VideoFolder.open(tmp_path, SPEC, held_out=True).videos[0]
+    train = open_source(tmp_path, SPEC).videos[0]
+    unseen = open_source(tmp_path, SPEC, held_out=True).videos[0]
     assert (train.first, train.last, unseen.first, unseen.last) == (0, 24, 24, 30)
 
 
-def test_damaged_files_are_skipped_with_a_warning_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_files_are_skipped_with_a_warning_and_counted(tmp_path, caplog):
     good = write_video(tmp_path / "good.mp4", levels(20))
     (tmp_path / "truncated.mp4").write_bytes(good.read_bytes()[:200])
     (tmp_path / "text.avi").write_text("not a video")
     (tmp_path / "notes.txt").write_text("ignored: no video suffix")
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     assert sorted(path.name for path in folder.skipped) == ["text.avi", "truncated.mp4"]
     assert "skipping a video (2 so far)" in caplog.text
     assert folder.clip(0).shape == (4, 16, 16, 3)
 
 
-def test_a_video_that_fails_while_reading_is_replaced_by_another(tmp_path: Path) -> None:
+def test_a_video_that_fails_while_reading_is_replaced_by_another(tmp_path):
     write_video(tmp_path / "a.mp4", levels(20))
     lost = write_video(tmp_path / "b.mp4", levels(20))
     write_video(tmp_path / "z.mp4", levels(20))
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     lost.write_bytes(b"gone bad")
     clips = [folder.clip(index) for index in range(8)]
     assert len(clips) == 8
     assert list(folder.skipped) == [lost]
 
 
-def test_a_clip_does_not_depend_on_what_was_read_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_does_not_depend_on_what_was_read_before(tmp_path, monkeypatch):
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", levels(12))
 
@@ -227,22 +222,17 @@ def test_a_clip_does_not_depend_on_what_was_read_before(
         assert fresh.clip(index).flat[0] == expected
 
 
-def test_a_folder_whose_videos_all_fail_says_so(tmp_path: Path) -> None:
+def test_a_folder_whose_videos_all_fail_says_so(tmp_path):
     only = write_video(tmp_path / "a.mp4", levels(20))
-    folder = VideoFolder.open(tmp_path, SPEC)
+    folder = open_source(tmp_path, SPEC)
     only.write_bytes(b"gone bad")
     with pytest.raises(TrainingError, match="no clip could be read"):
         folder.clip(0)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nowhere is not a folder"):
-        open_source(tmp_path / "nowhere", SPEC)
-
-
-def test_a_folder_that_cannot_be_listed_is_named_and_one_inside_it_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_named_and_an_inner_one_skipped(
+    tmp_path, monkeypatch, caplog
+):
     folder = tmp_path / "v"
     write_video(folder / "a.mp4", levels(12))
     write_video(folder / "inner" / "b.mp4", levels(12))
@@ -254,25 +244,28 @@ def test_a_folder_that_cannot_be_listed_is_named_and_one_inside_it_skipped(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert [video.path.name for video in VideoFolder.open(folder, SPEC).videos] == ["a.mp4"]
+    assert [video.path.name for video in open_source(folder, SPEC).videos] == ["a.mp4"]
     assert f"skipping the folder {folder / 'inner'}: Permission denied" in caplog.text
     locked.append(folder)
     with pytest.raises(TrainingError, match=r"cannot read .*/v: Permission denied; change its"):
         open_source(folder, SPEC)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no readable video"):
-        open_source(tmp_path, SPEC)
+@pytest.mark.parametrize(
+    ("folder", "told"), [("nowhere", "nowhere is not a folder"), (".", "holds no readable video")]
+)
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path, folder, told):
+    with pytest.raises(TrainingError, match=told):
+        open_source(tmp_path / folder, SPEC)
 
 
-def test_a_folder_of_unreadable_videos_says_why(tmp_path: Path) -> None:
+def test_a_folder_of_unreadable_videos_says_why(tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(TrainingError, match=r"1 skipped: .*text.mp4 cannot be read"):
         open_source(tmp_path, SPEC)
 
 
-def test_clips_longer_than_every_video_are_refused(tmp_path: Path) -> None:
+def test_clips_longer_than_every_video_are_refused(tmp_path):
     write_video(tmp_path / "a.mp4", levels(10))
     with pytest.raises(TrainingError, match="the 31 frames that clips of 4 at stride 10"):
         open_source(tmp_path, ClipSpec(frames=4, size=(16, 16), stride=10))
@@ -286,11 +279,59 @@ def test_clips_longer_than_every_video_are_refused(tmp_path: Path) -> None:
         (ClipSpec(4, (16, 4)), "width 4 is not divisible .* 8; use 8"),
     ],
 )
-def test_clips_that_the_downsample_does_not_divide_are_refused(spec: ClipSpec, named: str) -> None:
+def test_clips_that_the_downsample_does_not_divide_are_refused(spec, named):
     with pytest.raises(ConfigError, match=named):
         check_divisible(spec, (4, 8, 8))
 
 
-def test_clips_without_frames_are_refused() -> None:
+def test_clips_without_frames_are_refused():
     with pytest.raises(ConfigError, match="frames is 0"):
         open_source("synth", ClipSpec(0, (16, 16)))
+
+
+@pytest.mark.parametrize("place", ["clip", "video/clip", "."])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_numbers(tmp_path, place, kind):
+    values = levels(14)
+    write_pictures(tmp_path / "data" / place, values, kind)
+    (video,) = open_source(tmp_path / "data", SPEC).videos
+    assert (video.path, video.last) == (tmp_path / "data" / place, 12)
+    clip = read_clip(video.path, 3, ClipSpec(frames=4, size=(16, 16), stride=3))
+    assert clip.shape == (4, 16, 16, 3)
+    assert np.abs(clip.mean((1, 2, 3)) - values[3:13:3]).max() < 2  # JPEG
+
+
+def test_videos_and_folders_of_pictures_are_shared_out_together(tmp_path):
+    for number in range(6):
+        write_video(tmp_path / f"{number}.mp4", levels(6))
+        write_pictures(tmp_path / f"{number}" / "clip", levels(6))
+    (tmp_path / "cover.png").write_bytes(b"beside videos: no frame of any")
+    train, unseen = open_both(tmp_path, SPEC)
+    assert isinstance(train, VideoFolder)
+    assert isinstance(unseen, VideoFolder)
+    assert (len(train.videos), len(unseen.videos)) == (11, 1)
+    assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
+    assert train.clip(2).shape == (4, 16, 16, 3)
+    assert not train.skipped
+
+
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path):
+    folder = write_pictures(tmp_path / "clip", levels(12))
+    (folder / "frame_6.png").write_bytes(b"no picture")
+    with pytest.raises(
+        TrainingError, match=r"frame_6\.png cannot be read as a picture: .+"
+    ) as told:
+        read_clip(folder, 4, SPEC)
+    assert "\n" not in str(told.value)
+    (folder / "frame_1.png").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"1 skipped: .*frame_1\.png cannot be read"):
+        open_source(tmp_path, SPEC)
+
+
+def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path):
+    lost = write_pictures(tmp_path / "clip", levels(12))
+    folder = open_source(tmp_path, SPEC)
+    for picture in lost.iterdir():
+        picture.unlink()
+    with pytest.raises(TrainingError, match=r"no clip .*clip cannot be decoded near frame"):
+        folder.clip(0)

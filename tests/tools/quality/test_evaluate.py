@@ -1,25 +1,16 @@
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import toy
 from click.testing import CliRunner, Result
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import ConfigError, OptionsError
-from lvdm_engines.manifest import (
-    GraphFacts,
-    InterpolateFacts,
-    LatentFacts,
-    Manifest,
-    ModelFacts,
-    PredictFacts,
-    Provenance,
-    ScheduleFacts,
-)
+from lvdm_engines.manifest import LatentFacts
 from lvdm_rt.long.sampling import LatentChunk
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Chunk, Pipeline
@@ -32,21 +23,11 @@ from lvdm_tools.quality.evaluate import Protocol, evaluate, generate
 GRAPHS = ("encoder", "decoder", "predict", "interpolate")
 
 
-def manifest(graphs: tuple[str, ...] = GRAPHS) -> Manifest:
-    return Manifest(
-        name="fake",
-        model=ModelFacts(
-            frame_size=(16, 16),
-            frames_per_latent=4,
-            latent=LatentFacts(channels=12, size=(2, 2), scale=1.0, shift=0.0),
-            schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
-            decode_window=4,
-            predict=PredictFacts(clip=4, condition=1, stride=4),
-            interpolate=InterpolateFacts(clip=5),
-        ),
-        graphs={g: GraphFacts(f"{g}.onnx", "0" * 64, "fp32", (), ()) for g in graphs},
-        provenance=Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0"),
-    )
+def manifest(names=GRAPHS):
+    """A model whose latents are its frames, four to a latent."""
+    latent = LatentFacts(channels=12, size=(2, 2), scale=1.0, shift=0.0)
+    graphs = {name: toy.graph_facts(f"{name}.onnx", inputs=(), outputs=()) for name in names}
+    return toy.manifest(name="fake", model=toy.model_facts(latent=latent), graphs=graphs)
 
 
 def to_latents(frames: np.ndarray) -> np.ndarray:
@@ -119,7 +100,7 @@ class GreyPipeline(PerfectPipeline):
         yield np.full_like(to_frames(latents), 90)
 
 
-def test_a_perfect_model_reaches_every_target() -> None:
+def test_a_perfect_model_reaches_every_target():
     report = evaluate(PerfectPipeline(), Protocol(clips=64, frames=8, conditions=2))
     assert report.reconstruction is not None
     assert report.reconstruction.psnr == np.inf
@@ -136,7 +117,7 @@ def test_a_perfect_model_reaches_every_target() -> None:
     assert report.reached
 
 
-def test_a_jump_at_every_decode_window_is_found_and_does_not_pass() -> None:
+def test_a_jump_at_every_decode_window_is_found_and_does_not_pass():
     class Jumping(PerfectPipeline):
         def frames(self, video: int, start: int, count: int) -> np.ndarray:
             period = 4 * (4 - self.settings(GenerateOptions()).overlap)
@@ -151,7 +132,7 @@ def test_a_jump_at_every_decode_window_is_found_and_does_not_pass() -> None:
     assert not found.reached
 
 
-def test_videos_that_no_window_divides_have_no_seams() -> None:
+def test_videos_that_no_window_divides_have_no_seams():
     protocol = Protocol(clips=2, frames=8, conditions=1, long_videos=1, long_frames=16)
     found = evaluate(PerfectPipeline(), protocol).long_videos
     assert found is not None
@@ -159,7 +140,7 @@ def test_videos_that_no_window_divides_have_no_seams() -> None:
     assert found.reached
 
 
-def test_a_grey_model_misses_every_target() -> None:
+def test_a_grey_model_misses_every_target():
     report = evaluate(GreyPipeline(), Protocol(clips=48, frames=8, conditions=2))
     made = report.generation
     assert report.reconstruction is not None
@@ -176,7 +157,7 @@ def test_a_grey_model_misses_every_target() -> None:
     assert not report.reached
 
 
-def test_what_the_hand_over_hides_is_told_and_a_jump_of_the_denoiser_does_not_pass() -> None:
+def test_what_the_hand_over_hides_is_told_and_a_jump_of_the_denoiser_does_not_pass():
     class Jumping(PerfectPipeline):
         def sample_latents(
             self, options: GenerateOptions, *, condition: np.ndarray
@@ -190,39 +171,39 @@ def test_what_the_hand_over_hides_is_told_and_a_jump_of_the_denoiser_does_not_pa
     assert not found.reached
 
 
-def test_a_mode_that_continues_nothing_has_no_continuity() -> None:
+def test_a_mode_that_continues_nothing_has_no_continuity():
     protocol = Protocol(clips=4, frames=8, conditions=1, sampling={"mode": "short"})
     assert evaluate(PerfectPipeline(), protocol).continuation is None
 
 
-def test_few_clips_give_no_distance_and_so_do_not_pass() -> None:
+def test_few_clips_give_no_distance_and_so_do_not_pass():
     report = evaluate(PerfectPipeline(), Protocol(clips=4, frames=8, conditions=1))
     assert report.generation.frechet is None
     assert not report.reached
     assert "| Fréchet distance / floor | ≤ 3 | – |" in scorecard.markdown(report)
 
 
-def test_clips_can_be_cut_from_later_in_the_videos() -> None:
+def test_clips_can_be_cut_from_later_in_the_videos():
     pipeline = PerfectPipeline()
     cut = generate(pipeline, Protocol(clips=3, frames=8, skip=6))
     np.testing.assert_array_equal(cut[2], pipeline.frames(2, 6, 8))
 
 
-def test_sampling_that_the_model_refuses_is_refused_before_anything_is_measured() -> None:
+def test_sampling_that_the_model_refuses_is_refused_before_anything_is_measured():
     said: list[str] = []
     with pytest.raises(OptionsError, match="funny"):
         evaluate(PerfectPipeline(), Protocol(sampling={"mode": "funny"}), said.append)
     assert not said
 
 
-def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes() -> None:
+def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes():
     report = evaluate(PerfectPipeline(("decoder", "predict")), Protocol(clips=4, frames=8))
     assert report.reconstruction is None
     assert report.continuation is None
     assert report.generation.clips == 4
 
 
-def test_the_parts_are_announced() -> None:
+def test_the_parts_are_announced():
     said: list[str] = []
     evaluate(PerfectPipeline(), Protocol(clips=2, frames=8, conditions=1), said.append)
     assert [line.split()[0] for line in said] == [
@@ -239,37 +220,40 @@ def test_the_parts_are_announced() -> None:
         (Protocol(frames=4), "8 or more"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(protocol: Protocol, named: str) -> None:
+def test_what_cannot_be_measured_is_refused(protocol, named):
     with pytest.raises(ConfigError, match=named):
         evaluate(PerfectPipeline(), protocol)
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path):
     """A directory that is a bundle as far as its manifest goes."""
-    empty = manifest(graphs=())
+    empty = manifest(names=())
     model = msgspec.structs.replace(empty.model, predict=None, interpolate=None)
     with BundleWriter(tmp_path / "bundle") as writer:
         writer.finish(msgspec.structs.replace(empty, model=model))
     return tmp_path / "bundle"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Result:
+@pytest.fixture
+def run(monkeypatch, bundle):
+    """Return a function that measures a few short clips of a perfect model, beside others."""
+
     def fake_open(name: str, backend: str) -> PerfectPipeline:
         return GreyPipeline() if "grey" in name else PerfectPipeline()
 
+    def run(*arguments: object, clips: int = 2) -> Result:
+        words = [bundle, "--clips", clips, "--frames", 8, "--conditions", 1, *arguments]
+        return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+
     monkeypatch.setattr(Pipeline, "open", fake_open)
-    texts = [str(a) for a in arguments]
-    return CliRunner().invoke(command, texts, catch_exceptions=False)
+    return run
 
 
-def test_the_command_writes_numbers_and_table_and_records_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
-) -> None:
+def test_the_command_writes_numbers_and_table_and_records_them(run, tmp_path, bundle):
     numbers, table = tmp_path / "q.json", tmp_path / "q.md"
-    small = ["--clips", 48, "--frames", 8, "--conditions", 1, "--steps", 7]
     places = ["--json", numbers, "--markdown", table, "--record", "--beside", "untrained=grey"]
-    result = run(monkeypatch, bundle, *small, *places)
+    result = run(*places, "--steps", 7, clips=48)
     assert result.exit_code == 0, result.output
     written = json.loads(numbers.read_text())
     assert written["settings"]["steps"] == 7
@@ -285,16 +269,23 @@ def test_the_command_writes_numbers_and_table_and_records_them(
     assert "psnr_db" not in recorded  # infinite
 
 
-def test_the_command_refuses_a_comparison_without_label(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path
-) -> None:
-    with pytest.raises(ConfigError, match="expected LABEL=BUNDLE"):
-        run(monkeypatch, bundle, "--beside", "grey")
+def test_a_report_that_exists_is_replaced_by_force_only(run, tmp_path):
+    numbers = tmp_path / "q.json"
+    numbers.write_text("mine")
+    with pytest.raises(OptionsError, match=r"q\.json: it exists; --force replaces it"):
+        run("--json", numbers)
+    assert numbers.read_text() == "mine"
+    assert run("--json", numbers, "--force").exit_code == 0
+    assert json.loads(numbers.read_text())["bundle"] == "fake"
 
 
-def test_numbers_that_cannot_be_written_say_where(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path
-) -> None:
-    small = ["--clips", 2, "--frames", 8, "--conditions", 1]
-    with pytest.raises(ConfigError, match=r"cannot write .*nowhere"):
-        run(monkeypatch, bundle, *small, "--json", tmp_path / "nowhere" / "q.json")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--beside", "grey"], "expected LABEL=BUNDLE"),
+        (["--json", "nowhere/q.json"], "cannot write nowhere/q.json"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said(run, words, told):
+    with pytest.raises(ConfigError, match=told):
+        run(*words)

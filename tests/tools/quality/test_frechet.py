@@ -21,22 +21,22 @@ def skies() -> list[np.ndarray]:
     ]
 
 
-def test_distance_to_itself_is_zero() -> None:
+def test_distance_to_itself_is_zero():
     x = gaussian(0, 50, 5)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
 
 
-def test_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
+def test_distance_of_shifted_gaussians_is_the_squared_shift():
     x = gaussian(0, 50, 3)
     assert frechet_distance(x, x + np.array([1, 2, -2])) == pytest.approx(9)
 
 
-def test_distance_of_scaled_gaussians_is_the_squared_difference_of_spreads() -> None:
+def test_distance_of_scaled_gaussians_is_the_squared_difference_of_spreads():
     a, b = gaussian(0, 50, 2), gaussian(1, 70, 2)
     assert frechet_distance(a * [1, 3], b * [2, 5]) == pytest.approx(1 + 4)
 
 
-def test_distance_of_rotated_gaussians_agrees_with_the_formula() -> None:
+def test_distance_of_rotated_gaussians_agrees_with_the_formula():
     a, b = gaussian(0, 50, 2), gaussian(1, 60, 2) * [1, 3]
     turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
     product = turn @ np.diag([1.0, 9.0]) @ turn.T  # Ca is the identity
@@ -44,23 +44,23 @@ def test_distance_of_rotated_gaussians_agrees_with_the_formula() -> None:
     assert frechet_distance(a, b @ turn.T) == pytest.approx(expected)
 
 
-def test_singular_covariances_are_exact() -> None:
+def test_singular_covariances_are_exact():
     a = gaussian(0, 40, 3) * [1, 1, 0]
     assert frechet_distance(a, a * [1, 2, 1] + [0, 0, 5]) == pytest.approx(1 + 25, abs=1e-6)
 
 
-def test_fewer_samples_than_dimensions_stay_finite() -> None:
+def test_fewer_samples_than_dimensions_stay_finite():
     rng = np.random.default_rng(0)
     assert np.isfinite(frechet_distance(rng.random((3, 10)), rng.random((3, 10))))
 
 
 @pytest.mark.parametrize(("a", "b"), [((1, 4), (5, 4)), ((5, 4), (5, 3)), ((5,), (5,))])
-def test_features_that_do_not_fit_are_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+def test_features_that_do_not_fit_are_refused(a, b):
     with pytest.raises(ConfigError, match="expected"):
         frechet_distance(np.zeros(a), np.zeros(b))
 
 
-def test_the_space_is_pinned() -> None:
+def test_the_space_is_pinned():
     # Numbers in reports are comparable only as long as these stay.
     ramp = np.arange(4 * 16 * 16 * 3, dtype=np.uint32).reshape(1, 4, 16, 16, 3) % 251
     placed = features(ramp.astype(np.uint8))
@@ -68,9 +68,7 @@ def test_the_space_is_pinned() -> None:
     np.testing.assert_allclose(placed[0, :3], [0.28354, 0.38401, -0.20223], rtol=1e-4)
 
 
-def test_real_clips_are_nearer_to_real_clips_than_damaged_ones_are(
-    skies: list[np.ndarray],
-) -> None:
+def test_real_clips_are_nearer_to_real_clips_than_damaged_ones_are(skies):
     other = skies[1]
     real = features(skies[0])
     damaged = {
@@ -85,11 +83,11 @@ def test_real_clips_are_nearer_to_real_clips_than_damaged_ones_are(
     assert ratios["few"] > 3
 
 
-def test_clips_of_any_size_have_a_place() -> None:
+def test_clips_of_any_size_have_a_place():
     for size in (8, 64, 80):
         assert features(np.zeros((1, 4, size, size, 3), np.uint8)).shape == (1, FEATURES)
 
 
-def test_what_is_no_clip_is_refused() -> None:
+def test_what_is_no_clip_is_refused():
     with pytest.raises(ConfigError, match="expected uint8"):
         features(np.zeros((2, 3, 8, 8, 3), np.uint8))

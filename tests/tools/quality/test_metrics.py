@@ -17,32 +17,32 @@ def noise() -> np.ndarray:
 
 
 @pytest.mark.parametrize("error", [1, 16, 255])
-def test_psnr_of_a_constant_error_is_that_of_the_formula(error: int) -> None:
+def test_psnr_of_a_constant_error_is_that_of_the_formula(error):
     assert metrics.psnr(plain(error), plain(0)) == pytest.approx(20 * math.log10(255 / error))
 
 
-def test_psnr_averages_over_clips() -> None:
+def test_psnr_averages_over_clips():
     pair = np.concatenate([plain(10), plain(20)])
     expected = 20 * math.log10(255) - 10 * math.log10(10) - 10 * math.log10(20)
     assert metrics.psnr(pair, plain(0, pair.shape)) == pytest.approx(expected)
 
 
-def test_psnr_of_equal_clips_is_infinite(noise: np.ndarray) -> None:
+def test_psnr_of_equal_clips_is_infinite(noise):
     assert metrics.psnr(noise, noise) == math.inf
 
 
-def test_ssim_of_equal_clips_is_one(noise: np.ndarray) -> None:
+def test_ssim_of_equal_clips_is_one(noise):
     assert metrics.ssim(noise, noise) == pytest.approx(1, abs=1e-6)
 
 
-def test_ssim_of_plain_frames_is_its_luminance_term() -> None:
+def test_ssim_of_plain_frames_is_its_luminance_term():
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)
     # the difference of two squares in float32 leaves a variance of about 1e-2, against C2 = 58
     assert metrics.ssim(plain(100), plain(120)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_ssim_agrees_with_a_direct_sum_over_one_window() -> None:
+def test_ssim_agrees_with_a_direct_sum_over_one_window():
     rng = np.random.default_rng(1)
     a, b = (rng.integers(0, 256, (1, 1, 11, 11, 3), np.uint8) for _ in range(2))
     axis = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
@@ -59,49 +59,49 @@ def test_ssim_agrees_with_a_direct_sum_over_one_window() -> None:
     assert metrics.ssim(a, b) == pytest.approx(np.mean(values), abs=1e-4)  # float32 inside
 
 
-def test_ssim_of_a_negative_is_negative(noise: np.ndarray) -> None:
+def test_ssim_of_a_negative_is_negative(noise):
     assert metrics.ssim(255 - noise, noise) < 0
 
 
-def test_ssim_refuses_frames_smaller_than_its_window() -> None:
+def test_ssim_refuses_frames_smaller_than_its_window():
     with pytest.raises(ConfigError, match="at least 11×11"):
         metrics.ssim(plain(0, (1, 1, 8, 16, 3)), plain(0, (1, 1, 8, 16, 3)))
 
 
-def test_mean_colour_is_taken_per_channel() -> None:
+def test_mean_colour_is_taken_per_channel():
     clips = plain(0)
     clips[..., 1] = 100
     clips[0, ..., 2] = 50
     assert metrics.mean_colour(clips) == (0, 100, 25)
 
 
-def test_contrast_of_black_and_white_halves_is_half_the_range() -> None:
+def test_contrast_of_black_and_white_halves_is_half_the_range():
     clips = plain(0)
     clips[:, :, :8] = 255
     assert metrics.contrast(clips) == pytest.approx(127.5, rel=1e-5)
     assert metrics.contrast(plain(7)) == 0
 
 
-def test_contrast_does_not_count_differences_between_frames() -> None:
+def test_contrast_does_not_count_differences_between_frames():
     clips = plain(0)
     clips[:, 1] = 200
     assert metrics.contrast(clips) == 0
 
 
-def test_frame_change_of_a_ramp_is_its_step() -> None:
+def test_frame_change_of_a_ramp_is_its_step():
     ramp = np.arange(0, 30, 3, dtype=np.uint8)[None, :, None, None, None]
     clips = np.broadcast_to(ramp, (2, 10, 16, 16, 3))
     assert metrics.frame_change(clips) == 3
     assert metrics.frame_change(clips[:, ::-1]) == 3  # and does not wrap around below zero
 
 
-def test_frame_change_refuses_single_frames() -> None:
+def test_frame_change_refuses_single_frames():
     with pytest.raises(ConfigError, match="two frames or more"):
         metrics.frame_change(plain(0, (1, 1, 16, 16, 3)))
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -2.0, -3.0])
-def test_spectrum_slope_recovers_the_exponent_of_power_law_noise(exponent: float) -> None:
+def test_spectrum_slope_recovers_the_exponent_of_power_law_noise(exponent):
     rng = np.random.default_rng(2)
     frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64))
     frequency[0, 0] = 1
@@ -115,18 +115,18 @@ def test_spectrum_slope_recovers_the_exponent_of_power_law_noise(exponent: float
     assert metrics.spectrum_slope(clips) == pytest.approx(exponent, abs=0.25)
 
 
-def test_spectrum_slope_of_plain_frames_is_flat() -> None:
+def test_spectrum_slope_of_plain_frames_is_flat():
     assert metrics.spectrum_slope(plain(9, (1, 2, 32, 32, 3))) == pytest.approx(0, abs=1e-9)
 
 
-def test_continuity_of_real_neighbours_is_one() -> None:
+def test_continuity_of_real_neighbours_is_one():
     ramp = np.arange(0, 30, 3, dtype=np.uint8)[None, :, None, None, None]
     real = np.broadcast_to(ramp, (2, 10, 16, 16, 3))
     assert metrics.continuity(real[:, 4], real[:, 5], real) == 1
     assert metrics.continuity(real[:, 4], real[:, 7], real) == 3
 
 
-def test_continuity_needs_moving_real_clips() -> None:
+def test_continuity_needs_moving_real_clips():
     with pytest.raises(ConfigError, match="stand still"):
         metrics.continuity(plain(0)[:, 0], plain(1)[:, 0], plain(5))
 
@@ -134,18 +134,18 @@ def test_continuity_needs_moving_real_clips() -> None:
 @pytest.mark.parametrize(
     ("value", "reference", "expected"), [(12, 10, 0.2), (-3, -4, 0.25), (0, 0, 0), (1, 0, math.inf)]
 )
-def test_relative_difference(value: float, reference: float, expected: float) -> None:
+def test_relative_difference(value, reference, expected):
     assert metrics.relative_difference(value, reference) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     "clips", [np.zeros((1, 2, 16, 16, 3)), plain(0)[0], plain(0)[..., :1], plain(0)[:0]]
 )
-def test_what_is_no_clip_is_refused_with_its_shape(clips: np.ndarray) -> None:
+def test_what_is_no_clip_is_refused_with_its_shape(clips):
     with pytest.raises(ConfigError, match="expected uint8"):
         metrics.mean_colour(clips)
 
 
-def test_pairs_of_different_shape_are_refused() -> None:
+def test_pairs_of_different_shape_are_refused():
     with pytest.raises(ConfigError, match="one shape"):
         metrics.psnr(plain(0), plain(0, (2, 4, 16, 16, 3)))

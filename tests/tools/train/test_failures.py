@@ -4,16 +4,20 @@ import errno
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
+from toy_runs import AUTOENCODER, train
 
 from lvdm_engines.errors import TrainingError
 from lvdm_tools import cli
 from lvdm_tools.train import start, state
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.learner import Learner
+
+DISK_FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def step_of_good_checkpoint(run):
@@ -23,7 +27,7 @@ def step_of_good_checkpoint(run):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, train, tiny
+    tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
     update = Learner.update
@@ -35,31 +39,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     with pytest.raises(
         TrainingError, match=r"at step 5 the loss is nan.*checkpoint of step 4 is kept"
     ):
-        train(tiny, out)
+        train(AUTOENCODER, out)
     assert step_of_good_checkpoint(out) == 4
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, train, tiny
-):
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     out = tmp_path / "run"
     save = state.save_file
 
     def full(tensors, path, metadata=None):
         save(tensors, path, metadata=metadata)
         if (out / "state.safetensors").exists():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise DISK_FULL
 
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
-        train(tiny, out)
+        train(AUTOENCODER, out)
     assert step_of_good_checkpoint(out) == 2
     assert not list(out.glob("*.draft"))
 
 
-def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
-    tmp_path, monkeypatch, train, tiny
-):
+def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path, monkeypatch):
     out, follow = tmp_path / "run", Learner._follow
 
     def blown_up(self, step):
@@ -71,31 +71,25 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
     with pytest.raises(
         TrainingError, match=r"after step 4 .* NaN or infinity: stopped; the checkpoint of step 2"
     ):
-        train(tiny, out)
+        train(AUTOENCODER, out)
     assert step_of_good_checkpoint(out) == 2
 
 
-def test_a_disk_that_is_full_from_the_start_says_start_again(tmp_path, monkeypatch, train, tiny):
-    def full(self, *_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_text", full)
+def test_a_disk_that_is_full_from_the_start_says_start_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", Mock(side_effect=DISK_FULL))
     with pytest.raises(TrainingError, match=r"nothing was written: make room, then start again"):
-        train(tiny, tmp_path / "run")
+        train(AUTOENCODER, tmp_path / "run")
     monkeypatch.undo()
-    train({**tiny, "steps": 1}, tmp_path / "run")
+    train({**AUTOENCODER, "steps": 1}, tmp_path / "run")
 
 
-def test_a_model_that_does_not_fit_on_the_disk_is_named(tmp_path, monkeypatch, train, tiny):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("lvdm_tools.train.model_json.save_model", full)
+def test_a_model_that_does_not_fit_on_the_disk_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("lvdm_tools.train.model_json.save_model", Mock(side_effect=DISK_FULL))
     told = r"the disk is full while writing .*model\.safetensors; nothing was written: make room, "
     with pytest.raises(TrainingError, match=told):
-        train(tiny, tmp_path / "run")
+        train(AUTOENCODER, tmp_path / "run")
     monkeypatch.undo()
-    train(tiny, tmp_path / "run", resume=True)
+    train(AUTOENCODER, tmp_path / "run", resume=True)
 
 
 @pytest.fixture
@@ -111,17 +105,14 @@ def command(tmp_path, tiny_denoiser):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PermissionError(13, "Permission denied", "locked/run"), "cannot use locked/run: Perm"),
+        (PermissionError(13, "Permission denied", "locked/run"), "locked/run: Permission denied"),
         (MemoryError(), "out of memory; lower the batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower the batch"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, error, line):
-    def refuse(_):
-        raise error
-
-    monkeypatch.setattr(start, "start", refuse)
+    monkeypatch.setattr(start, "run_training", Mock(side_effect=error))
     assert cli.run(command) == 1
     told = capsys.readouterr().err
     assert told.startswith(f"lvdm-tools: {line}")
@@ -129,10 +120,8 @@ def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, erro
 
 
 def test_a_defect_is_not_taken_for_missing_memory(command, monkeypatch):
-    def broken(_):
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(start, "start", broken)
+    broken = Mock(side_effect=RuntimeError("shapes do not match"))
+    monkeypatch.setattr(start, "run_training", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         cli.run(command)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from toy_runs import AUTOENCODER, changed, train
 
 from lvdm_engines.errors import ConfigError, LvdmError, TrainingError
 from lvdm_tools import cli
@@ -17,20 +18,18 @@ from lvdm_tools.train import config
         ("loss.adversarial", None, r"loss\.adversarial"),
     ],
 )
-def test_a_resume_with_another_config_names_the_field(
-    autoencoder, field, value, named, train, changed, tiny
-):
+def test_a_resume_with_another_config_names_the_field(autoencoder, field, value, named):
     with pytest.raises(TrainingError, match=named):
-        train(changed(tiny, field, value), autoencoder, resume=True)
+        train(changed(AUTOENCODER, {field: value}), autoencoder, resume=True)
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_path, train, tiny):
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_path):
     with pytest.raises(TrainingError, match="already holds a run: pass --resume"):
-        train(tiny, autoencoder)
+        train(AUTOENCODER, autoencoder)
     with pytest.raises(TrainingError, match="holds no run to resume"):
-        train(tiny, tmp_path, resume=True)
+        train(AUTOENCODER, tmp_path, resume=True)
     with pytest.raises(TrainingError, match="already at step 9 of 8"):
-        train({**tiny, "steps": 8}, autoencoder, resume=True)
+        train({**AUTOENCODER, "steps": 8}, autoencoder, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -58,73 +57,69 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
     ],
 )
 def test_an_impossible_autoencoder_config_is_refused_with_the_field(
-    field, value, message, tmp_path, train, changed, tiny
+    field, value, message, tmp_path
 ):
     with pytest.raises((ConfigError, TrainingError), match=message):
-        train(changed(tiny, field, value), tmp_path / "run")
+        train(changed(AUTOENCODER, {field: value}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("fields", "message"),
     [
-        ("clips.0.stride", 4, r"clips\[0\] \(predict\) spans 5 latents, .* to 20"),
-        ("clips.1.latents", 2, r"clips\[1\] \(interpolate\) needs at least 3 latents"),
-        ("network.in_channels", 4, r"need a mask: network\.in_channels 5"),
-        ("network.num_classes", 10, r"num_classes is 10: raise it to 251"),
-        ("noise_levels", 2000, "noise_levels is 2000, expected 0..1000"),
-        ("autoencoder", "nowhere", "nowhere holds no trained autoencoder"),
-        ("data.window", 6, r"data\.window is 6, expected a multiple"),
-        ("network.channel_mult", [1, 1, 1], r"data\.size is \(16, 16\), expected multiples of 32"),
-        ("network.norm_groups", 3, r"network: num_channels \(8\) must be divisible"),
-        ("network.num_heads", 3, "network: .* change its sizes"),
-        ("clips.0.probability", float("inf"), r"<= 1\.79.* at `\$\.clips"),
+        ({"clips.0.stride": 4}, r"clips\[0\] \(predict\) spans 5 latents, .* to 20"),
+        ({"clips.1.latents": 2}, r"clips\[1\] \(interpolate\) needs at least 3 latents"),
+        ({"network.in_channels": 4}, r"need a mask: network\.in_channels 5"),
+        ({"network.num_classes": 10}, r"num_classes is 10: raise it to 251"),
+        ({"noise_levels": 2000}, "noise_levels is 2000, expected 0..1000"),
+        ({"autoencoder": "nowhere"}, "nowhere holds no trained autoencoder"),
+        ({"data.window": 6}, r"data\.window is 6, expected a multiple"),
+        (
+            {"network.channel_mult": [1, 1, 1]},
+            r"data\.size is \(16, 16\), expected multiples of 32",
+        ),
+        ({"network.norm_groups": 3}, r"network: num_channels \(8\) must be divisible"),
+        ({"network.num_heads": 3}, "network: .* change its sizes"),
+        ({"clips.0.probability": float("inf")}, r"<= 1\.79.* at `\$\.clips"),
+        (
+            {"network.prediction": "v", "schedule": {"steps": 500}},
+            r"network\.timesteps is 1000, expected 500",
+        ),
     ],
 )
 def test_an_impossible_denoiser_config_is_refused_with_the_field(
-    field, value, message, tiny_denoiser, tmp_path, train, changed
+    fields, message, tiny_denoiser, tmp_path
 ):
     with pytest.raises(LvdmError, match=message):
-        train(changed(tiny_denoiser, field, value), tmp_path / "run")
+        train(changed(tiny_denoiser, fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_starting_from_a_network_of_other_sizes_is_refused(
-    autoencoder, tmp_path, train, changed, tiny
-):
-    settings = changed(changed(tiny, "start_from", str(autoencoder)), "network.norm_groups", 2)
+def test_starting_from_a_network_of_other_sizes_is_refused(autoencoder, tmp_path):
+    settings = changed(AUTOENCODER, {"start_from": str(autoencoder), "network.norm_groups": 2})
     with pytest.raises(ConfigError, match="start_from holds another network"):
         train(settings, tmp_path / "run")
 
 
-def test_a_table_of_v_of_another_length_than_the_schedule_is_refused(
-    tiny_denoiser, tmp_path, train, changed
-):
-    settings = changed(tiny_denoiser, "network.prediction", "v")
-    with pytest.raises(ConfigError, match=r"network\.timesteps is 1000, expected 500"):
-        train(changed(settings, "schedule", {"steps": 500}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_starting_a_denoiser_from_another_model_is_refused(
-    denoiser, autoencoder, tiny_denoiser, tmp_path, train, changed
+    denoiser, autoencoder, tiny_denoiser, tmp_path
 ):
-    settings = changed(changed(tiny_denoiser, "start_from", str(denoiser)), "network.num_heads", 4)
+    settings = changed(tiny_denoiser, {"start_from": str(denoiser), "network.num_heads": 4})
     with pytest.raises(ConfigError, match=r"start_from .* num_heads 2 instead of 4"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(LvdmError, match="autoencoder3d, expected unet3d"):
-        train(changed(tiny_denoiser, "start_from", str(autoencoder)), tmp_path / "other")
+        train(changed(tiny_denoiser, {"start_from": str(autoencoder)}), tmp_path / "other")
 
 
-def test_a_data_folder_without_videos_is_refused(tmp_path, train, tiny):
+def test_a_data_folder_without_videos_is_refused(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(TrainingError, match="holds no readable video"):
-        train(tiny, tmp_path / "run", data=str(tmp_path / "data"))
+        train(AUTOENCODER, tmp_path / "run", data=str(tmp_path / "data"))
 
 
-def test_a_config_of_the_other_kind_is_refused(tmp_path, tiny):
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny))
+def test_a_config_of_the_other_kind_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(AUTOENCODER))
     with pytest.raises(ConfigError, match="describes an autoencoder run, not diffusion"):
         config.load(tmp_path / "c.yaml", "diffusion")
 
@@ -135,7 +130,7 @@ def test_a_config_that_is_no_text_is_refused(tmp_path):
         config.load(tmp_path / "c.yaml", "autoencoder")
 
 
-def test_every_ready_config_can_be_read(tiny):
+def test_every_ready_config_can_be_read():
     names = [path.stem for path in config.find("sky-tiny").parent.glob("*.yaml")]
     assert {"sky-predict", "taichi-interpolate", "ucf-short", "toy", "sky-tiny"} <= set(names)
     for name in names:

@@ -14,34 +14,31 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
+from toy_runs import AUTOENCODER, changed, different, model_of, state_of, train
 
 from lvdm_export.config.model_json import read_record
 from lvdm_rt.diffusion.schedule import make_schedule
-from lvdm_tools.train import config, loop, start, state
+from lvdm_tools.train import loop, state
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.model_json import read_denoiser
 
 
 def interrupted(settings, out, at):
     """Train until the log line of step `at`, then stop as a signal would."""
-    run = config.parse(settings, settings["kind"], "test")
     stop = threading.Event()
 
     def report(record):
         if record["step"] >= at and "phase" not in record:
             stop.set()
 
-    return start.start(start.Request(run, "synth", out, report, stop=stop))
+    return train(settings, out, report=report, stop=stop)
 
 
 def same_files(one, other):
     """Compare weights, optimizer, averages and losses of two runs, bit for bit."""
-    a, b = load_file(one / "state.safetensors"), load_file(other / "state.safetensors")
-    assert a.keys() == b.keys()
-    assert all(a[name].equal(b[name]) for name in a)
+    assert not different(state_of(one), state_of(other))
+    assert not different(model_of(one), model_of(other))
     assert losses(one) == losses(other)
-    weights = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
-    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 
 
 def losses(run):
@@ -53,10 +50,8 @@ def test_an_autoencoder_run_leaves_model_log_curves_and_samples(autoencoder):
     record = read_record(autoencoder / "model" / "model.json")
     assert (record.kind, record.latent_size, record.ema) == ("autoencoder3d", (2, 2), True)
     assert (autoencoder / "curves.png").stat().st_size > 1000
-    assert {p.name for p in (autoencoder / "samples").iterdir()} == {
-        "step-0000009.png",
-        "step-0000009.mp4",
-    }
+    samples = {p.name for p in (autoencoder / "samples").iterdir()}
+    assert samples == {"step-0000009.png", "step-0000009.mp4"}
     assert [line["step"] for line in losses(autoencoder)] == [3, 6, 9, 9]
 
 
@@ -70,23 +65,16 @@ def test_a_denoiser_is_described_with_its_clips_and_latent_statistics(denoiser):
     assert record.scale == pytest.approx(1 / means.std(correction=0).item(), rel=1e-4)
 
 
-def test_a_stopped_autoencoder_run_resumes_to_the_same_weights(autoencoder, tmp_path, train, tiny):
-    reached = interrupted(tiny, tmp_path / "run", at=3)
-    assert reached < 9
-    train(tiny, tmp_path / "run", resume=True)
-    same_files(autoencoder, tmp_path / "run")
+@pytest.mark.parametrize("kind", ["autoencoder", "denoiser"])
+def test_a_stopped_run_resumes_to_the_same_weights(request, tiny_denoiser, tmp_path, kind):
+    settings = {"autoencoder": AUTOENCODER, "denoiser": tiny_denoiser}[kind]
+    assert interrupted(settings, tmp_path / "run", at=3) < settings["steps"]
+    train(settings, tmp_path / "run", resume=True)
+    same_files(request.getfixturevalue(kind), tmp_path / "run")
 
 
-def test_a_stopped_denoiser_run_resumes_to_the_same_weights(
-    denoiser, tiny_denoiser, tmp_path, train
-):
-    assert interrupted(tiny_denoiser, tmp_path / "run", at=3) < 6
-    train(tiny_denoiser, tmp_path / "run", resume=True)
-    same_files(denoiser, tmp_path / "run")
-
-
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path, train, changed, tiny):
-    settings = changed(tiny, "steps", 40)
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    settings = changed(AUTOENCODER, {"steps": 40})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
@@ -109,43 +97,48 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, train, changed, tiny
     same_files(whole, killed)
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(
-    autoencoder, tmp_path, train, tiny
-):
+def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(autoencoder, tmp_path):
     run = shutil.copytree(autoencoder, tmp_path / "run")
     (run / "model" / "model.json").rename(run / "model" / ".model.json.123")
-    assert train(tiny, run, resume=True) == 9
+    assert train(AUTOENCODER, run, resume=True) == 9
     same_files(autoencoder, run)
     assert {p.name for p in (run / "model").iterdir()} == {"model.json", "model.safetensors"}
     written = (run / "model" / "model.safetensors").stat().st_mtime_ns
-    assert train(tiny, run, resume=True) == 9  # nothing left to do
+    assert train(AUTOENCODER, run, resume=True) == 9  # nothing left to do
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_samples_may_come_before_the_first_log_line(tiny_denoiser, tmp_path, train, changed):
-    settings = changed(changed(tiny_denoiser, "every.sample", 1), "steps", 2)
+def test_a_run_replaces_the_model_that_another_run_left_in_its_folder(autoencoder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(autoencoder / "model", run / "model")
+    # of the same name, seed and length: its description is the same
+    train(changed(AUTOENCODER, {"optimizer.learning_rate": 1e-5, "every.checkpoint": 9}), run)
+    left, written = (load_file(r / "model" / "model.safetensors") for r in (autoencoder, run))
+    assert not any(left[name].equal(written[name]) for name in left if name.endswith("conv.weight"))
+
+
+def test_samples_may_come_before_the_first_log_line(tiny_denoiser, tmp_path):
+    settings = changed(tiny_denoiser, {"every.sample": 1, "steps": 2})
     train(settings, tmp_path / "run")
     assert (tmp_path / "run" / "samples" / "step-0000001-0-predict.png").exists()
 
 
-def test_latents_are_encoded_once_and_again_only_for_other_data(
-    denoiser, tiny_denoiser, tmp_path, train, changed
-):
+def test_latents_are_encoded_once_and_again_only_for_other_data(denoiser, tiny_denoiser, tmp_path):
     out = tmp_path / "run"
     phases = []
     train(tiny_denoiser, out, report=lambda r: phases.append(r.get("phase")))
     assert phases.count("encode") == 1
     made = (out / "latents" / "part-00000.safetensors").stat().st_mtime_ns
-    train(changed(tiny_denoiser, "steps", 7), out, resume=True)
+    train(changed(tiny_denoiser, {"steps": 7}), out, resume=True)
     assert (out / "latents" / "part-00000.safetensors").stat().st_mtime_ns == made
     header = state.read_header(out / "latents" / "part-00000.safetensors")
     assert not latents._is_current(out / "latents" / "part-00000.safetensors", "another")
     assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
 
 
-def test_training_without_perceptual_weights_says_so(tmp_path, caplog, train, changed, tiny):
+def test_training_without_perceptual_weights_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO, "lvdm_tools")
-    train(changed(tiny, "steps", 1), tmp_path / "run")
+    train(changed(AUTOENCODER, {"steps": 1}), tmp_path / "run")
     assert "no LPIPS weights" in caplog.text
 
 
@@ -156,23 +149,17 @@ def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
     assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
 
 
-def test_whitening_changes_the_model_that_is_written_and_not_the_training(
-    autoencoder, tmp_path, train, changed, tiny
-):
-    train(changed(tiny, "whiten", True), tmp_path)
-    one, other = (load_file(run / "state.safetensors") for run in (autoencoder, tmp_path))
-    assert all(one[name].equal(other[name]) for name in one)
-    one, other = (load_file(r / "model" / "model.safetensors") for r in (autoencoder, tmp_path))
-    changed_names = {name for name in one if not one[name].equal(other[name])}
-    assert changed_names == {name for name in one if "quant_conv" in name}
+def test_whitening_changes_the_model_that_is_written_and_not_the_training(autoencoder, tmp_path):
+    train(changed(AUTOENCODER, {"whiten": True}), tmp_path)
+    assert not different(state_of(autoencoder), state_of(tmp_path))
+    model = model_of(tmp_path)
+    assert different(model_of(autoencoder), model) == {n for n in model if "quant_conv" in n}
 
 
-def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(
-    tiny_denoiser, tmp_path, train, changed
-):
-    settings = changed(changed(tiny_denoiser, "network.prediction", "v"), "batch", 8)
+def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(tiny_denoiser, tmp_path):
+    settings = changed(tiny_denoiser, {"network.prediction": "v", "batch": 8})
     records = []
-    train(changed(settings, "every.log", 1), tmp_path / "run", report=records.append)
+    train(changed(settings, {"every.log": 1}), tmp_path / "run", report=records.append)
     first = next(r for r in records if r["step"] == 1 and "loss" in r)
     # a new network gives v = 0, and v of normalised latents has a mean square of 1
     assert first["loss"] == pytest.approx(1, abs=0.3)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.errors import BackendError, OptionsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lvdm_tools.bench.run import Check
 
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     "--backend",
     "backends",
     multiple=True,
-    type=click.Choice(["tensorrt", "tensorrt-rtx", "cuda", "cpu"]),
+    type=click.Choice(BACKENDS),
     help="Only these. Default: all that need a GPU.",
 )
 @click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
@@ -56,18 +60,18 @@ def command(out: Path, **options: Any) -> None:
             f"gpu-check needs an NVIDIA GPU, and nothing was measured: {problem}; "
             "--dry-run goes through everything on the CPU"
         )
-    from lvdm_tools.bench import run as gpu_check
+    from lvdm_tools.bench.run import run
     from lvdm_tools.bench.table import page, verdict
 
     report = out / "gpu-check.md"
 
     def save(found: dict[str, Any]) -> None:
-        gpu_check.write(json.dumps(found, indent=1) + "\n", out / "gpu-check.json")
-        gpu_check.write(page(found), report)
+        _write(json.dumps(found, indent=1) + "\n", out / "gpu-check.json")
+        _write(page(found), report)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        found = gpu_check.run(_check(out, save, options))
+        found = run(_check(out, save, options))
     except OSError as err:
         raise OptionsError(
             f"{err.filename or out}: cannot be written ({err.strerror or err}); free space there "
@@ -80,31 +84,35 @@ def command(out: Path, **options: Any) -> None:
         raise BackendError(f"{wrong}; {report} says why")
 
 
-def _check(out: Path, save: Any, options: dict[str, Any]) -> Check:
+def _write(text: str, path: Path) -> None:
+    """Write a report, whole or not at all."""
+    partly = path.with_suffix(f"{path.suffix}.partial")
+    partly.write_text(text)
+    partly.replace(path)
+
+
+def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> Check:
     from lvdm_tools.bench.run import Check
     from lvdm_tools.bench.torch_baseline import EAGER
 
-    settings: dict[str, Any] = {
-        "model": options["model"],
-        "seconds": options["seconds"],
-        "frames": options["frames"],
-        "options": PlanOptions(batch=Range.parse(options["batch"])),
-    }
-    if options["backends"]:
-        settings["backends"] = options["backends"]
+    settings = {name: options[name] for name in ("model", "seconds", "frames")}
     if options["dry_run"]:
         settings |= {
             "model": "tiny",
             "device": "cpu",
-            "backends": options["backends"] or ("tensorrt", "tensorrt-rtx", "cuda", "cpu"),
+            "backends": BACKENDS,
             "variants": (EAGER,),
             "precision": "fp32",
             "batches": (1, 2),
         }
+    if options["backends"]:
+        settings["backends"] = options["backends"]
     if options["no_torch"]:
         settings["variants"] = ()
-    return Check(work=out, report=_say, save=save, **settings)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+    return Check(
+        work=out,
+        report=partial(click.echo, err=True),
+        save=save,
+        options=PlanOptions(batch=Range.parse(options["batch"])),
+        **settings,
+    )

@@ -6,10 +6,11 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lvdm_engines.backends.backend import Timed
 from lvdm_engines.opening import open_sessions
 from lvdm_rt import GenerateOptions, Pipeline
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import Bundle
-    from lvdm_engines.manifest import TensorSpec
     from lvdm_engines.session import Session
 
 _STEPS = 10  # of DDIM per clip; the share of the host does not depend on their number
@@ -59,21 +59,8 @@ class Watched:
         self._session, self._busy = session, busy
         self._lock = threading.Lock()
         self._runs: Counter[Shapes] = Counter()
-
-    @property
-    def backend(self) -> str:
-        """See `Session`."""
-        return self._session.backend
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session`."""
-        return self._session.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session`."""
-        return self._session.outputs
+        self.backend, self.close = session.backend, session.close
+        self.inputs, self.outputs = session.inputs, session.outputs
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Session`."""
@@ -93,20 +80,15 @@ class Watched:
         Each kind of run is timed again on its own: work of one device adds up, since sessions take
         turns on it. Values of the feeds play no part.
         """
-        alone: Any = getattr(self._session, "device_seconds", None)
-        if alone is None:
+        if not isinstance(self._session, Timed):
             return None
         total = 0.0
         for shapes, count in self._runs.items():
             feeds = {name: np.zeros(shape, dtype) for name, shape, dtype in shapes}
-            total += count * alone(feeds, _LAUNCHES)
+            total += count * self._session.device_seconds(feeds, _LAUNCHES)
         return total
 
-    def close(self) -> None:
-        """See `Session`."""
-        self._session.close()
-
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,23 +101,21 @@ def end_to_end(
     """Generate a video twice and time the second; returns speed and what the device had of it."""
     graphs = [name for name in bundle.manifest.graphs if name != "text_encoder"]
     sessions = open_sessions(bundle, graphs, backend, session_options)
+    options = GenerateOptions(frames=frames, sampler="ddim", steps=_STEPS, batch_size=_BATCH)
     busy = Busy()
-    try:
-        watched = {name: Watched(session, busy) for name, session in sessions.items()}
-        options = GenerateOptions(frames=frames, sampler="ddim", steps=_STEPS, batch_size=_BATCH)
-        with Pipeline(bundle.manifest, watched) as pipeline:
-            _generate(pipeline, options)  # kernels, buffers and recordings are made here
-            busy.seconds = 0.0
-            for session in watched.values():
-                session.restart()
-            started = time.perf_counter()
-            made = _generate(pipeline, options)
-            taken = time.perf_counter() - started
-            alone = [session.device_seconds() for session in watched.values()]
-    finally:
-        with ExitStack() as releases:
-            for opened in set(sessions.values()):
-                releases.callback(opened.close)
+    watched = {name: Watched(session, busy) for name, session in sessions.items()}
+    with ExitStack() as stack:
+        for session in watched.values():
+            stack.enter_context(session)
+        pipeline = stack.enter_context(Pipeline(bundle.manifest, watched))
+        _generate(pipeline, options)  # kernels, buffers and recordings are made here
+        busy.seconds = 0.0
+        for session in watched.values():
+            session.restart()
+        started = time.perf_counter()
+        made = _generate(pipeline, options)
+        taken = time.perf_counter() - started
+        alone = [session.device_seconds() for session in watched.values()]
     known = [seconds for seconds in alone if seconds is not None]
     device = {"device_seconds": sum(known)} if len(known) == len(alone) else {}
     return {

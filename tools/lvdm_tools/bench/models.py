@@ -1,7 +1,7 @@
-"""The models that a GPU is measured with: `sky` at paper size, `sky-tiny`, and a smaller one.
+"""The models that speed is measured with: sizes of training's ready configs, random weights.
 
-Weights are random with magnitudes that keep activations near 1: speed and rounding do not depend
-on training, and nothing has to be downloaded.
+The weights' magnitudes keep activations near 1: speed and rounding do not depend on training, and
+nothing has to be downloaded.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import torch
+import yaml
+from torch import nn
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts
@@ -25,101 +29,64 @@ from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-    from torch import nn
 
     from lvdm_engines.bundle import Bundle
     from lvdm_engines.manifest import Manifest, Precision
 
-_SCHEDULE = ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155)
+_CONFIGS = Path(__file__).parents[1] / "configs"
+_MODELS = {  # configs of the denoiser and the autoencoder
+    "sky": ("sky-interpolate", "sky-autoencoder"),
+    "sky-tiny": ("sky-tiny", "sky-tiny-autoencoder"),
+    "tiny": ("toy", "toy-autoencoder"),
+}
+_FACTS: dict[str, Any] = {  # the paper's, for models of every size
+    "scale": 0.33422927,
+    "shift": 1.4606637,
+    "schedule": ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
+    "predict": PredictFacts(clip=4, condition=1, stride=4),
+    "interpolate": InterpolateFacts(clip=5),
+}
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Size:
-    """Networks of one size and what their frames and latents measure."""
+class Sizes:
+    """Networks of one size, and the height and width of their frames."""
 
     unet: UNet3dConfig
     autoencoder: Autoencoder3dConfig
-    frame: int
-    latent: int
-    scale: float
-    shift: float
-    noise_levels: int
-    decode_window: int
+    frame: tuple[int, int]
+
+    def records(self) -> tuple[ModelRecord, ModelRecord]:
+        """Describe the denoiser, which both predicts and fills in, and the autoencoder."""
+        unet, autoencoder = dataclasses.asdict(self.unet), dataclasses.asdict(self.autoencoder)
+        levels = None if self.unet.num_classes is None else self.unet.num_classes - 1
+        return (
+            ModelRecord(kind="unet3d", config=unet, noise_levels=levels, **_FACTS),
+            ModelRecord(kind="autoencoder3d", config=autoencoder, frame_size=self.frame),
+        )
 
 
-SIZES = {
-    "sky": Size(
-        unet=UNet3dConfig(
-            in_channels=5,
-            out_channels=4,
-            model_channels=256,
-            num_res_blocks=3,
-            channel_mult=(1, 2, 3, 4),
-            attention_resolutions=(8, 4, 2),
-            num_heads=4,
-            temporal_length=5,
-            use_scale_shift_norm=True,
-            num_classes=251,
-        ),
-        autoencoder=Autoencoder3dConfig(),
-        frame=256,
-        latent=32,
-        scale=0.33422927,
-        shift=1.4606637,
-        noise_levels=250,
-        decode_window=4,
-    ),
-    "sky-tiny": Size(
-        unet=UNet3dConfig(
-            in_channels=5,
-            out_channels=4,
-            model_channels=48,
-            num_res_blocks=2,
-            channel_mult=(1, 2, 3),
-            attention_resolutions=(1, 2, 4),
-            num_heads=4,
-            temporal_length=5,
-            num_classes=251,
-            norm_groups=16,
-            prediction="v",
-        ),
-        autoencoder=Autoencoder3dConfig(n_hiddens=8, norm_groups=2),
-        frame=64,
-        latent=8,
-        scale=0.334,
-        shift=1.461,
-        noise_levels=250,
-        decode_window=4,
-    ),
-    "tiny": Size(
-        unet=UNet3dConfig(
-            in_channels=3,
-            out_channels=2,
-            model_channels=8,
-            num_res_blocks=1,
-            channel_mult=(1, 2),
-            attention_resolutions=(2,),
-            num_heads=2,
-            temporal_length=5,
-            num_classes=11,
-            norm_groups=4,
-        ),
-        autoencoder=Autoencoder3dConfig(
-            n_hiddens=4, downsample=(2, 4, 4), z_channels=2, embed_dim=2, norm_groups=2
-        ),
-        frame=16,
-        latent=4,
-        scale=0.5,
-        shift=1.25,
-        noise_levels=10,
-        decode_window=2,
-    ),
-}
+def sizes(model: str) -> Sizes:
+    """Return the sizes of one of the models that a GPU is measured with."""
+    return read_sizes(*_MODELS[model])
 
 
-def random_network(network: nn.Module, seed: int) -> nn.Module:
+def read_sizes(denoiser: str, autoencoder: str) -> Sizes:
+    """Read the sizes in two of training's ready configs."""
+    run, other = (
+        yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text("utf-8"))
+        for name in (denoiser, autoencoder)
+    )
+    return Sizes(
+        msgspec.convert(run["network"], UNet3dConfig),
+        msgspec.convert(other["network"], Autoencoder3dConfig),
+        tuple(run["data"]["size"]),
+    )
+
+
+def random_network(network: N, seed: int) -> N:
     """Fill every parameter, zero-initialised ones too, so that variances stay near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -131,17 +98,14 @@ def random_network(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
-def networks(size: Size) -> tuple[UNet3d, Autoencoder3d]:
+def networks(of: Sizes) -> tuple[UNet3d, Autoencoder3d]:
     """Return the denoiser and the autoencoder, always with the same weights."""
-    unet, autoencoder = UNet3d(size.unet), Autoencoder3d(size.autoencoder)
-    random_network(unet, 1)
-    random_network(autoencoder, 2)
-    return unet, autoencoder
+    return random_network(UNet3d(of.unet), 1), random_network(Autoencoder3d(of.autoencoder), 2)
 
 
-def torch_graphs(size: Size, manifest: Manifest) -> dict[str, nn.Module]:
+def torch_graphs(model: str, manifest: Manifest) -> dict[str, nn.Module]:
     """Return the denoiser and decoder as torch modules with the inputs of their graphs."""
-    unet, autoencoder = networks(size)
+    unet, autoencoder = networks(sizes(model))
     bake(unet)
     bake(autoencoder)
     return {
@@ -154,15 +118,17 @@ def bundle_of(
     name: str, precision: Precision, folder: Path, report: Callable[[str], None]
 ) -> Bundle:
     """Export a model into `folder`, once; a bundle of the same networks there is used again."""
-    size = SIZES[name]
-    out = folder / f"{name}-{precision}-{_key(size, precision)}"
+    made_of = sizes(name)
+    out = folder / f"{name}-{precision}-{_key(made_of, precision)}"
     if (out / "manifest.json").is_file():
         return load_bundle(out)
-    sources = _checkpoints(size, folder / f"{name}-checkpoints")
-    joint = Source(*sources["unet"])
+    denoiser, autoencoder = (
+        Source(*save_model(folder / f"{name}-checkpoints" / record.kind, record, network))
+        for record, network in zip(made_of.records(), networks(made_of), strict=True)
+    )
     options = BuildOptions(
-        denoisers={"predict": joint, "interpolate": joint},
-        autoencoder=sources["autoencoder"][1],
+        denoisers={"predict": denoiser, "interpolate": denoiser},
+        autoencoder=autoencoder.checkpoint,
         out=out,
         precision=precision,
         name=f"{name}-{precision}",
@@ -170,38 +136,7 @@ def bundle_of(
     return build(options, report)
 
 
-def _key(size: Size, precision: Precision) -> str:
+def _key(of: Sizes, precision: Precision) -> str:
     """Return what changes with the networks and with the code that exports them."""
-    made_of = (repr(size), precision, metadata.version("lvdm-rt"))
+    made_of = (repr(of), precision, metadata.version("lvdm-rt"))
     return hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
-
-
-def _checkpoints(size: Size, folder: Path) -> dict[str, tuple[Path, Path]]:
-    unet, autoencoder = networks(size)
-    side = (size.latent, size.latent)
-    facts: dict[str, Any] = {
-        "scale": size.scale,
-        "shift": size.shift,
-        "latent_size": side,
-        "schedule": _SCHEDULE,
-        "predict": PredictFacts(4, 1, 4),
-        "interpolate": InterpolateFacts(5),
-        "noise_levels": size.noise_levels,
-    }
-    return {
-        "unet": save_model(
-            folder / "unet",
-            ModelRecord(kind="unet3d", config=dataclasses.asdict(size.unet), **facts),
-            unet,
-        ),
-        "autoencoder": save_model(
-            folder / "autoencoder",
-            ModelRecord(
-                kind="autoencoder3d",
-                config=dataclasses.asdict(size.autoencoder),
-                frame_size=(size.frame, size.frame),
-                decode_window=size.decode_window,
-            ),
-            autoencoder,
-        ),
-    }

@@ -10,14 +10,17 @@ from __future__ import annotations
 import datetime as dt
 import platform
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from lvdm_engines.backends.backend import BACKENDS, SessionOptions
+from lvdm_engines.backends.backend import BACKENDS, SessionOptions, Timed
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.backends.trt.build import build_plans
@@ -26,11 +29,12 @@ from lvdm_engines.errors import LvdmError
 from lvdm_engines.opening import backend_report, open_session
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
+from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.verify.backends import check_reference, compare_graph
 from lvdm_export.verify.probes import make_probes
 from lvdm_tools.bench import torch_baseline as yardstick
 from lvdm_tools.bench.end_to_end import end_to_end
-from lvdm_tools.bench.models import SIZES, bundle_of, networks, torch_graphs
+from lvdm_tools.bench.models import bundle_of, sizes, torch_graphs
 from lvdm_tools.bench.table import judge
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ _PACKAGES = (
     "tensorrt-rtx",
     "cuda-core",
 )
+_GRAPHS = ("predict", "decoder")
 _LAUNCHES = 20  # per timing of the device or of copies alone
 _CHANGING = ("latents", "timestep")  # at every step; what else a denoiser reads stays for a clip
 _TRACE = 4  # parts of a traceback that are kept
@@ -92,10 +97,9 @@ def run(check: Check) -> dict[str, Any]:
     exact = bundle_of(check.model, "fp32", check.work, check.report)
     found["gflop"] = _gflop(check, bundle)
     check.save(found)
-    for step in (_torch(check, bundle, found), _backends(check, bundle, exact, found)):
-        for _ in step:
-            found["targets"] = judge(found)
-            check.save(found)
+    for _ in chain(_torch(check, bundle, found), _backends(check, bundle, exact, found)):
+        found["targets"] = judge(found)
+        check.save(found)
     return found
 
 
@@ -109,25 +113,24 @@ def _header(check: Check) -> dict[str, Any]:
         "device": check.device,
         "gpu": msgspec.to_builtins(devices[0]) if devices and check.device != "cpu" else None,
         "machine": platform.platform(),
-        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
+        "packages": dict(_packages()),
         "torch": {},
         "backends": {},
         "targets": [],
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _packages() -> Iterator[tuple[str, str]]:
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
 
 
 def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
     """Return the work of one run at batch 1; a joint graph's manifest counts its longest clip."""
     model = bundle.manifest.model
     clip = 0 if model.predict is None else model.predict.clip
-    denoiser = denoiser_graph(networks(SIZES[check.model])[0], ("predict",), model)
+    denoiser = denoiser_graph(UNet3d(sizes(check.model).unet), ("predict",), model)
     decoder = bundle.manifest.graphs["decoder"].gflop or 0.0
     return {"predict": count_gflop(denoiser, clip), "decoder": decoder}
 
@@ -138,39 +141,19 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
     check.report(f"matrix product on {check.device}")
     found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
     yield
-    modules = _attempt(torch_graphs, SIZES[check.model], bundle.manifest) if check.variants else {}
+    modules = _attempt(torch_graphs, check.model, bundle.manifest) if check.variants else {}
+    timing = check.device, check.seconds
     for name in check.variants:
         entry: dict[str, Any] = {}
         found["torch"][name] = entry
-        for graph, batches in _runs(check):
-            cells = entry[graph] = {}
-            try:
-                yield from _variant(check, bundle, (name, graph, batches), modules, cells)
-            finally:
-                _attempt(yardstick.release, check.device)
-
-
-def _variant(
-    check: Check,
-    bundle: Bundle,
-    which: tuple[str, str, tuple[int, ...]],
-    modules: dict[str, Any],
-    cells: dict[str, Any],
-) -> Iterator[None]:
-    """Time one graph in one variant of PyTorch, which is let go of at the end."""
-    name, graph, batches = which
-    made = modules if "failed" in modules else None
-    made = made or _attempt(yardstick.variant, modules[graph], name, check.device)
-    for batch in batches:
-        check.report(f"{name}: {graph} at batch {batch}")
-        feeds = _attempt(_feeds, graph, bundle, batch)
-        arguments = (made, feeds, check.device, check.seconds)
-        cells[str(batch)] = _failure(made, feeds) or _attempt(yardstick.time_module, *arguments)
-        yield
-
-
-def _runs(check: Check) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return ("predict", check.batches), ("decoder", (1,))
+        for graph in _GRAPHS:
+            made: Any = _failure(modules) or _attempt(
+                yardstick.variant, modules[graph], name, check.device
+            )
+            time = _failure(made) or partial(yardstick.time_module, made, *timing)
+            yield from _cells(check, bundle, name, graph, entry, time)
+            del made, time  # before their memory is given back
+            _attempt(yardstick.release, check.device)
 
 
 def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]) -> Iterator[None]:
@@ -178,8 +161,7 @@ def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]
     usable = _attempt(backend_report)
     for name in (n for n in BACKENDS if n in check.backends):
         problem = usable["failed"] if "failed" in usable else usable[name]
-        entry: dict[str, Any] = {"problem": problem}
-        found["backends"][name] = entry
+        entry = found["backends"][name] = {"problem": problem}
         yield
         if problem is None:
             yield from _backend(check, (bundle, exact), name, entry)
@@ -201,24 +183,29 @@ def _backend(
     entry["parity"] = parity = {}
     for graph in bundle.manifest.graphs:
         check.report(f"{name}: comparing {graph} with the CPU")
-        arguments = (bundle, graph, name, exact, options)
-        parity[graph] = unfit or _attempt(compare_graph, *arguments)
+        parity[graph] = unfit or _attempt(compare_graph, bundle, graph, name, exact, options)
         yield
-    for graph, batches in _runs(check):
-        cells = entry[graph] = {}
+    for graph in _GRAPHS:
         session = _attempt(open_session, bundle, graph, name, options)
-        for batch in batches:
-            check.report(f"{name}: {graph} at batch {batch}")
-            feeds = _attempt(_feeds, graph, bundle, batch)
-            cells[str(batch)] = _failure(session, feeds) or _attempt(
-                _time_session, session, feeds, check.seconds
-            )
-            yield
+        time = _failure(session) or partial(_time_session, session, check.seconds)
+        yield from _cells(check, bundle, name, graph, entry, time)
         if not _failure(session):
             _attempt(session.close)
     check.report(f"{name}: {check.frames} frames from end to end")
     entry["end_to_end"] = _attempt(end_to_end, bundle, name, check.frames, options)
     yield
+
+
+def _cells(
+    check: Check, bundle: Bundle, name: str, graph: str, entry: dict[str, Any], time: Any
+) -> Iterator[None]:
+    """Fill in what `time` says of one graph's feeds at every batch; it may be a failure itself."""
+    cells = entry[graph] = {}
+    for batch in check.batches if graph == "predict" else (1,):
+        check.report(f"{name}: {graph} at batch {batch}")
+        feeds = _attempt(_feeds, graph, bundle, batch)
+        cells[str(batch)] = _failure(time, feeds) or _attempt(time, feeds)
+        yield
 
 
 def _wanted(check: Check, backend: str) -> PlanOptions:
@@ -233,7 +220,7 @@ def _build(bundle: Bundle, backend: str, options: PlanOptions) -> float:
     return float(sum(b.plan.facts.seconds for b in built))
 
 
-def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, float]:
+def _time_session(session: Session, seconds: float, feeds: Feeds) -> dict[str, float]:
     """Time a graph with its copies, and where the session can tell, each of both alone.
 
     `copies_ms` is what latents and timestep, going in, and the outputs, coming out, cost at each
@@ -244,13 +231,10 @@ def _time_session(session: Session, feeds: Feeds, seconds: float) -> dict[str, f
         session.run(feeds)
 
     found = {"ms": yardstick.median_ms(call, seconds)}
-    alone: Any = getattr(session, "device_seconds", None)
-    copies: Any = getattr(session, "copy_seconds", None)
-    if alone is not None:
-        found["device_ms"] = 1000 * alone(feeds, _LAUNCHES)
-    if copies is not None:
+    if isinstance(session, Timed):
+        found["device_ms"] = 1000 * session.device_seconds(feeds, _LAUNCHES)
         changing = [name for name in feeds if name in _CHANGING]
-        found["copies_ms"] = 1000 * copies(feeds, changing, _LAUNCHES)
+        found["copies_ms"] = 1000 * session.copy_seconds(feeds, changing, _LAUNCHES)
     return found
 
 
@@ -276,10 +260,3 @@ def _attempt(measure: Callable[..., Any], *arguments: Any) -> Any:
 def _failure(*found: Any) -> dict[str, Any] | None:
     """Return the first of these that is a failure of `_attempt`, if any."""
     return next((f for f in found if isinstance(f, dict) and "failed" in f), None)
-
-
-def write(text: str, path: Path) -> None:
-    """Write a report, whole or not at all."""
-    partial = path.with_suffix(f"{path.suffix}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -28,11 +28,11 @@ def variant(module: nn.Module, name: str, device: str) -> Callable[..., Any]:
     if name == EAGER:
         return module
     to_half(module)
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        elif parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        if parameter.dim() in layouts:
+            layout = layouts[parameter.dim()]
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     if name == HALF:
         return module
     # for one shape at a time, as it is timed: code for any shape would be slower
@@ -47,10 +47,7 @@ def tune() -> None:
 
 
 def time_module(
-    module: Callable[..., Any],
-    feeds: Mapping[str, NDArray[Any]],
-    device: str,
-    seconds: float,
+    module: Callable[..., Any], device: str, seconds: float, feeds: Mapping[str, NDArray[Any]]
 ) -> float:
     """Return the median milliseconds of one call whose inputs are on the device already."""
     tensors = {name: torch.from_numpy(array).to(device) for name, array in feeds.items()}

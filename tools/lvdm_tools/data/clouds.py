@@ -74,7 +74,7 @@ def draw_waves(
 
 
 @dataclass(frozen=True)
-class Sampler:
+class FieldOfWaves:
     """A field's waves, cut to what one grid can show, with the grid's trigonometric tables."""
 
     amplitude: NDArray[np.complex64]  # (m, n), phases included
@@ -83,7 +83,9 @@ class Sampler:
     to_y: NDArray[np.float32]  # (h, 2m): cosines, then negative sines
 
 
-def sampler(waves: Waves, y: NDArray[np.float64], x: NDArray[np.float64], cycles: float) -> Sampler:
+def field_of_waves(
+    waves: Waves, y: NDArray[np.float64], x: NDArray[np.float64], cycles: float
+) -> FieldOfWaves:
     """Prepare sampling on the grid y (h,) × x (w,), in frame heights, up to `cycles` per height."""
     rows = np.abs(waves.ky) <= cycles
     cols = waves.kx <= cycles
@@ -97,12 +99,12 @@ def sampler(waves: Waves, y: NDArray[np.float64], x: NDArray[np.float64], cycles
     angle_y = 2 * math.pi * y[:, None] * ky[None]  # (h, m)
     to_y = np.concatenate([np.cos(angle_y), -np.sin(angle_y)], axis=1)
     to_x = np.exp(2j * math.pi * kx[:, None] * x[None])
-    return Sampler(
+    return FieldOfWaves(
         amplitude.astype(np.complex64), rate, to_x.astype(np.complex64), to_y.astype(np.float32)
     )
 
 
-def sample(field: Sampler, times: NDArray[np.int64]) -> NDArray[np.float32]:
+def sample(field: FieldOfWaves, times: NDArray[np.int64]) -> NDArray[np.float32]:
     """Values of the field at the given frame numbers: (f,) → (f, h, w), about −3..3."""
     # float64 up to the reduced angle: late frames of a long clip must be as exact as the first ones
     angle = np.remainder(times[:, None, None] * field.rate[None], 2 * math.pi).astype(np.float32)

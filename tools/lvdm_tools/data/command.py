@@ -15,6 +15,7 @@ import tqdm
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.data.synth import sky_clip
+from lvdm_tools.outputs import check_free
 
 _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
 
@@ -55,17 +56,19 @@ def _number(_context: click.Context, _option: click.Parameter, value: float) -> 
     default=8.0,
     show_default=True,
 )
-def command(out: Path, clips: int, first: int, fps: float, **sky: Any) -> None:
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky: Any) -> None:
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)
+    check_free(paths, force=force)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
-        _write(path, Sky(index=index, **sky), Fraction(fps).limit_denominator(1000))
+        _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
     click.echo(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}", err=True)
 
 
 @dataclass(frozen=True)
-class Sky:
+class SkyFile:
     """What one file shows."""
 
     seed: int
@@ -74,7 +77,7 @@ class Sky:
     size: tuple[int, int]
 
 
-def _write(path: Path, sky: Sky, fps: Fraction) -> None:
+def _write(path: Path, sky: SkyFile, fps: Fraction) -> None:
     spec = VideoSpec(
         frames=sky.frames, size=sky.size, fps=fps, settings=json.dumps({"synth": asdict(sky)})
     )

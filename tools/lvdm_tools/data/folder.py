@@ -1,4 +1,4 @@
-"""A folder of videos as a source of clips.
+"""A folder of videos, and of folders of pictures, as a source of clips.
 
 Owns which videos are usable, which of them are held out, and where clips start.
 """
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvdm_engines.errors import TrainingError
-from lvdm_tools.data.source import check_spec
+from lvdm_rt.video.reader import PICTURES, picture_files
 from lvdm_tools.data.video_file import count_frames, read_clip
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from lvdm_tools.data.source import ClipSpec
+    from lvdm_tools.data.clip import ClipSpec
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ _TRIES = 100  # clips drawn anew before giving up on a folder whose videos turn 
 
 @dataclass(frozen=True)
 class Video:
-    """One usable file and the frames that clips may use: first ≤ frame < last."""
+    """A usable file or folder of pictures, and the frames that clips may use: first ≤ … < last."""
 
     path: Path
     first: int
@@ -50,7 +52,9 @@ class Video:
 class VideoFolder:
     """Clips from all videos below a folder, a video drawn in proportion to its length.
 
-    `skipped` maps each file that could not be used to the first reason; it decides nothing.
+    A folder that holds pictures and no video file is a video as well: its pictures in the order of
+    their names, numbers as numbers. The LVDM authors keep data as VIDEO/CLIP/PICTURES.
+    `skipped` maps each video that could not be used to the first reason; it decides nothing.
     """
 
     spec: ClipSpec
@@ -60,47 +64,27 @@ class VideoFolder:
     identity: str = ""
 
     @classmethod
-    def open(
-        cls, folder: Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
-    ) -> VideoFolder:
-        """Look at every video below `folder` and split off those that are held out.
+    def of(cls, listing: Listing, spec: ClipSpec, seed: int, *, held_out: bool) -> VideoFolder:
+        """Take the videos for training, or those that are held out, which are long enough.
 
         Of several videos, one in ten (the last of fewer) is held out; of one, its last fifth.
-
-        Raises:
-            TrainingError: no such folder, not readable, no video, or none that is long enough.
-
+        Raises TrainingError: none is long enough.
         """
-        check_spec(spec)
-        return cls._of(_look(folder), spec, seed, held_out)
-
-    @classmethod
-    def open_both(
-        cls, folder: Path, spec: ClipSpec, *, seed: int = 0
-    ) -> tuple[VideoFolder, VideoFolder]:
-        """Look once, and give training clips and held-out clips; raises as `open` does."""
-        check_spec(spec)
-        found = _look(folder)
-        return cls._of(found, spec, seed, False), cls._of(found, spec, seed, True)
-
-    @classmethod
-    def _of(cls, found: _Found, spec: ClipSpec, seed: int, held_out: bool) -> VideoFolder:
-        videos = tuple(v for v in _split(found.lengths, held_out) if v.last - v.first >= spec.span)
+        share = _split(listing.lengths, held_out)
+        videos = tuple(v for v in share if v.last - v.first >= spec.span)
         if not videos:
             raise TrainingError(
-                f"{found.folder}: no {'held-out' if held_out else 'training'} video has the "
+                f"{listing.folder}: no {'held-out' if held_out else 'training'} video has the "
                 f"{spec.span} frames that clips of {spec.frames} at stride {spec.stride} need (the "
-                f"longest of all has {max(found.lengths.values())}); lower frames or stride, or "
+                f"longest of all has {max(listing.lengths.values())}); lower frames or stride, or "
                 "add longer videos"
             )
-        return cls(spec, seed, videos, dict(found.skipped), found.identity)
+        return cls(spec, seed, videos, dict(listing.skipped), listing.identity)
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Cut clip `index`: the video and its start are drawn from (seed, index).
 
-        Raises:
-            TrainingError: videos keep failing while they are read.
-
+        Raises TrainingError: videos keep failing while they are read.
         """
         starts = np.cumsum([v.last - v.first - self.spec.span + 1 for v in self.videos])
         for attempt in range(_TRIES):
@@ -125,8 +109,8 @@ class VideoFolder:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Frames of every readable file, the reason for every other one."""
+class Listing:
+    """What lies below a folder: frames of every readable video, the reason for every other one."""
 
     folder: Path
     lengths: dict[Path, int]
@@ -138,8 +122,11 @@ class _Found:
         digest = hashlib.sha256()
         for path, frames in self.lengths.items():
             name = path.relative_to(self.folder).as_posix()
-            digest.update(repr((name, path.stat().st_size, frames)).encode())
-            digest.update(_sample(path))
+            files = picture_files(path) if path.is_dir() else [path]
+            size = sum(file.stat().st_size for file in files)
+            digest.update(repr((name, size, frames)).encode())
+            for place in sorted({0, len(files) // 2, len(files) - 1}):
+                digest.update(_sample(files[place]))
         return f"{len(self.lengths)} videos, {digest.hexdigest()[:16]}"
 
 
@@ -154,10 +141,14 @@ def _sample(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def _look(folder: Path) -> _Found:
+def look(folder: Path) -> Listing:
+    """Look at every video below `folder`.
+
+    Raises TrainingError: no such folder, not readable, or without a video.
+    """
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
-    for path in _files(folder):
+    for path in _videos(folder):
         try:
             lengths[path] = count_frames(path)
         except TrainingError as err:
@@ -167,12 +158,13 @@ def _look(folder: Path) -> _Found:
         raise TrainingError(
             f"{folder} holds no readable video"
             + (f" ({len(skipped)} skipped: {_first(skipped)})" if skipped else "")
-            + f"; expected files that end in {', '.join(sorted(SUFFIXES))}"
+            + f"; expected files that end in {', '.join(sorted(SUFFIXES))}, or folders of pictures "
+            f"({', '.join(PICTURES)})"
         )
-    return _Found(folder, lengths, skipped)
+    return Listing(folder, lengths, skipped)
 
 
-def _files(folder: Path) -> list[Path]:
+def _videos(folder: Path) -> list[Path]:
     def pass_over(err: OSError) -> None:
         if Path(err.filename) == folder:
             raise err
@@ -182,12 +174,19 @@ def _files(folder: Path) -> list[Path]:
         if not folder.is_dir():
             raise TrainingError(f"{folder} is not a folder; give a folder of videos, or: synth")
         walk = os.walk(folder, onerror=pass_over)
-        names = [Path(parent, name) for parent, _, files in walk for name in files]
-        return sorted(p for p in names if p.suffix.lower() in SUFFIXES and p.is_file())
+        return sorted(path for parent, _, names in walk for path in _of_folder(Path(parent), names))
     except OSError as err:
         raise TrainingError(
             f"cannot read {err.filename}: {err.strerror}; change its permissions"
         ) from err
+
+
+def _of_folder(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the video files of a folder, or the folder itself where it holds pictures only."""
+    files = [folder / name for name in names]
+    videos = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    pictures = any(file.suffix.lower() in PICTURES for file in files)
+    return [folder] if pictures and not videos else videos
 
 
 def _split(lengths: dict[Path, int], held_out: bool) -> list[Video]:

@@ -20,14 +20,14 @@ from lvdm_tools.data.clouds import (
     Spectrum,
     Waves,
     draw_waves,
+    field_of_waves,
     sample,
-    sampler,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lvdm_tools.data.clouds import Sampler
+    from lvdm_tools.data.clouds import FieldOfWaves
 
 # Colours by the sine of the sun's height: zenith, horizon, lit cloud, shaded cloud (sRGB, 0..255).
 _SUN_HEIGHTS = np.array([-0.20, -0.07, 0.03, 0.16, 0.45])
@@ -131,9 +131,7 @@ def sky_clip(
 
     `size` is a side or (height, width) in pixels. Two calls agree on every frame they share,
     whatever their lengths; other sizes show the same sky, sharper or softer.
-
-    Raises:
-        ConfigError: a size below 8 pixels, or a negative seed, index, start or length.
+    Raises ConfigError: a size below 8 pixels, or a negative seed, index, start or length.
     """
     height, width = (size, size) if isinstance(size, int) else size
     numbers = {"seed": seed, "index": index, "frames": frames, "start": start, "stride": stride}
@@ -165,7 +163,7 @@ class _Canvas:
     y: NDArray[np.float32]  # (h, 1), frame heights
     x: NDArray[np.float32]  # (1, w), frame heights
     margin: int  # rows above and below, for the shading's difference
-    fields: tuple[Sampler, ...]
+    fields: tuple[FieldOfWaves, ...]
     hills: NDArray[np.float32] | None  # (h, w), 1 = hill
 
     @staticmethod
@@ -176,7 +174,7 @@ class _Canvas:
         cycles = min(CYCLES_PER_PIXEL * height, MAX_CYCLES)
         # Rows crowd towards the horizon, as a flat cloud sheet does in perspective.
         fields = tuple(
-            sampler(layer.waves, rows + 0.25 * rows**2, x, cycles) for layer in sky.layers
+            field_of_waves(layer.waves, rows + 0.25 * rows**2, x, cycles) for layer in sky.layers
         )
         y = rows[margin:-margin, None].astype(np.float32)
         hills = None if sky.hills is None else _hill_mask(sky.hills, sky.horizon, y, x)

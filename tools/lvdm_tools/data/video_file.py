@@ -1,7 +1,8 @@
-"""Frames of one video file, by number: how many there are, and clips of them."""
+"""Frames of one video file or folder of pictures, by number: how many, and clips of them."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from lvdm_engines.errors import TrainingError
+from lvdm_engines.errors import TrainingError, VideoError
+from lvdm_rt.video.reader import centre_crop, picture_files, resize, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lvdm_tools.data.source import ClipSpec
+    from lvdm_tools.data.clip import ClipSpec
 
     Times = NDArray[np.int64]
 
@@ -27,10 +29,13 @@ _KNOWN_FILES = 1 << 16  # whose frame times are kept: 8 bytes a frame where the 
 def count_frames(path: Path) -> int:
     """Count a video's frames: by its header where that says so, else by its packets.
 
-    Raises:
-        TrainingError: not a video, or its first frame cannot be decoded.
-
+    Of a folder, its pictures are counted.
+    Raises TrainingError: not a video, or its first frame cannot be decoded.
     """
+    if path.is_dir():
+        files = picture_files(path)
+        _picture(files[0])
+        return len(files)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -56,25 +61,38 @@ def _begins_cut(path: Path) -> bool:
 def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     """Read the clip that begins at frame `start`: uint8 (f, h, w, 3), centre-cropped, resized.
 
-    Raises:
-        TrainingError: the file cannot be decoded, or ends too early.
-
+    Raises TrainingError: the file cannot be decoded, or ends too early.
     """
     wanted = range(start, start + spec.span, spec.stride)
     frames = np.empty((spec.frames, *spec.size, 3), np.uint8)
+    decoded = _pictures(path, wanted) if path.is_dir() else _frames_from(path, start)
     got = 0
     try:
-        for number, frame in _frames_from(path, start):
+        for number, frame in decoded:
             if number >= wanted[got]:
                 frames[got] = _fit(frame, spec.size)
                 got += 1
                 if got == spec.frames:
                     return frames
-    except (av.FFmpegError, OSError, ValueError) as err:
+    except (VideoError, av.FFmpegError, OSError, ValueError) as err:
         raise TrainingError(f"{path} cannot be decoded near frame {start}: {err}") from err
     raise TrainingError(
         f"{path} ended after {got} of {spec.frames} frames of the clip that begins at {start}"
     )
+
+
+def _pictures(folder: Path, wanted: range) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode pictures of a folder by their places in the order of their names."""
+    files = picture_files(folder)
+    yield from ((number, _picture(files[number])) for number in wanted if number < len(files))
+
+
+def _picture(file: Path) -> av.VideoFrame:
+    try:
+        with av.open(f"file:{file}") as container:
+            return next(container.decode(video=0))
+    except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as err:
+        raise TrainingError(f"{file} cannot be read as a picture: {err or 'it is empty'}") from err
 
 
 def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -93,8 +111,8 @@ def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
             if first is not None and number is not None and number <= start:
                 yield number, first
                 for frame in frames:
-                    found = _position(times, frame)
-                    number = number + 1 if found is None else found
+                    place = _position(times, frame)
+                    number = number + 1 if place is None else place
                     yield number, frame
                 return
     with av.open(str(path)) as container:
@@ -119,10 +137,10 @@ def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.video[0])
-        found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
-    if not found or None in found or len(set(found)) < len(found):
+        stamps = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+    if not stamps or None in stamps or len(set(stamps)) < len(stamps):
         return None
-    times = np.sort(np.array(found, np.int64))
+    times = np.sort(np.array(stamps, np.int64))
     even = range(int(times[0]), int(times[-1]) + 1, max(1, int(np.diff(times[:2]).sum())))
     return even if len(even) == len(times) and (times == even).all() else times
 
@@ -139,19 +157,6 @@ def _position(times: range | Times, frame: av.VideoFrame) -> int | None:
 def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Crop the middle to the clip's shape, then resize."""
     height, width = size
-    pixels = _rgb(frame)
-    h, w = pixels.shape[:2]
-    crop_h, crop_w = min(h, round(w * height / width)), min(w, round(h * width / height))
-    top, left = (h - crop_h) // 2, (w - crop_w) // 2
-    middle = np.ascontiguousarray(pixels[top : top + crop_h, left : left + crop_w])
-    if (crop_h, crop_w) == size:
-        return middle
-    method = "AREA" if crop_h > height else "BICUBIC"
-    small = av.VideoFrame.from_ndarray(middle, format="rgb24").reformat(
-        width=width, height=height, interpolation=method
-    )
-    return _rgb(small)
-
-
-def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    middle = centre_crop(to_pixels(frame), Fraction(width, height))
+    # by the height alone: training is to see the pixels that it saw in earlier versions
+    return resize(middle, size, shrinks=middle.shape[0] > height)

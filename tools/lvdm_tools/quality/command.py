@@ -9,6 +9,8 @@ import click
 import msgspec
 
 from lvdm_engines.errors import ConfigError
+from lvdm_rt.cli import generate
+from lvdm_tools.outputs import check_free
 from lvdm_tools.quality import scorecard
 from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 
@@ -43,10 +45,14 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
     show_default=True,
     help="Videos of 160 frames to search for seams.",
 )
-@click.option("--data", default="synth", show_default=True, help="'synth' or a folder of videos.")
+@click.option(
+    "--data",
+    default="synth",
+    show_default=True,
+    help="'synth', or a folder of videos or of folders of pictures.",
+)
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--backend", default="auto", show_default=True)
 @click.option(
     "--beside",
     multiple=True,
@@ -55,18 +61,16 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
 )
 @click.option("--json", "json_out", type=click.Path(path_type=Path), help="Write all numbers.")
 @click.option("--markdown", "table_out", type=click.Path(path_type=Path), help="Write the table.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--record", is_flag=True, help="Put the numbers into the bundle's manifest.")
-@click.option("--mode", help="Instead of the model's own way of sampling, as in lvdm-rt generate:")
-@click.option("--preset")
-@click.option("--sampler")
-@click.option("--steps", type=int)
-@click.option("--eta", type=float)
-@click.option("--guidance", type=float)
-@click.option("--noise-level", type=int)
-@click.option("--batch-size", type=int)
 def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) -> None:
-    """Measure BUNDLE on unseen clips and print a table."""
+    """Measure BUNDLE on unseen clips and print a table.
+
+    Clips are sampled in the model's own way, unless options of `lvdm-rt generate` say otherwise.
+    """
     others = scorecard.labelled(beside)
+    files = [path for path in (options["json_out"], options["table_out"]) if path]
+    check_free(files, force=options["force"])
     protocol = _protocol(options)
     report = _measure(bundle, backend, protocol)
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}
@@ -81,6 +85,9 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
             f"recorded in {scorecard.record(bundle, scorecard.summary(report, compared))}", err=True
         )
     click.echo(table, nl=False)
+
+
+command.params += [flag for flag in generate.params if flag.name in ("backend", *_SAMPLING)]
 
 
 def _protocol(options: dict[str, Any]) -> Protocol:

@@ -14,7 +14,8 @@ import numpy as np
 from lvdm_engines.errors import ConfigError
 from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
-from lvdm_tools.data.source import ClipSpec, open_source
+from lvdm_tools.data.clip import ClipSpec
+from lvdm_tools.data.source import open_source
 from lvdm_tools.quality import targets as quality
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lvdm_engines.manifest import ModelFacts
     from lvdm_rt.options import GenerateOptions
     from lvdm_rt.pipeline import Pipeline
-    from lvdm_tools.data.source import ClipSource
+    from lvdm_tools.data.clip import ClipSource
 
     Clips = NDArray[np.uint8]
     Frames = NDArray[np.uint8]
@@ -84,11 +85,8 @@ def evaluate(
 
     Reconstruction and continuation need an encoder in the bundle, continuation also a predict
     model and a mode that continues; what cannot be measured is None.
-
-    Raises:
-        ConfigError: numbers that cannot be measured.
-        TrainingError: the data folder has no usable clip.
-
+    Raises ConfigError: numbers that cannot be measured; TrainingError: the data folder has no
+    usable clip.
     """
     _check(protocol, pipeline.manifest.model)
     settings = msgspec.to_builtins(pipeline.settings(_clip_options(protocol)))

@@ -38,10 +38,7 @@ def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
     |μa − μb|² + tr(Ca + Cb − 2(Ca·Cb)^½) (Dowson and Landau 1982). The trace of the last term is
     the sum of singular values of Ca^½·Cb^½, which is exact for singular covariances too: no ridge.
-
-    Raises:
-        ConfigError: shapes that do not fit, or fewer than two samples.
-
+    Raises ConfigError: shapes that do not fit, or fewer than two samples.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ConfigError(
@@ -67,10 +64,7 @@ def features(clips: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     Mean and spread over space and time of every channel of every layer; their square roots, which
     keep a few extreme clips from deciding the covariance; projected on random directions.
-
-    Raises:
-        ConfigError: not uint8 clips, or fewer than 4 frames.
-
+    Raises ConfigError: not uint8 clips, or fewer than 4 frames.
     """
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or clips.shape[1] < 4:
         raise ConfigError(

@@ -27,10 +27,7 @@ def psnr(clips: Clips, reference: Clips) -> float:
     """Peak signal-to-noise ratio in dB: 10·log10(255²/MSE) of each clip, averaged over clips.
 
     Infinite where a clip equals its reference.
-
-    Raises:
-        ConfigError: not uint8 clips, or shapes differ.
-
+    Raises ConfigError: not uint8 clips, or shapes differ.
     """
     _check_pair(clips, reference)
     errors = [_mean_square(a, b) for a, b in zip(clips, reference, strict=True)]
@@ -42,10 +39,7 @@ def ssim(clips: Clips, reference: Clips) -> float:
 
     11×11 Gaussian window with σ = 1.5, K1 = 0.01, K2 = 0.03, only windows that lie wholly inside
     the frame, each colour channel by itself, no downsampling.
-
-    Raises:
-        ConfigError: not uint8 clips, shapes differ, or frames are smaller than the window.
-
+    Raises ConfigError: not uint8 clips, shapes differ, or frames are smaller than the window.
     """
     _check_pair(clips, reference)
     if min(clips.shape[2:4]) < _SSIM_SIDE:
@@ -99,9 +93,7 @@ def contrast(clips: Clips) -> float:
 def frame_change(clips: Clips) -> float:
     """Mean absolute difference of neighbouring frames, in levels.
 
-    Raises:
-        ConfigError: clips of a single frame.
-
+    Raises ConfigError: clips of a single frame.
     """
     _check(clips)
     if clips.shape[1] < 2:
@@ -116,10 +108,7 @@ def spectrum_slope(clips: Clips) -> float:
     through (log frequency, log power), from 2 cycles per frame to a quarter of a cycle per pixel,
     each ring at its mean over all frames of log power. Power is floored where rounding to 8 bits
     hides it.
-
-    Raises:
-        ConfigError: frames below 16 pixels.
-
+    Raises ConfigError: frames below 16 pixels.
     """
     _check(clips)
     side = min(clips.shape[2:4])
@@ -150,10 +139,7 @@ def continuity(last_given: Clips, first_new: Clips, real: Clips) -> float:
 
     `last_given` and `first_new` are frames (n, h, w, 3) that follow each other in generated videos,
     `real` clips at the same frame stride. 1 = as smooth as real clips.
-
-    Raises:
-        ConfigError: shapes differ, or the real clips do not move at all.
-
+    Raises ConfigError: shapes differ, or the real clips do not move at all.
     """
     if last_given.shape != first_new.shape or last_given.ndim != 4:
         raise ConfigError(

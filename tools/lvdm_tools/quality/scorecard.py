@@ -114,12 +114,12 @@ def _rows(report: Report) -> dict[str, tuple[str, str]]:
     }
 
 
-def _seams(found: quality.LongVideos) -> str:
+def _seams(seams: quality.LongVideos) -> str:
     windows, keys = (
         _MISSING if number is None else f"{number:.2f}"
-        for number in (found.windows, found.keyframes)
+        for number in (seams.windows, seams.keyframes)
     )
-    return f"{windows} (at keyframes {keys}; {found.videos} videos of {found.frames} frames)"
+    return f"{windows} (at keyframes {keys}; {seams.videos} videos of {seams.frames} frames)"
 
 
 def _beside(statistic: quality.Statistic, digits: str) -> str:
@@ -137,13 +137,11 @@ def _distance(distance: quality.Distance) -> str:
 def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
     """Put the numbers into a bundle's manifest, in one step; the path of the manifest.
 
-    Raises:
-        BundleError: not a bundle, or its manifest cannot be written.
-
+    Raises BundleError: not a bundle, or its manifest cannot be written.
     """
-    found = load_bundle(bundle)
-    path = found.path / MANIFEST
-    manifest = msgspec.structs.replace(found.manifest, quality=numbers)
+    opened = load_bundle(bundle)
+    path = opened.path / MANIFEST
+    manifest = msgspec.structs.replace(opened.manifest, quality=numbers)
     part = path.with_name(f".{MANIFEST}.part")
     try:
         part.write_bytes(format_manifest(manifest))
@@ -157,14 +155,12 @@ def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
 def labelled(pairs: Sequence[str]) -> dict[str, str]:
     """Split `LABEL=BUNDLE` arguments.
 
-    Raises:
-        ConfigError: one without a label or a bundle, or a label given twice.
-
+    Raises ConfigError: one without a label or a bundle, or a label given twice.
     """
-    found: dict[str, str] = {}
+    bundles: dict[str, str] = {}
     for pair in pairs:
         label, _, bundle = pair.partition("=")
-        if not label or not bundle or label in found:
+        if not label or not bundle or label in bundles:
             raise ConfigError(f"got {pair!r}, expected LABEL=BUNDLE with a label of its own")
-        found[label] = bundle
-    return found
+        bundles[label] = bundle
+    return bundles

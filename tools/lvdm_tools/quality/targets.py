@@ -146,9 +146,7 @@ class Seams:
 def reconstruction(decoded: Clips, real: Clips) -> Reconstruction:
     """Compare clips with what the autoencoder made of them.
 
-    Raises:
-        ConfigError: shapes differ, or frames are too small for SSIM.
-
+    Raises ConfigError: shapes differ, or frames are too small for SSIM.
     """
     return Reconstruction(
         psnr=metrics.psnr(decoded, real), ssim=metrics.ssim(decoded, real), clips=len(real)
@@ -160,10 +158,7 @@ def generation(generated: Clips, real: Sequence[Clips]) -> Generation:
 
     Every set counts: statistics are over all of them, the distance is the mean of the distances to
     each, and the floor the mean over their pairs.
-
-    Raises:
-        ConfigError: fewer than two real sets, or shapes that do not fit.
-
+    Raises ConfigError: fewer than two real sets, or shapes that do not fit.
     """
     if len(real) < 2 or any(r.shape[1:] != generated.shape[1:] for r in real):
         raise ConfigError(
@@ -186,9 +181,7 @@ def generation(generated: Clips, real: Sequence[Clips]) -> Generation:
 def continuation(seams: Seams, real: Clips) -> Continuation:
     """Measure how smoothly new frames follow given ones, against unseen clips (n, f, h, w, 3).
 
-    Raises:
-        ConfigError: shapes that do not fit.
-
+    Raises ConfigError: shapes that do not fit.
     """
     return Continuation(
         ratio=metrics.continuity(*seams.seen, real),

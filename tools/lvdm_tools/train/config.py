@@ -22,7 +22,7 @@ Beta = Annotated[float, Meta(gt=0, lt=1)]
 Size = tuple[Count, Count]  # height and width
 
 
-class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the run computes; changing it never counts as another config.
 
     fp16 is not offered: it needs a loss scaler, whose skipped steps hide a NaN.
@@ -90,7 +90,7 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adversarial: Adversarial | None = None
 
 
-class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The noise schedule, in the manifest's words."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
@@ -148,7 +148,7 @@ class AutoencoderRun(
     start_from: Path | None = None
     whiten: bool = False
     decode_window: Count | None = None  # latents per call of the exported decoder; None: as trained
-    device: Device = Device()
+    device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
 
@@ -171,12 +171,12 @@ class DiffusionRun(
     clips: tuple[ClipKind, ...]
     optimizer: Optimizer
     loss: Literal["mse", "l1"] = "mse"
-    schedule: Schedule = Schedule()
+    schedule: ScheduleConfig = ScheduleConfig()
     noise_levels: Whole = 250
     clean_conditions: Share = 0.0
     start_from: Path | None = None
     ema: Momentum | None = 0.9999
-    device: Device = Device()
+    device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
 
@@ -200,9 +200,7 @@ _READY = Path(__file__).parent.parent / "configs"
 def find(name: str) -> Path:
     """Return the file of a config: a path, or the name of a ready config.
 
-    Raises:
-        ConfigError: neither a file nor a ready config.
-
+    Raises ConfigError: neither a file nor a ready config.
     """
     path, ready = Path(name), _READY / f"{name}.yaml"
     if path.exists():
@@ -216,9 +214,7 @@ def find(name: str) -> Path:
 def load(path: Path, kind: str) -> Run:
     """Read a config file of the given kind.
 
-    Raises:
-        ConfigError: not readable, not YAML, an unknown, missing or impossible field.
-
+    Raises ConfigError: not readable, not YAML, an unknown, missing or impossible field.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -235,9 +231,9 @@ def parse(raw: object, kind: str, origin: str) -> Run:
         run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False, dec_hook=_path)
     except msgspec.ValidationError as err:
         raise ConfigError(f"{origin}: {err}") from err
-    found = to_plain(run)["kind"]
-    if found != kind:
-        raise ConfigError(f"{origin} describes an {found} run, not {kind}: use train {found}")
+    actual = to_plain(run)["kind"]
+    if actual != kind:
+        raise ConfigError(f"{origin} describes an {actual} run, not {kind}: use train {actual}")
     _check(run, origin)
     return run
 

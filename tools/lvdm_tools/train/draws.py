@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 
-class Stream(IntEnum):
+class DrawStream(IntEnum):
     """What a draw is for; streams never share numbers."""
 
     WEIGHTS = 0
@@ -24,7 +24,7 @@ class Stream(IntEnum):
     CROP = 7
 
 
-def generator(seed: int, stream: Stream, step: int = 0, item: int = 0) -> np.random.Generator:
+def generator(seed: int, stream: DrawStream, step: int = 0, item: int = 0) -> np.random.Generator:
     """Open the generator of one item of one step."""
     key = np.array([seed, stream << 56 | item << 40 | step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))

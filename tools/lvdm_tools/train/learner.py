@@ -67,9 +67,7 @@ class Learner:
     def update(self, loss: Tensor, step: int) -> float:
         """Take one step down the gradient of `loss`; return the gradient's norm before clipping.
 
-        Raises:
-            NumericsError: loss or gradient is not finite; the weights are untouched.
-
+        Raises NumericsError: loss or gradient is not finite; the weights are untouched.
         """
         self._stepper.zero_grad()
         self.fabric.backward(loss)
@@ -126,9 +124,7 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` gave.
 
-        Raises:
-            CheckpointError: a tensor is missing or has another shape.
-
+        Raises CheckpointError: a tensor is missing or has another shape.
         """
         for name, parameter in self._named():
             _fill(parameter.data, tensors, f"weight.{name}")
@@ -159,11 +155,11 @@ class Learner:
 
 
 def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:
-    found = source.get(name)
-    if found is None or found.shape != target.shape:
-        shape = "nothing" if found is None else tuple(found.shape)
+    stored = source.get(name)
+    if stored is None or stored.shape != target.shape:
+        shape = "nothing" if stored is None else tuple(stored.shape)
         raise CheckpointError(
             f"the checkpoint holds {shape} for {name}, expected {tuple(target.shape)}: "
             "it belongs to another network; train into a new folder"
         )
-    target.copy_(found)
+    target.copy_(stored)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
-from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import state
 from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import Every
     from lvdm_tools.train.learner import Learner
     from lvdm_tools.train.prefetch import Batch
-
-    Report = Callable[[Mapping[str, Any]], None]
 
 
 class Task(Protocol):
@@ -45,18 +42,21 @@ class Task(Protocol):
         """Write sample sheets into `folder`; return numbers measured on them."""
         ...
 
-    def export(self, folder: Path, step: int) -> None:
-        """Write the model as `lvdm-export` reads it."""
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
+        """Write the model as `lvdm-export` reads it; `if_missing`: unless it is there already.
+
+        What is there is known by its description, which another run's model may share.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How far and how often."""
+class RunLength:
+    """How far and how often, who is told, and what ends it earlier."""
 
     steps: int
     every: Every
-    report: Report
+    report: state.Report
     stop: threading.Event
 
 
@@ -80,40 +80,37 @@ class Window:
         return means
 
 
-def train(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric) -> int:
-    """Train up to `plan.steps` from the last checkpoint; return the step reached.
+def train(task: Task, workspace: state.Workspace, length: RunLength, fabric: Fabric) -> int:
+    """Train up to `length.steps` from the last checkpoint; return the step reached.
 
     A run that is there already is left as it is, once its model has been written.
-
-    Raises:
-        TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
-
+    Raises TrainingError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     first, window = _restore(task, workspace)
-    if first > plan.steps:
+    if first > length.steps:
         raise TrainingError(
-            f"{workspace.root} is already at step {first} of {plan.steps}: ask for more --steps"
+            f"{workspace.root} is already at step {first} of {length.steps}: ask for more --steps"
         )
     if fabric.is_global_zero:
         workspace.rewind_log(first)
         # a run may have been killed between its checkpoint and its model
-        if first and modelfile.exported_step(workspace.model) != first:
-            task.export(workspace.model, first)
+        if first:
+            task.export(workspace.model, first, if_missing=True)
     started, step = time.monotonic(), first
-    for batch in prefetch(task.batch, first, plan.steps):
+    for batch in prefetch(task.batch, first, length.steps):
         try:
             losses = task.update(fabric.to_device(batch), step)
         except NumericsError as err:
             raise _stopped(err, workspace) from err
         step += 1
         window.add(losses)
-        last = step == plan.steps or _stopping(plan, fabric)
-        if step % plan.every.log == 0 or step == plan.steps:
+        last = step == length.steps or _stopping(length, fabric)
+        if step % length.every.log == 0 or step == length.steps:
             rate = (step - first) / (time.monotonic() - started)
-            _log(workspace, plan, fabric, _record(step, _shared(window.flush(), fabric), rate))
-        if step % plan.every.sample == 0 or step == plan.steps:
-            _sample(task, workspace, plan, fabric, step)
-        if step % plan.every.checkpoint == 0 or last:
+            _log(workspace, length, fabric, _record(step, _shared(window.flush(), fabric), rate))
+        if step % length.every.sample == 0 or step == length.steps:
+            _sample(task, workspace, length, fabric, step)
+        if step % length.every.checkpoint == 0 or last:
             _save(task, workspace, fabric, step, window)
         if last:
             break
@@ -129,11 +126,11 @@ def _stopped(reason: object, workspace: state.Workspace) -> TrainingError:
     return TrainingError(f"{reason}: stopped; {kept}; start again with a lower learning rate")
 
 
-def _stopping(plan: Plan, fabric: Fabric) -> bool:
+def _stopping(length: RunLength, fabric: Fabric) -> bool:
     """Tell whether any process was asked to stop: all of them have to end after the same step."""
     if fabric.world_size == 1:
-        return plan.stop.is_set()
-    asked = torch.tensor(float(plan.stop.is_set()), device=fabric.device)
+        return length.stop.is_set()
+    asked = torch.tensor(float(length.stop.is_set()), device=fabric.device)
     return bool(cast("torch.Tensor", fabric.all_reduce(asked, reduce_op="sum")) > 0)
 
 
@@ -182,19 +179,23 @@ def _save(
     fabric.barrier()
 
 
-def _log(workspace: state.Workspace, plan: Plan, fabric: Fabric, record: dict[str, float]) -> None:
+def _log(
+    workspace: state.Workspace, length: RunLength, fabric: Fabric, record: dict[str, float]
+) -> None:
     if fabric.is_global_zero:
         workspace.append_log(record)
-        plan.report(record | {"of": plan.steps})
+        length.report(record | {"of": length.steps})
 
 
-def _sample(task: Task, workspace: state.Workspace, plan: Plan, fabric: Fabric, step: int) -> None:
+def _sample(
+    task: Task, workspace: state.Workspace, length: RunLength, fabric: Fabric, step: int
+) -> None:
     if fabric.is_global_zero:
         numbers = task.preview(step, workspace.root / "samples")
         if not all(math.isfinite(value) for value in numbers.values()):
             raise TrainingError(f"the samples of step {step} are not finite: {numbers}")
         if numbers:
-            _log(workspace, plan, fabric, {"step": step} | numbers)
+            _log(workspace, length, fabric, {"step": step} | numbers)
         from lvdm_tools.train import sheets
 
         sheets.curves(workspace.root / "curves.png", workspace.history())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 
+from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ConfigError, ExportError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
-from lvdm_export.checkpoint.keys import open_checkpoint, sha256
+from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
@@ -24,8 +27,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
-    from lvdm_tools.train.diffusion.latents import Latents
-    from lvdm_tools.train.diffusion.task import Decoder
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenDecoder:
+    """The trained autoencoder and the window of latents it decodes at a time."""
+
+    autoencoder: Autoencoder3d
+    window: int
+    sha256: str
 
 
 def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) -> ModelRecord:
@@ -43,9 +53,18 @@ def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) ->
 
 
 def denoiser(
-    run: DiffusionRun, network: UNet3dConfig, latents: Latents, decoder: Decoder, step: int
+    run: DiffusionRun,
+    network: UNet3dConfig,
+    decoder: FrozenDecoder,
+    step: int,
+    *,
+    scale: float,
+    shift: float,
 ) -> ModelRecord:
-    """Describe a denoiser; where a kind of clip is listed twice, the first one counts."""
+    """Describe a denoiser of latents normalised as scale·(mean + shift).
+
+    Where a kind of clip is listed twice, the first one counts.
+    """
     first: dict[str, ClipKind] = {}
     for kind in run.clips:
         if kind.kind != "unconditional" or kind.stride == 1:
@@ -57,8 +76,8 @@ def denoiser(
         config=dataclasses.asdict(network),
         frame_size=run.data.size,
         latent_size=_latent_size(run.data.size, decoder.autoencoder.config),
-        scale=latents.scale,
-        shift=latents.shift,
+        scale=scale,
+        shift=shift,
         decode_window=decoder.window,
         schedule=ScheduleFacts(table.kind, table.steps, table.beta_start, table.beta_end),
         predict=PredictFacts(predict.latents, predict.condition, predict.stride)
@@ -90,35 +109,31 @@ def _provenance(run: Run, step: int) -> dict[str, Any]:
 def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
     """Write weights and description, each whole or not at all.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     try:
         for draft in folder.glob(".model.*"):  # left by a kill or a full disk
             draft.unlink()
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
-        raise state.explained(err, folder / "model.safetensors") from err
+        raise state.write_error(err, folder / "model.safetensors") from err
 
 
-def exported_step(folder: Path) -> int | None:
-    """Return the step of the model in `folder`; None where there is no whole model."""
+def holds(folder: Path, record: ModelRecord) -> bool:
+    """Tell whether the whole model of this description, step included, is in `folder` already."""
     try:
-        step = read_record(folder / "model.json").provenance.get("step")
+        there = read_record(folder / "model.json")
     except ConfigError:
-        return None
-    return step if (folder / "model.safetensors").exists() else None
+        return False
+    same = msgspec.json.encode(there) == msgspec.json.encode(record)  # tuples became lists
+    return same and (folder / "model.safetensors").exists()
 
 
 def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
     """Load a trained autoencoder from its folder, or from the folder of its run.
 
     Returns network, description and the sha256 of the weights.
-
-    Raises:
-        LvdmError: missing, damaged, or another kind of model.
-
+    Raises LvdmError: missing, damaged, or another kind of model.
     """
     weights, record = _find(path, "autoencoder")
     config = record.network_config()
@@ -126,29 +141,26 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
         raise CheckpointError(f"{path} is a model of kind {record.kind}, expected autoencoder3d")
     network = load_autoencoder(config, open_checkpoint(weights))
     assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
-    return network, record, sha256(weights)
+    return network, record, file_sha256(weights)
 
 
 def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     """Load a trained denoiser from its folder, or from the folder of its run.
 
     Returns network and the sha256 of the weights.
-
-    Raises:
-        LvdmError: missing, damaged, or another kind of model.
-
+    Raises LvdmError: missing, damaged, or another kind of model.
     """
     weights, record = _find(path, "denoiser")
     config = record.network_config()
     if not isinstance(config, UNet3dConfig):
         raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
-    return load_denoiser(config, open_checkpoint(weights), ema=False), sha256(weights)
+    return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
 
 
 def digest(path: Path) -> str | None:
     """Return the sha256 of the weights in a model's folder or its run's; None without any."""
     weights = _weights(path)
-    return sha256(weights) if weights.exists() else None
+    return file_sha256(weights) if weights.exists() else None
 
 
 def _weights(path: Path) -> Path:

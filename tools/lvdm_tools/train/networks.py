@@ -19,9 +19,7 @@ N = TypeVar("N")
 def network_config(kind: type[C], fields: Mapping[str, Any]) -> C:
     """Fill a network's config class from plain fields.
 
-    Raises:
-        ConfigError: an unknown field, a wrong type or a size the network refuses.
-
+    Raises ConfigError: an unknown field, a wrong type or a size the network refuses.
     """
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(fields) - set(known))
@@ -42,9 +40,7 @@ def network_config(kind: type[C], fields: Mapping[str, Any]) -> C:
 def build(network: Callable[[C], N], config: C) -> N:
     """Make a network of a config.
 
-    Raises:
-        ConfigError: sizes that do not fit together.
-
+    Raises ConfigError: sizes that do not fit together.
     """
     try:
         return network(config)

@@ -13,31 +13,31 @@ import torch
 from lightning_fabric import Fabric
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_tools.data.source import ClipSpec, check_divisible, open_both, open_source
+from lvdm_tools.data.clip import ClipSpec, check_divisible
+from lvdm_tools.data.source import open_both, open_source
 from lvdm_tools.train import config as configs
 from lvdm_tools.train import loop
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.diffusion.task import (
-    Decoder,
     DiffusionTask,
     check_initial,
     check_lengths,
     unet_config,
 )
-from lvdm_tools.train.model_json import read_autoencoder, read_denoiser
+from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lvdm_tools.train.config import AutoencoderRun, Device, DiffusionRun, Run
-    from lvdm_tools.train.loop import Report
+    from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
+    from lvdm_tools.train.state import Report
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """What the caller asks of one run."""
 
     run: Run
@@ -48,12 +48,10 @@ class Request:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def start(request: Request) -> int | None:
+def run_training(request: TrainingRequest) -> int | None:
     """Train as asked; return the step reached, or None in a helper process of a parallel run.
 
-    Raises:
-        LvdmError: any reason why the run cannot start or go on.
-
+    Raises LvdmError: any reason why the run cannot start or go on.
     """
     run = request.run
     fabric = _fabric(run.device)
@@ -62,8 +60,8 @@ def start(request: Request) -> int | None:
         task = _autoencoder(request, run, fabric, workspace)
     else:
         task = _diffusion(request, run, fabric, workspace)
-    plan = loop.Plan(run.steps, run.every, request.report, request.stop)
-    reached = loop.train(task, workspace, plan, fabric)
+    length = loop.RunLength(run.steps, run.every, request.report, request.stop)
+    reached = loop.train(task, workspace, length, fabric)
     return reached if fabric.is_global_zero else None
 
 
@@ -76,9 +74,7 @@ def with_overrides(
 ) -> Run:
     """Replace the length of a run, or the trained networks that it builds on.
 
-    Raises:
-        ConfigError: no step at all.
-
+    Raises ConfigError: no step at all.
     """
     if steps is not None:
         if steps < 1:
@@ -91,7 +87,7 @@ def with_overrides(
     return run
 
 
-def _fabric(device: Device) -> Fabric:
+def _fabric(device: DeviceConfig) -> Fabric:
     if device.threads is not None:
         torch.set_num_threads(device.threads)
     try:
@@ -104,21 +100,18 @@ def _fabric(device: Device) -> Fabric:
     return fabric
 
 
-def _open(request: Request, fabric: Fabric, workspace: Workspace, **extra: Any) -> None:
+def _open(request: TrainingRequest, fabric: Fabric, workspace: Workspace, **extra: Any) -> None:
     identity = configs.to_plain(request.run) | extra
     if fabric.is_global_zero:
         workspace.open(identity, resume=request.resume)
     fabric.barrier()
 
 
-def _begun_with(request: Request, workspace: Workspace) -> dict[str, Any] | None:
+def _begun_with(request: TrainingRequest, workspace: Workspace) -> dict[str, Any] | None:
     """Return what a run with a checkpoint recorded of its first weights, which it needs no more.
 
     Returns None where these weights have to be read.
-
-    Raises:
-        TrainingError: the run was started from others than are asked for.
-
+    Raises TrainingError: the run was started from others than are asked for.
     """
     if not (request.resume and workspace.state.exists()):
         return None
@@ -135,7 +128,7 @@ def _begun_with(request: Request, workspace: Workspace) -> dict[str, Any] | None
 
 
 def _autoencoder(
-    request: Request, run: AutoencoderRun, fabric: Fabric, workspace: Workspace
+    request: TrainingRequest, run: AutoencoderRun, fabric: Fabric, workspace: Workspace
 ) -> loop.Task:
     data = run.data
     spec = ClipSpec(data.frames, data.size, data.stride)
@@ -153,7 +146,7 @@ def _autoencoder(
 
 
 def _diffusion(
-    request: Request, run: DiffusionRun, fabric: Fabric, workspace: Workspace
+    request: TrainingRequest, run: DiffusionRun, fabric: Fabric, workspace: Workspace
 ) -> loop.Task:
     data = run.data
     network, record, digest = read_autoencoder(run.autoencoder)
@@ -186,5 +179,5 @@ def _diffusion(
         latents.encode(encoding)
     fabric.barrier()
     window = record.decode_window or data.window // network.config.downsample[0]
-    decoder = Decoder(network, window, digest)
+    decoder = FrozenDecoder(network, window, digest)
     return DiffusionTask(run, latents.read(encoding), decoder, fabric, initial)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    Report = Callable[[Mapping[str, Any]], None]  # told every line of the log
+
 _META = "lvdm_tools.run"
 _DIGEST = "start_from_sha256"
 _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields
@@ -34,9 +36,7 @@ _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header to `path`, whole or not at all.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     header = {_META: json.dumps(meta)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -46,9 +46,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
 def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--resume") -> None:
     """Let `write` fill a draft beside `path`, then rename it; on failure nothing is left behind.
 
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written.
-
+    Raises TrainingError: the disk is full or the folder cannot be written.
     """
     draft = path.with_name(path.name + ".draft")
     try:
@@ -61,7 +59,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
         draft.replace(path)
     except (OSError, SafetensorError) as err:
         draft.unlink(missing_ok=True)
-        raise explained(err, path, again=again) from err
+        raise write_error(err, path, again=again) from err
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -70,9 +68,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: tensors on the CPU and the header.
 
-    Raises:
-        CheckpointError: missing, truncated or foreign file.
-
+    Raises CheckpointError: missing, truncated or foreign file.
     """
     header = read_header(path)
     try:
@@ -84,9 +80,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_header(path: Path) -> dict[str, Any]:
     """Read the JSON header only.
 
-    Raises:
-        CheckpointError: missing, truncated or foreign file.
-
+    Raises CheckpointError: missing, truncated or foreign file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -107,7 +101,7 @@ def _reason(err: Exception) -> tuple[str, str]:
     return getattr(err, "strerror", None) or f"{err}", "make it writable"
 
 
-def explained(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
+def write_error(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
     """Say why `path` could not be written, what is left, and what to do before going on."""
     reason, todo = _reason(err)
     kept = "the previous one is kept" if path.exists() else "nothing was written"
@@ -138,9 +132,7 @@ class Workspace:
     def open(self, identity: dict[str, Any], *, resume: bool) -> None:
         """Start the folder, or check that a resumed run asks for what it was started with.
 
-        Raises:
-            TrainingError: the folder holds a run already, none to resume, or another config.
-
+        Raises TrainingError: the folder holds a run already, none to resume, or another config.
         """
         record = self.root / "config.json"
         if resume:

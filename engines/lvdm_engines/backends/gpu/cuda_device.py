@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def cuda_errors(doing: str) -> Iterator[None]:
     """Turn an error of the CUDA driver into one line."""
     try:
         yield
@@ -59,7 +59,7 @@ class CudaMemory:
 
     def close(self) -> None:
         """Free the memory."""
-        with explained("free memory"):
+        with cuda_errors("free memory"):
             self.buffer.close()
 
 
@@ -72,12 +72,12 @@ class CudaRecording:
 
     def launch(self) -> None:
         """Put the graph on the stream."""
-        with explained("launch a CUDA graph"):
+        with cuda_errors("launch a CUDA graph"):
             self.graph.launch(self.stream)
 
     def close(self) -> None:
         """Destroy the graph."""
-        with explained("destroy a CUDA graph"):
+        with cuda_errors("destroy a CUDA graph"):
             self.graph.close()
 
 
@@ -94,27 +94,27 @@ class CudaStream:
 
     def upload(self, source: Any, target: Any, nbytes: int) -> None:
         """Copy to the device."""
-        with explained("copy to the GPU"):
+        with cuda_errors("copy to the GPU"):
             _copy(target.address, source.address, nbytes, self.stream)
 
     def download(self, source: Any, target: Any, nbytes: int) -> None:
         """Copy from the device."""
-        with explained("copy from the GPU"):
+        with cuda_errors("copy from the GPU"):
             _copy(target.address, source.address, nbytes, self.stream)
 
     def mark(self) -> Any:
         """Record an event."""
-        with explained("record an event"):
+        with cuda_errors("record an event"):
             return self.stream.record()
 
     def wait(self, mark: Any) -> None:
         """Wait for an event, on the device."""
-        with explained("wait for an event"):
+        with cuda_errors("wait for an event"):
             self.stream.wait(mark)
 
     def record(self, enqueue: Callable[[int], None]) -> CudaRecording:
         """Capture work as a CUDA graph; a failed capture leaves the stream usable."""
-        with explained("capture a CUDA graph"), closing(self.stream.create_graph_builder()) as b:
+        with cuda_errors("capture a CUDA graph"), closing(self.stream.create_graph_builder()) as b:
             # relaxed: the library may ask the driver for memory facts meanwhile
             b.begin_building(mode="relaxed")
             try:
@@ -128,12 +128,12 @@ class CudaStream:
 
     def sync(self) -> None:
         """Wait for the stream."""
-        with explained("run"):
+        with cuda_errors("run"):
             self.stream.sync()
 
     def close(self) -> None:
         """Destroy the stream."""
-        with explained("destroy a stream"):
+        with cuda_errors("destroy a stream"):
             self.stream.close()
 
 
@@ -148,7 +148,7 @@ class CudaDevice:
 
     def activate(self) -> None:
         """Make it current in this thread."""
-        with explained("use the GPU"):
+        with cuda_errors("use the GPU"):
             try:
                 device = self._core.Device(self._index)
             except ValueError as err:
@@ -157,18 +157,18 @@ class CudaDevice:
 
     def stream(self) -> Stream:
         """Return a new non-blocking stream."""
-        with explained("create a stream"):
+        with cuda_errors("create a stream"):
             return CudaStream(self._core.Device(self._index).create_stream())
 
     def allocate(self, nbytes: int, stream: Any) -> Memory:
         """Allocate from the stream-ordered pool."""
-        with explained(f"allocate {nbytes / 2**20:.1f} MiB"):
+        with cuda_errors(f"allocate {nbytes / 2**20:.1f} MiB"):
             buffer = self._core.Device(self._index).allocate(nbytes, stream=stream.stream)
             return CudaMemory(buffer, nbytes, int(buffer.handle))
 
     def pin(self, nbytes: int) -> HostMemory:
         """Allocate page-locked host memory."""
-        with explained(f"pin {nbytes / 2**20:.1f} MiB of host memory"):
+        with cuda_errors(f"pin {nbytes / 2**20:.1f} MiB of host memory"):
             buffer = self._pinned.allocate(nbytes)
             return CudaMemory(buffer, nbytes, int(buffer.handle))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,7 +94,7 @@ def gpus(*, memory: bool = False) -> list[Gpu]:
 
 
 def _libcuda() -> Any:
-    return ctypes.CDLL("libcuda.so.1")
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
 def _gpu(driver: Any, index: int, *, memory: bool) -> Gpu:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from lvdm_engines.backends.gpu.device import Device, Memory, Stream
 
-_arenas: weakref.WeakValueDictionary[int, Arena] = weakref.WeakValueDictionary()
-_arenas_lock = threading.Lock()
+_scratches: weakref.WeakValueDictionary[int, SharedScratch] = weakref.WeakValueDictionary()
+_scratches_lock = threading.Lock()
 
 
-class Arena:
+class SharedScratch:
     """Activation memory of one GPU, which grows to the largest need that ever took a turn."""
 
     def __init__(self, device: Device) -> None:
@@ -63,10 +63,10 @@ class Arena:
             self._block = None
 
 
-def shared_arena(index: int, device: Device) -> Arena:
-    """Return the arena that all open sessions of GPU `index` share; it goes with the last one."""
-    with _arenas_lock:
-        arena = _arenas.get(index)
-        if arena is None:
-            arena = _arenas[index] = Arena(device)
-        return arena
+def shared_scratch(index: int, device: Device) -> SharedScratch:
+    """Return the scratch that all open sessions of GPU `index` share; it goes with the last one."""
+    with _scratches_lock:
+        scratch = _scratches.get(index)
+        if scratch is None:
+            scratch = _scratches[index] = SharedScratch(device)
+        return scratch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
-    lacks_nothing,
+    load,
     native_errors,
     session_error,
     session_options,
@@ -19,7 +19,6 @@ from lvdm_engines.session import check_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -57,18 +56,13 @@ class OrtSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
     path = source.verified()
-    ort = importlib.import_module("onnxruntime")
+    ort = load()
     try:
         native = ort.InferenceSession(
             str(path), session_options(ort, options), ["CPUExecutionProvider"]
@@ -79,4 +73,4 @@ def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
     return OrtSession(source, native)
 
 
-CPU = Backend(import_problem, lacks_nothing, _open)
+CPU = Backend(import_problem, lambda source, options: partial(_open, source, options))

@@ -1,8 +1,7 @@
-"""ONNX Runtime on a GPU: tensors bound to device memory, and recorded runs where it can."""
+"""ONNX Runtime on a GPU: tensors bound to device memory that is kept for each recent shape."""
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import threading
@@ -10,7 +9,7 @@ import time
 from collections import OrderedDict
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,17 +20,16 @@ from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.native import (
     check_graph,
     import_problem,
-    lacks_nothing,
+    load,
     native_errors,
     session_error,
     session_options,
 )
-from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.session import check_feeds, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -41,8 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PROVIDER = "CUDAExecutionProvider"
-_RECORDING = threading.Lock()  # a recording fails if another thread uses the GPU meanwhile
-_SHAPES = 8  # whose buffers and recorded runs are kept
+_SHAPES = 8  # whose buffers are kept
 # y = Identity(x), float (1,), opset 13: the smallest model that starts a provider
 _IDENTITY = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
@@ -52,37 +49,29 @@ _IDENTITY = bytes.fromhex(
 
 @dataclass
 class _Bound:
-    """Buffers for one set of shapes, and whether runs of it are recorded.
-
-    `last` holds the feeds that are still in them.
-    """
+    """Buffers for one set of shapes; `last` holds the feeds that are still in them."""
 
     binding: Any
     inputs: dict[str, Any]
     outputs: dict[str, Any]
-    run_options: Any
-    recorded: bool
     last: dict[str, NDArray[Any]]
 
 
 class BoundSession:
-    """See `Session`. `place` is the device of the buffers, as ONNX Runtime names it."""
+    """See `Session` and `Timed`. `place`: the device of the buffers as ONNX Runtime names it."""
 
     backend = "cuda"
 
-    def __init__(
-        self, source: GraphSource, ort: Any, native: Any, place: tuple[str, int], *, graphs: bool
-    ) -> None:
+    def __init__(self, source: GraphSource, ort: Any, native: Any, place: tuple[str, int]) -> None:
         self.name = source.name
         self.inputs = source.facts.inputs
         self.outputs = source.facts.outputs
         self._ort, self._native = ort, native
         self._place = place
-        self._graphs = graphs
-        self._plainly = False  # though the library would record
-        self._recorded = 0
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = 4  # errors come as exceptions, once
         self._bound: OrderedDict[tuple[tuple[int, ...], ...], _Bound] = OrderedDict()
-        self._lock = _RECORDING if graphs else threading.Lock()
+        self._lock = threading.Lock()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Session.run`; outputs are copied from the device into new arrays."""
@@ -91,30 +80,17 @@ class BoundSession:
             if self._native is None:
                 raise SessionError(f"{self.name}: the session is closed; open it again")
             try:
-                try:
-                    return self._run(feeds)
-                except native_errors() as err:
-                    self._stop_recording(err, self._bound.get(self._key(feeds)))
                 return self._run(feeds)
             except native_errors() as err:
                 self._bound.clear()  # whatever the caller tries next may need the room
                 raise session_error(self.name, "run", err) from err
-
-    def _stop_recording(self, err: Exception, bound: _Bound | None) -> None:
-        """Give recording up after a failure that it may have caused; raises any other again."""
-        error = session_error(self.name, "run", err)
-        if bound is None or not bound.recorded or isinstance(error, DeviceMemoryError):
-            raise err
-        _log.warning("%s runs without CUDA graphs: %s", self.name, error)
-        self._plainly = True
-        self._bound.clear()
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         bound = self._buffers(feeds)
         for name in bound.inputs:
             if not unchanged(bound.last.get(name), feeds[name]):
                 self._feed(bound, name, feeds[name])
-        self._native.run_with_iobinding(bound.binding, bound.run_options)
+        self._native.run_with_iobinding(bound.binding, self._run_options)
         return self._fetch(bound)
 
     @staticmethod
@@ -129,18 +105,18 @@ class BoundSession:
         return {name: np.array(value.numpy()) for name, value in bound.outputs.items()}
 
     def device_seconds(self, feeds: Mapping[str, NDArray[Any]], times: int) -> float:
-        """Return how long one run takes without copies, the host's launches included."""
+        """See `Timed.device_seconds`; the host's launches are included."""
         bound = self._ready(feeds)
         with self._lock:
             started = time.perf_counter()
             for _ in range(times):
-                self._native.run_with_iobinding(bound.binding, bound.run_options)
+                self._native.run_with_iobinding(bound.binding, self._run_options)
             return (time.perf_counter() - started) / times
 
     def copy_seconds(
         self, feeds: Mapping[str, NDArray[Any]], changing: Collection[str], times: int
     ) -> float:
-        """Return how long a run spends on moving the `changing` inputs in and the outputs out."""
+        """See `Timed.copy_seconds`."""
         bound = self._ready(feeds)
         with self._lock:
             started = time.perf_counter()
@@ -151,16 +127,12 @@ class BoundSession:
             return (time.perf_counter() - started) / times
 
     def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
-        """Return the buffers of feeds that have just been run, and recorded where runs are."""
-        self.run(feeds)
+        """Return the buffers of feeds that have just been run."""
         self.run(feeds)
         return self._buffers(feeds)
 
-    def _key(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:
-        return tuple(feeds[spec.name].shape for spec in self.inputs)
-
     def _buffers(self, feeds: Mapping[str, NDArray[Any]]) -> _Bound:
-        key = self._key(feeds)
+        key = tuple(feeds[spec.name].shape for spec in self.inputs)
         if key not in self._bound:
             self._bound[key] = self._bind(feeds)
         self._bound.move_to_end(key)
@@ -177,14 +149,7 @@ class BoundSession:
             binding.bind_ortvalue_input(name, value)
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
-        options = self._ort.RunOptions()
-        options.log_severity_level = 4  # errors come as exceptions, once
-        number = -1
-        if self._graphs:  # one recording per shape; those that were kept once stay in the library
-            self._recorded += 1
-            number = -1 if self._plainly or self._recorded > _SHAPES else self._recorded
-            options.add_run_config_entry("gpu_graph_id", str(number))
-        return _Bound(binding, inputs, outputs, options, number >= 0, {})
+        return _Bound(binding, inputs, outputs, {})
 
     def _value(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Any:
         try:
@@ -206,12 +171,7 @@ class BoundSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -252,42 +212,27 @@ def _preload(ort: Any) -> None:
 
 
 def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:
-    """Open a graph on a GPU, with recorded runs if its shapes are fixed or the caller asks.
-
-    ONNX Runtime records only graphs that lie wholly on the GPU; others are run plainly.
-    """
+    """Open a graph on a GPU. Raises BackendError where ONNX Runtime would take the CPU instead."""
+    provider = (_PROVIDER, {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"})
     path = source.verified()
-    fixed = all(isinstance(n, int) for spec in source.facts.inputs for n in spec.shape)
-    graphs = fixed or options.cuda_graphs
-    settings = {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
-    recording = {**settings, "enable_cuda_graph": "1"}
-    for provider_settings in (recording, settings) if graphs else (settings,):
-        try:
-            native = ort.InferenceSession(
-                str(path), session_options(ort, options), [(_PROVIDER, provider_settings)]
-            )
-        except native_errors() as err:
-            error = session_error(source.name, "open", err)
-            if provider_settings is settings:
-                raise error from err
-            _log.warning("%s runs without CUDA graphs: %s", source.name, error)
-            continue
-        break
+    try:
+        native = ort.InferenceSession(str(path), session_options(ort, options), [provider])
+    except native_errors() as err:
+        raise session_error(source.name, "open", err) from err
     if native.get_providers()[0] != _PROVIDER:  # it falls back to the CPU with a mere warning
         raise BackendError(
             f"{source.name}: onnxruntime could not start its {_PROVIDER}; check that its CUDA and "
             "cuDNN libraries are installed, or use --backend cpu"
         )
     check_graph(source, native)
-    recorded = provider_settings is recording
-    return BoundSession(source, ort, native, ("cuda", options.device), graphs=recorded)
+    return BoundSession(source, ort, native, ("cuda", options.device))
 
 
 def _unusable() -> str | None:
     problem = import_problem("cuda")
     if problem:
         return problem
-    ort = importlib.import_module("onnxruntime")
+    ort = load()
     lacking = None
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         lacking = (
@@ -303,7 +248,7 @@ def _unusable() -> str | None:
 
 
 def _open(source: GraphSource, options: SessionOptions) -> BoundSession:
-    return open_cuda(source, importlib.import_module("onnxruntime"), options)
+    return open_cuda(source, load(), options)
 
 
-CUDA = Backend(_unusable, lacks_nothing, _open)
+CUDA = Backend(_unusable, lambda source, options: partial(_open, source, options))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 
@@ -29,6 +30,16 @@ _MEMORY = re.compile(
 _REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lvdm-rt[{}]'"
 
 
+def load() -> Any:
+    """Import onnxruntime, the only place that does; raises ImportError.
+
+    Its wheel keeps a device id and events for its maker under the home directory and looks for a
+    collector, unless this is set before it is imported.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
 def session_options(ort: Any, options: SessionOptions) -> Any:
     """Return settings for changing shapes: memory patterns would cost memory, spinning CPU time."""
     settings = ort.SessionOptions()
@@ -36,16 +47,13 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False
     settings.log_severity_level = 4  # errors come as exceptions, once
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if options.spinning else "0"
-    )
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
 
 def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
-    problem = difference("input", _specs(native.get_inputs()), source.facts.inputs)
-    problem = problem or difference("output", _specs(native.get_outputs()), source.facts.outputs)
+    problem = mismatch(_specs(native.get_inputs()), _specs(native.get_outputs()), source.facts)
     if problem:
         raise BundleError(
             f"graph {source.name!r} ({source.facts.file}) is not what the manifest declares: "
@@ -70,6 +78,7 @@ def native_errors() -> tuple[type[Exception], ...]:
 
     Its buffers raise plain RuntimeError.
     """
+    load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
@@ -87,7 +96,7 @@ def session_error(graph: str, doing: str, err: Exception) -> SessionError:
 def import_problem(extra: str = "cpu") -> str | None:
     """Say why onnxruntime cannot be used and which extra would fix it, or None."""
     try:
-        ort = importlib.import_module("onnxruntime")
+        ort = load()
     except ModuleNotFoundError as err:
         if err.name == "onnxruntime":
             return f"no ONNX Runtime is installed; pip install 'lvdm-rt[{extra}]'"
@@ -97,10 +106,4 @@ def import_problem(extra: str = "cpu") -> str | None:
     if not hasattr(ort, "InferenceSession"):
         # onnxruntime and onnxruntime-gpu share a folder: removing one takes files of the other.
         return f"onnxruntime is incomplete; {_REINSTALL.format(extra)}"
-    return None
-
-
-def lacks_nothing(source: GraphSource, options: SessionOptions) -> str | None:
-    """ONNX Runtime needs nothing beside the graph itself."""
-    del source, options
     return None

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -15,15 +16,16 @@ from lvdm_engines.backends.gpu import cuda_device
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
-from lvdm_engines.backends.trt.compile import Job, Step, check_options, compile_plan
+from lvdm_engines.backends.trt.compile import CompileJob, Step, check_options, compile_plan
 from lvdm_engines.backends.trt.inspection import summary_of
-from lvdm_engines.backends.trt.library import Here
-from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
+from lvdm_engines.backends.trt.library import TargetMachine
+from lvdm_engines.backends.trt.profiles import graph_files
 from lvdm_engines.backends.trt.refit import check_library, refit
 from lvdm_engines.backends.trt.store import (
-    Plan,
-    differing_requests,
+    CompiledPlan,
+    differences,
     find_plan,
+    fingerprint_of,
     plans_of,
     save_plan,
 )
@@ -32,20 +34,9 @@ from lvdm_engines.errors import BackendError, BundleError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.library import TrtLibrary
     from lvdm_engines.bundle import Bundle, GraphSource
     from lvdm_engines.manifest import Precision
-
-__all__ = [
-    "Built",
-    "PlanOptions",
-    "Step",
-    "build_plans",
-    "check_build",
-    "check_refit",
-    "refit_plans",
-    "stored_plans",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +46,7 @@ class Built:
     """One compiled file: the graphs it serves, its plan, and whether it was there already."""
 
     graphs: tuple[str, ...]
-    plan: Plan
+    plan: CompiledPlan
     reused: bool
 
 
@@ -86,7 +77,7 @@ def check_refit(
     plan to begin with, or nothing that could refit it.
     """
     library = _compiler(backend)
-    here = libraries.whereabouts(library, device)
+    here = libraries.target_machine(library, device)
     check_library(library)
     wanted = replace(options, refit=True)
     check_options(library, wanted)
@@ -100,7 +91,7 @@ def check_refit(
         find_plan(source, here, wanted)
 
 
-def _compiler(backend: str) -> Library:
+def _compiler(backend: str) -> TrtLibrary:
     if backend not in libraries.EXTRAS:
         raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
@@ -135,15 +126,19 @@ def build_plans(
     library = _compiler(backend)
     here = _building_here(library, device)
     activate = _activation(library, device)
-    wanted = options or PlanOptions()
     built = []
     for names in graph_files(bundle.manifest):
-        source, job = bundle.graph(names[0]), _job(bundle, names, wanted)
-        fingerprint = _fingerprint(source, here, job)
-        found = None if force else _existing(source, fingerprint)
-        tell = None if progress is None else _told(progress, job.path.name)
-        plan = found or _build(_Order(source, library, job, fingerprint, activate), tell)
-        built.append(Built(names, plan, found is not None))
+        source = bundle.graph(names[0])
+        path = source.verified()
+        made = fingerprint_of(source, bundle.manifest, here, options or PlanOptions())
+        plan = None if force else _existing(source, made)
+        reused = plan is not None
+        if plan is None:
+            job = CompileJob(source.name, path, source.facts, made.profiles, made.options)
+            tell = None if progress is None else partial(progress, path.name)
+            compiling = partial(compile_plan, job, library, tell, activate)
+            plan = _save(compiling, source, made, library, activate)
+        built.append(Built(names, plan, reused))
     return built
 
 
@@ -159,7 +154,7 @@ def refit_plans(
     where the graphs differ in more than their weights.
     """
     library = _compiler(backend)
-    here = libraries.whereabouts(library, device)
+    here = libraries.target_machine(library, device)
     check_library(library)
     activate = _activation(library, device)
     if activate is not None:
@@ -168,50 +163,40 @@ def refit_plans(
     built = []
     for names in graph_files(bundle.manifest):
         source = bundle.graph(names[0])
-        plan = find_plan(former.graph(names[0]), here, wanted)
-        job = _job(bundle, names, wanted)
-        order = _Order(source, library, job, _fingerprint(source, here, job), activate)
-        _check_refit(plan, order)
-        started = time.perf_counter()
-        data = refit(plan, source, library)
-        built.append(Built(names, _saved(order, data, time.perf_counter() - started), reused=False))
+        old = find_plan(former.graph(names[0]), here, wanted)
+        made = fingerprint_of(source, bundle.manifest, here, wanted)
+        _check_weights_only(old, made, source)
+        plan = _save(partial(refit, old, source, library), source, made, library, activate)
+        built.append(Built(names, plan, reused=False))
     return built
 
 
-def _check_refit(plan: Plan, order: _Order) -> None:
-    """Refuse a plan that differs from the wanted one in more than its weights."""
-    made, wanted = plan.facts.fingerprint, order.fingerprint
-    same_weights = replace(wanted, onnx_sha256=made.onnx_sha256, data_sha256=made.data_sha256)
-    different = differing_requests(made, same_weights)
-    if made.graph != wanted.graph:
-        different.append(f"file: got {made.graph}.onnx, expected {wanted.graph}.onnx")
+def _check_weights_only(old: CompiledPlan, made: Fingerprint, source: GraphSource) -> None:
+    """Refuse a plan that differs from the one to be made in more than its weights."""
+    had = old.facts.fingerprint
+    same_weights = replace(made, onnx_sha256=had.onnx_sha256, data_sha256=had.data_sha256)
+    different = differences(had, same_weights)
     if different:
-        command = rebuild_command(str(order.source.folder), wanted.library, wanted.options)
+        command = rebuild_command(str(source.folder), made.library, made.options)
         raise BackendError(
-            f"{plan.path}: cannot take other weights: {'; '.join(different)}; "
+            f"{old.path}: cannot take other weights: {'; '.join(different)}; "
             f"compile instead: {command}"
         )
 
 
-def stored_plans(bundle: Bundle) -> dict[str, list[Plan]]:
+def stored_plans(bundle: Bundle) -> dict[str, list[CompiledPlan]]:
     """Return every plan that a bundle holds, fitting this machine or not, by graph."""
     return {name: plans_of(bundle.graph(name)) for name in bundle.manifest.graphs}
 
 
-def _job(bundle: Bundle, names: tuple[str, ...], options: PlanOptions) -> Job:
-    source = bundle.graph(names[0])
-    profiles = profiles_for(bundle.manifest, names, options)
-    return Job(source.name, source.verified(), source.facts, profiles, options)
-
-
-def _building_here(library: Library, device: int) -> Here:
+def _building_here(library: TrtLibrary, device: int) -> TargetMachine:
     """Return what new plans will be for; TensorRT-RTX can compile without any GPU."""
     if library.portable and not gpus():
-        return Here(library.name, library.version, libraries.ANY, libraries.ANY)
-    return libraries.whereabouts(library, device)
+        return TargetMachine(library.name, library.version, libraries.ANY, libraries.ANY)
+    return libraries.target_machine(library, device)
 
 
-def _activation(library: Library, device: int) -> Callable[[], None] | None:
+def _activation(library: TrtLibrary, device: int) -> Callable[[], None] | None:
     """Return what makes GPU `device` current in a thread, or None where nothing needs it."""
     if library.portable and not gpus():
         return None
@@ -223,25 +208,10 @@ def _activation(library: Library, device: int) -> Callable[[], None] | None:
     raise BackendError(f"{library.name}: to build on GPU {device}: {problem}")
 
 
-def _fingerprint(source: GraphSource, here: Here, job: Job) -> Fingerprint:
-    portable = libraries.load_library(here.library).portable
-    return Fingerprint(
-        graph=job.path.stem,
-        library=here.library,
-        version=here.version,
-        gpu=libraries.ANY if portable else here.gpu,
-        capability="+".join(job.options.targets) or libraries.ANY if portable else here.capability,
-        onnx_sha256=source.facts.sha256,
-        data_sha256=source.facts.data_sha256,
-        precision=source.facts.precision,
-        profiles=job.profiles,
-        options=job.options,
-    )
-
-
-def _existing(source: GraphSource, fingerprint: Fingerprint) -> Plan | None:
+def _existing(source: GraphSource, made: Fingerprint) -> CompiledPlan | None:
+    """Return the plan that equals the one to be made, if there is one and it is whole."""
     for plan in plans_of(source):
-        different = differing_requests(plan.facts.fingerprint, fingerprint)
+        different = differences(plan.facts.fingerprint, made)
         if not different and plan.path.is_file():
             try:
                 plan.read()
@@ -253,38 +223,27 @@ def _existing(source: GraphSource, fingerprint: Fingerprint) -> Plan | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Order:
-    """One plan to make, and what it will say of itself."""
-
-    source: GraphSource
-    library: Library
-    job: Job
-    fingerprint: Fingerprint
-    activate: Callable[[], None] | None
-
-
-def _build(order: _Order, tell: Callable[[Step], None] | None) -> Plan:
+def _save(
+    make: Callable[[], Any],
+    source: GraphSource,
+    made: Fingerprint,
+    library: TrtLibrary,
+    activate: Callable[[], None] | None,
+) -> CompiledPlan:
+    """Make a plan, time it, and keep it with what it says of itself."""
     started = time.perf_counter()
-    plan = compile_plan(order.job, order.library, tell, order.activate)
-    return _saved(order, plan, time.perf_counter() - started)
-
-
-def _saved(order: _Order, plan: Any, seconds: float) -> Plan:
-    if order.activate is not None:
-        order.activate()  # in this thread
+    plan = make()
+    seconds = time.perf_counter() - started
+    if activate is not None:
+        activate()  # in this thread
     data = memoryview(plan)
     facts = PlanFacts(
-        file=f"{order.job.path.stem}.plan",
+        file=f"{made.graph}.plan",
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=data.nbytes,
-        fingerprint=order.fingerprint,
+        fingerprint=made,
         seconds=round(seconds, 1),
         built_at=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
-        summary=summary_of(order.library, plan) if gpus() else {},
+        summary=summary_of(library, plan) if gpus() else {},
     )
-    return save_plan(order.source, facts, data)
-
-
-def _told(progress: Callable[[str, Step], None], file: str) -> Callable[[Step], None]:
-    return lambda step: progress(file, step)
+    return save_plan(source, facts, data)

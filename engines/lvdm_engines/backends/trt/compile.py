@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.trt.profiles import shape_at
-from lvdm_engines.contract import difference
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, ExportError
-from lvdm_engines.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from lvdm_engines.backends.plan_facts import PlanOptions, Profile
-    from lvdm_engines.backends.trt.library import Library
-    from lvdm_engines.manifest import GraphFacts
+    from lvdm_engines.backends.trt.library import TrtLibrary
+    from lvdm_engines.manifest import GraphFacts, TensorSpec
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """One file to compile; `name` stands in messages."""
 
     name: str
@@ -49,8 +48,8 @@ class Job:
 
 
 def compile_plan(
-    job: Job,
-    library: Library,
+    job: CompileJob,
+    library: TrtLibrary,
     progress: Callable[[Step], None] | None = None,
     activate: Callable[[], None] | None = None,
 ) -> Any:
@@ -85,7 +84,9 @@ def compile_plan(
     return plan
 
 
-def _compile(job: Job, library: Library, monitor: Any, activate: Callable[[], None] | None) -> Any:
+def _compile(
+    job: CompileJob, library: TrtLibrary, monitor: Any, activate: Callable[[], None] | None
+) -> Any:
     if activate is not None:
         activate()
     trt = library.trt
@@ -101,7 +102,7 @@ def _compile(job: Job, library: Library, monitor: Any, activate: Callable[[], No
     return plan
 
 
-def _parse(job: Job, library: Library, network: Any) -> Any:
+def _parse(job: CompileJob, library: TrtLibrary, network: Any) -> Any:
     parser = library.create(library.trt.OnnxParser, network)
     if parser.parse_from_file(str(job.path)):
         return parser
@@ -118,12 +119,11 @@ def _parse(job: Job, library: Library, network: Any) -> Any:
     )
 
 
-def _check_network(job: Job, library: Library, network: Any) -> None:
+def _check_network(job: CompileJob, library: TrtLibrary, network: Any) -> None:
     """Refuse a network whose tensors are not the declared ones."""
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    problem = difference("input", specs_of(library, inputs), job.facts.inputs)
-    problem = problem or difference("output", specs_of(library, outputs), job.facts.outputs)
+    inputs = [_spec(library, network.get_input(i)) for i in range(network.num_inputs)]
+    outputs = [_spec(library, network.get_output(i)) for i in range(network.num_outputs)]
+    problem = mismatch(inputs, outputs, job.facts)
     if problem:
         raise ExportError(
             f"{job.name}: {job.path.name} is not what the manifest declares: {problem}; "
@@ -131,19 +131,11 @@ def _check_network(job: Job, library: Library, network: Any) -> None:
         )
 
 
-def specs_of(library: Library, tensors: list[Any]) -> list[TensorSpec]:
-    """Describe network tensors in the manifest's words; -1 is a free size."""
-    return [
-        TensorSpec(
-            tensor.name,
-            cast("Any", library.dtype(tensor.dtype)),
-            tuple(size if size >= 0 else "?" for size in tensor.shape),
-        )
-        for tensor in tensors
-    ]
+def _spec(library: TrtLibrary, tensor: Any) -> TensorSpec:
+    return library.spec(tensor.name, tensor.dtype, tensor.shape)
 
 
-def _config(job: Job, library: Library, builder: Any) -> Any:
+def _config(job: CompileJob, library: TrtLibrary, builder: Any) -> Any:
     trt, options = library.trt, job.options
     config = builder.create_builder_config()
     for profile in job.profiles:
@@ -165,7 +157,7 @@ def _config(job: Job, library: Library, builder: Any) -> Any:
     return config
 
 
-def check_options(library: Library, options: PlanOptions) -> None:
+def check_options(library: TrtLibrary, options: PlanOptions) -> None:
     """Refuse options that the library cannot fulfil here. Raises BackendError."""
     if not library.portable:
         if options.targets:
@@ -192,7 +184,7 @@ def check_options(library: Library, options: PlanOptions) -> None:
             )
 
 
-def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) -> Any:
+def _native_profile(job: CompileJob, library: TrtLibrary, builder: Any, profile: Profile) -> Any:
     optimization = builder.create_optimization_profile()
     for spec in job.facts.inputs:
         shapes = [shape_at(spec, profile, which) for which in ("min", "opt", "max")]
@@ -203,7 +195,7 @@ def _native_profile(job: Job, library: Library, builder: Any, profile: Profile) 
     return optimization
 
 
-def _aim(library: Library, config: Any, options: PlanOptions) -> None:
+def _aim(library: TrtLibrary, config: Any, options: PlanOptions) -> None:
     """Set the compute capabilities to compile for; the library has its own default."""
     known = _capabilities(library)
     if options.targets:
@@ -212,7 +204,7 @@ def _aim(library: Library, config: Any, options: PlanOptions) -> None:
         config.set_compute_capability(known[target], index)
 
 
-def _capabilities(library: Library) -> dict[str, Any]:
+def _capabilities(library: TrtLibrary) -> dict[str, Any]:
     """Return what TensorRT-RTX compiles for, by names such as 8.6."""
     return {
         f"{n[2:-1]}.{n[-1]}": value

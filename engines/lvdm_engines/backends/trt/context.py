@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lvdm_engines.backends.gpu.device import Device, Recording, Stream
-    from lvdm_engines.backends.gpu.scratch import Arena
+    from lvdm_engines.backends.gpu.scratch import SharedScratch
     from lvdm_engines.backends.plan_facts import Profile
-    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.library import TrtLibrary
     from lvdm_engines.manifest import TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ Shapes = tuple[tuple[int, ...], ...]  # of the inputs, in order
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenEngine:
     """An engine on a GPU, and what its contexts share.
 
     `record`: whether we capture CUDA graphs ourselves; TensorRT-RTX does so on its own ·
@@ -31,12 +31,12 @@ class Opened:
     """
 
     name: str
-    library: Library
+    library: TrtLibrary
     engine: Any
     new_context: Callable[[], Any]
     device: Device
     stream: Stream
-    arena: Arena
+    scratch: SharedScratch
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
@@ -51,7 +51,7 @@ class Opened:
 class Context:
     """A context that runs in the activation memory it is lent for each run."""
 
-    def __init__(self, opened: Opened, profile: int, addresses: Mapping[str, int]) -> None:
+    def __init__(self, opened: OpenEngine, profile: int, addresses: Mapping[str, int]) -> None:
         self._o = opened
         self._context = opened.new_context()
         if self._context is None:
@@ -94,7 +94,7 @@ class Context:
 
         The library must have run a shape once before its work can be recorded.
         """
-        with self._o.arena.turn(self._o.stream, self._activations) as address:
+        with self._o.scratch.turn(self._o.stream, self._activations) as address:
             if address != self._address:  # recorded work would use the old place
                 self.forget()
                 self._context.set_device_memory(address, self._activations)

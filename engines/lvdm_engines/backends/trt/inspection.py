@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from lvdm_engines.errors import LvdmError
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.library import TrtLibrary
 
 _log = logging.getLogger(__name__)
 
 _KINDS = 8  # of layers, the most frequent
 
 
-def summary_of(library: Library, plan: Any) -> dict[str, Any]:
+def summary_of(library: TrtLibrary, plan: Any) -> dict[str, Any]:
     """Open a plan that was just built, on the GPU that built it, and summarize it, if it can be."""
     try:
         runtime = library.create(library.trt.Runtime)
@@ -28,7 +28,7 @@ def summary_of(library: Library, plan: Any) -> dict[str, Any]:
         return {}
 
 
-def summarize(library: Library, engine: Any) -> dict[str, Any]:
+def summarize(library: TrtLibrary, engine: Any) -> dict[str, Any]:
     """Return layer counts by kind, precision of layer outputs, and memory of an engine.
 
     The inspector's words differ between versions; what it does not say is left out.

@@ -12,13 +12,18 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus, without_gpu
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
+from lvdm_engines.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _log = logging.getLogger(__name__)
 
+_PORTABLE = "tensorrt-rtx"
 ANY = "any"  # the GPU of a plan that the driver finishes wherever it runs
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
@@ -37,7 +42,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class Library:
+class TrtLibrary:
     """An imported library, its logger, and the errors it reported last."""
 
     name: str
@@ -49,11 +54,12 @@ class Library:
     @property
     def portable(self) -> bool:
         """Whether plans are finished on the GPU that runs them."""
-        return hasattr(self.trt, "ComputeCapability")
+        return self.name == _PORTABLE
 
-    def dtype(self, native: Any) -> str:
-        """Return the manifest's word for one of the library's types."""
-        return _DTYPES.get(native.name, str(native.name).lower())
+    def spec(self, name: str, dtype: Any, shape: Iterable[int]) -> TensorSpec:
+        """Describe a tensor in the manifest's words; -1 is a free size."""
+        word: Any = _DTYPES.get(dtype.name, str(dtype.name).lower())
+        return TensorSpec(name, word, tuple(size if size >= 0 else "?" for size in shape))
 
     def create(self, kind: Any, *arguments: Any) -> Any:
         """Make one of the library's objects that take its logger.
@@ -80,7 +86,7 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Here:
+class TargetMachine:
     """What a plan must match: this machine's library and GPU."""
 
     library: str
@@ -88,9 +94,14 @@ class Here:
     gpu: str
     capability: str
 
+    @property
+    def portable(self) -> bool:
+        """Whether plans are finished on the GPU that runs them."""
+        return self.library == _PORTABLE
+
 
 @cache
-def load_library(name: str) -> Library:
+def load_library(name: str) -> TrtLibrary:
     """Import the library behind a backend. Raises BackendError if it is missing or too old."""
     problem = missing(name)
     if problem:
@@ -100,15 +111,15 @@ def load_library(name: str) -> Library:
     except (ImportError, OSError) as err:
         raise BackendError(f"{name}: {_broken(name, err)}") from err
     errors: deque[str] = deque(maxlen=8)
-    return Library(name, trt, str(trt.__version__), make_logger(trt, errors), errors)
+    return TrtLibrary(name, trt, str(trt.__version__), make_logger(trt, errors), errors)
 
 
-def whereabouts(library: Library, device: int = 0) -> Here:
+def target_machine(library: TrtLibrary, device: int = 0) -> TargetMachine:
     """Return what a plan that runs on GPU `device` must match. Raises BackendError without it."""
     found = gpus()
     if device < len(found):
         gpu = found[device]
-        return Here(library.name, library.version, gpu.name, gpu.capability)
+        return TargetMachine(library.name, library.version, gpu.name, gpu.capability)
     problem = driver_problem()
     why = f"{problem}; run this on the machine with the GPU, or use --backend cpu"
     if problem is None:
@@ -139,7 +150,7 @@ def unusable(name: str) -> str | None:
     return too_old(library) or unsupported_gpu(library) or _start_problem(name)
 
 
-def too_old(library: Library) -> str | None:
+def too_old(library: TrtLibrary) -> str | None:
     """Say which version would do, where this one is too old, or None."""
     found = tuple(int(part) for part in re.findall(r"\d+", library.version)[:2])
     if found < _OLDEST[library.name]:
@@ -172,7 +183,7 @@ def lacks_cuda(name: str) -> str | None:
     return None
 
 
-def unsupported_gpu(library: Library) -> str | None:
+def unsupported_gpu(library: TrtLibrary) -> str | None:
     """Say why no GPU here can run the library's plans, or None.
 
     TensorRT-RTX names the capabilities it compiles for; 9.0 is not among them.
@@ -191,7 +202,7 @@ def unsupported_gpu(library: Library) -> str | None:
     )
 
 
-def _old_gpu(library: Library, found: list[Gpu]) -> str | None:
+def _old_gpu(library: TrtLibrary, found: list[Gpu]) -> str | None:
     """TensorRT 11 dropped what came before Turing, and says so only while compiling."""
     newest = max(found, key=lambda gpu: _numbers(gpu.capability))
     if _numbers(newest.capability) >= _OLDEST_GPU or not library.version.startswith("11."):

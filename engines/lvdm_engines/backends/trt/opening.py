@@ -9,52 +9,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
-from lvdm_engines.backends.gpu.scratch import shared_arena
+from lvdm_engines.backends.gpu.scratch import shared_scratch
 from lvdm_engines.backends.plan_facts import rebuild_command
 from lvdm_engines.backends.trt import library as libraries
-from lvdm_engines.backends.trt.context import Opened
+from lvdm_engines.backends.trt.context import OpenEngine
 from lvdm_engines.backends.trt.session import TrtSession
-from lvdm_engines.backends.trt.store import Plan, find_plan
-from lvdm_engines.contract import difference
+from lvdm_engines.backends.trt.store import CompiledPlan, find_plan
+from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
-from lvdm_engines.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lvdm_engines.backends.gpu.device import Device
-    from lvdm_engines.backends.trt.library import Library
+    from lvdm_engines.backends.trt.library import TrtLibrary
     from lvdm_engines.bundle import GraphSource
 
 _log = logging.getLogger(__name__)
 
-_STALE = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}  # another build is not
+_CURED_BY_BUILDING = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}
 _CACHE_LIMIT = 100 << 20  # bytes: a larger cache of kernels loads more slowly than it saves
 
 
 def _backend(name: str) -> Backend:
-    def lacking(source: GraphSource, options: SessionOptions) -> str | None:
-        try:
-            here = libraries.whereabouts(libraries.load_library(name), options.device)
-            find_plan(source, here, options.plan)
-        except BackendError as err:
-            return str(err)
-        return None
-
-    def open_plan(source: GraphSource, options: SessionOptions) -> TrtSession:
-        from lvdm_engines.backends.gpu.cuda_device import open_device
-
+    def opener(source: GraphSource, options: SessionOptions) -> Callable[[], TrtSession]:
         library = libraries.load_library(name)
-        here = libraries.whereabouts(library, options.device)
+        here = libraries.target_machine(library, options.device)
         plan = find_plan(source, here, options.plan)
-        device = open_device(options.device)
-        return open_session(source, plan, library, device, options.device)
 
-    return Backend(lambda: libraries.unusable(name), lacking, open_plan)
+        def open_plan() -> TrtSession:
+            from lvdm_engines.backends.gpu.cuda_device import open_device
+
+            device = open_device(options.device)
+            return open_session(source, plan, library, device, options.device)
+
+        return open_plan
+
+    return Backend(lambda: libraries.unusable(name), opener)
 
 
 def open_session(
-    source: GraphSource, plan: Plan, library: Library, device: Device, index: int = 0
+    source: GraphSource, plan: CompiledPlan, library: TrtLibrary, device: Device, index: int = 0
 ) -> TrtSession:
     """Open a plan that fits on a device.
 
@@ -67,13 +62,13 @@ def open_session(
     engine = load_engine(library, owners[-1], plan)
     _check_engine(source, library, engine, plan.rebuild)
     new_context, keep = _contexts(library, engine, plan)
-    opened = Opened(
+    opened = OpenEngine(
         name=source.name,
         library=library,
         engine=engine,
         new_context=new_context,
         device=device,
-        arena=shared_arena(index, device),
+        scratch=shared_scratch(index, device),
         stream=device.stream(),
         inputs=source.facts.inputs,
         outputs=source.facts.outputs,
@@ -85,7 +80,7 @@ def open_session(
     return TrtSession(opened, rebuild, keep)
 
 
-def runtimes_for(library: Library, plan: Plan) -> tuple[Any, ...]:
+def runtimes_for(library: TrtLibrary, plan: CompiledPlan) -> tuple[Any, ...]:
     """Return the runtime for a plan, last, and the one that loaded it, if that is another."""
     runtime = library.create(library.trt.Runtime)
     runtime.engine_host_code_allowed = False  # never run host code out of a plan
@@ -110,7 +105,7 @@ def runtimes_for(library: Library, plan: Plan) -> tuple[Any, ...]:
     return tuple(owners)
 
 
-def load_engine(library: Library, runtime: Any, plan: Plan) -> Any:
+def load_engine(library: TrtLibrary, runtime: Any, plan: CompiledPlan) -> Any:
     """Deserialize a plan whose sha256 was checked first."""
     data = plan.read()
     library.errors.clear()
@@ -126,7 +121,7 @@ def load_engine(library: Library, runtime: Any, plan: Plan) -> Any:
     return engine
 
 
-def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
+def _invalid(library: TrtLibrary, plan: CompiledPlan, reasons: Any) -> LvdmError:
     """Say why a plan cannot run here, and what would help against that; reasons are bits."""
     bits: Any = getattr(library.trt, "EngineInvalidityDiagnostics", None)
     known = {} if bits is None else bits.__members__
@@ -135,7 +130,7 @@ def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
     what = f"{plan.path}: {library.name} {library.version} calls it invalid on this GPU ({why})"
     if "INSUFFICIENT_GPU_MEMORY" in names:
         return DeviceMemoryError(f"{what}; free memory on the GPU, see nvidia-smi")
-    if not _STALE.isdisjoint(names):
+    if not _CURED_BY_BUILDING.isdisjoint(names):
         advice = f"build again: {plan.rebuild}"
     elif "UNSUPPORTED_CC" in names:
         advice = "build again with --target of this GPU's capability, or use --backend cuda"
@@ -144,18 +139,18 @@ def _invalid(library: Library, plan: Plan, reasons: Any) -> LvdmError:
     return library.failure(what, BackendError, advice)
 
 
-def _check_engine(source: GraphSource, library: Library, engine: Any, rebuild: str) -> None:
+def _check_engine(source: GraphSource, library: TrtLibrary, engine: Any, rebuild: str) -> None:
     """Refuse an engine whose tensors are not the declared ones."""
-    inputs: list[TensorSpec] = []
-    outputs: list[TensorSpec] = []
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        dtype: Any = library.dtype(engine.get_tensor_dtype(name))
-        shape = tuple(size if size >= 0 else "?" for size in engine.get_tensor_shape(name))
-        is_input = engine.get_tensor_mode(name) == library.trt.TensorIOMode.INPUT
-        (inputs if is_input else outputs).append(TensorSpec(name, dtype, shape))
-    problem = difference("input", inputs, source.facts.inputs)
-    problem = problem or difference("output", outputs, source.facts.outputs)
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    inputs, outputs = (
+        [
+            library.spec(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
+            for name in names
+            if engine.get_tensor_mode(name) == mode
+        ]
+        for mode in (library.trt.TensorIOMode.INPUT, library.trt.TensorIOMode.OUTPUT)
+    )
+    problem = mismatch(inputs, outputs, source.facts)
     if problem:
         raise BundleError(
             f"graph {source.name!r}: the plan is not what the manifest declares: {problem}; "
@@ -164,7 +159,7 @@ def _check_engine(source: GraphSource, library: Library, engine: Any, rebuild: s
 
 
 def _contexts(
-    library: Library, engine: Any, plan: Plan
+    library: TrtLibrary, engine: Any, plan: CompiledPlan
 ) -> tuple[Callable[[], Any], Callable[[], None] | None]:
     """Return what makes contexts without activation memory, and what to do before closing."""
     trt = library.trt

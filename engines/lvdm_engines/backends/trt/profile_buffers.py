@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lvdm_engines.backends.gpu.uploads import unchanged
-from lvdm_engines.backends.trt.context import Context, Opened, Shapes
+from lvdm_engines.backends.trt.context import Context, OpenEngine, Shapes
 from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.errors import LvdmError, SessionError
 
@@ -43,14 +43,14 @@ class Binding:
         return view
 
 
-class Lane:
+class ProfileBuffers:
     """Buffers, allocated once at the profile's maximum, and a context for each recent shape.
 
     Recorded work refers to the inside of its context, so that a context which records keeps to one
-    shape; contexts are small, since their activations lie in the arena.
+    shape; contexts are small, since their activations lie in the shared scratch.
     """
 
-    def __init__(self, opened: Opened, profile: int) -> None:
+    def __init__(self, opened: OpenEngine, profile: int) -> None:
         self._o = opened
         self._profile = profile
         self._bindings: dict[str, Binding] = {}

@@ -9,12 +9,12 @@ from lvdm_engines.backends.trt.opening import load_engine, runtimes_for
 from lvdm_engines.errors import BackendError, ExportError
 
 if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.library import Library
-    from lvdm_engines.backends.trt.store import Plan
+    from lvdm_engines.backends.trt.library import TrtLibrary
+    from lvdm_engines.backends.trt.store import CompiledPlan
     from lvdm_engines.bundle import GraphSource
 
 
-def check_library(library: Library) -> None:
+def check_library(library: TrtLibrary) -> None:
     """Refuse a library whose refitted plans could not be refitted again. Raises BackendError."""
     if not hasattr(library.trt.SerializationFlag, "INCLUDE_REFIT"):
         raise BackendError(
@@ -23,7 +23,7 @@ def check_library(library: Library) -> None:
         )
 
 
-def refit(plan: Plan, source: GraphSource, library: Library) -> Any:
+def refit(plan: CompiledPlan, source: GraphSource, library: TrtLibrary) -> Any:
     """Return `plan` with the weights of `source`, as bytes-like, refittable again.
 
     Needs the GPU that the plan is for, current in this thread.

@@ -1,4 +1,4 @@
-"""Plans on disk: writing them whole, finding the right one, and saying why another is not.
+"""Plans on disk: writing them whole, finding the right one, and saying what is wrong with others.
 
 A plan is executable code. It is trusted because this machine built it: nothing is downloaded, the
 sidecar holds its sha256, and a plan that does not match is neither used nor removed.
@@ -19,40 +19,39 @@ import msgspec
 from msgspec.structs import replace
 
 from lvdm_engines.backends.plan_facts import (
-    FORMAT,
     Fingerprint,
     PlanFacts,
     PlanOptions,
-    Profile,
     rebuild_command,
 )
 from lvdm_engines.backends.trt.compile import TURING
-from lvdm_engines.backends.trt.library import ANY, Here
+from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
     from lvdm_engines.bundle import GraphSource
+    from lvdm_engines.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 
-# what a message calls the fields of a fingerprint that the machine or the bundle decides
+# what a message calls the fields of a fingerprint beside its options
 _WORDS = {
     "format": "plan format",
+    "graph": "file",
     "version": "library version",
     "gpu": "GPU",
     "capability": "compute capability",
     "onnx_sha256": "ONNX file",
     "data_sha256": "ONNX weights",
     "precision": "precision",
-    "profiles": "profiles",
 }
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A plan that fits, not yet read."""
+class CompiledPlan:
+    """A plan on disk as its sidecar describes it, not yet read."""
 
     path: Path
     facts: PlanFacts
@@ -80,7 +79,7 @@ class Plan:
         return data
 
 
-def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> Plan:
+def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
     """Put a plan and its sidecar in place in one step; an equal older one is replaced.
 
     Raises BundleError where the bundle cannot be written.
@@ -106,10 +105,10 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> Plan:
         ) from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Plan(folder / facts.file, facts)
+    return CompiledPlan(folder / facts.file, facts)
 
 
-def plans_of(source: GraphSource) -> list[Plan]:
+def plans_of(source: GraphSource) -> list[CompiledPlan]:
     """Return every plan of a graph's file whose sidecar can be read, the newest first."""
     stem = Path(source.facts.file).stem
     found = []
@@ -118,31 +117,39 @@ def plans_of(source: GraphSource) -> list[Plan]:
             facts = msgspec.json.decode(sidecar.read_bytes(), type=PlanFacts)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue  # of another version of this library, or damaged: not ours to judge
-        found.append(Plan(sidecar.with_suffix(""), facts))
+        found.append(CompiledPlan(sidecar.with_suffix(""), facts))
     return sorted(found, key=lambda plan: plan.facts.built_at, reverse=True)
 
 
-def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None) -> Plan:
+def find_plan(
+    source: GraphSource, here: TargetMachine, wanted: PlanOptions | None = None
+) -> CompiledPlan:
     """Return the newest plan of a graph that fits this machine, and that was built as `wanted`.
+
+    Without `wanted` any options will do, but the profiles must be those that they stand for.
 
     Raises BackendError that names what differs in the nearest plan and the command to build one.
     """
     plans = [p for p in plans_of(source) if p.facts.fingerprint.library == here.library]
-    judged = [(differences(plan.facts.fingerprint, source, here, wanted), plan) for plan in plans]
-    for wrong, plan in judged:
-        if not wrong and plan.path.is_file():
-            return plan
     bundle = str(source.folder)
-    if not judged:
+    if not plans:
         raise BackendError(
             f"no plan of {source.name!r} in {source.engines}; "
             f"build one: {rebuild_command(bundle, here.library, wanted)}"
         )
+    manifest = load_bundle(source.folder).manifest
+    judged = []
+    for plan in plans:
+        made = plan.facts.fingerprint
+        expected = fingerprint_of(source, manifest, here, wanted or made.options)
+        wrong = _misfits(made, expected, here)
+        if not wrong and plan.path.is_file():
+            return plan
+        judged.append((wrong, plan))
     wrong, nearest = min(judged, key=lambda pair: len(pair[0]))
     told = "; ".join(wrong) or f"{nearest.path.name} is missing"
     options = wanted or nearest.facts.fingerprint.options
-    made = nearest.facts.fingerprint
-    if made.gpu == ANY and not _covers(options, here.capability):
+    if not _covers(options, here):
         options = replace(options, targets=(*options.targets, here.capability))
     command = rebuild_command(bundle, here.library, options)
     raise BackendError(
@@ -151,70 +158,63 @@ def find_plan(source: GraphSource, here: Here, wanted: PlanOptions | None = None
     )
 
 
-def differences(
-    made: Fingerprint, source: GraphSource, here: Here, wanted: PlanOptions | None = None
-) -> list[str]:
+def fingerprint_of(
+    source: GraphSource, manifest: Manifest, here: TargetMachine, options: PlanOptions
+) -> Fingerprint:
+    """Return what a plan of a graph says of itself if it is built for this machine as asked."""
+    names: tuple[str, ...] = next((n for n in graph_files(manifest) if source.name in n), ())
+    return Fingerprint(
+        graph=Path(source.facts.file).stem,
+        library=here.library,
+        version=here.version,
+        gpu=ANY if here.portable else here.gpu,
+        capability="+".join(options.targets) or ANY if here.portable else here.capability,
+        onnx_sha256=source.facts.sha256,
+        data_sha256=source.facts.data_sha256,
+        precision=source.facts.precision,
+        profiles=profiles_for(manifest, names, options),
+        options=options,
+    )
+
+
+def differences(made: Fingerprint, expected: Fingerprint) -> list[str]:
     """Return in words every way in which a plan was made for something else.
 
-    Without `wanted` any options will do, but the profiles must be those that they stand for.
+    Profiles follow from the options, so that they are told where those are the same.
     """
-    expected = {
-        "format": FORMAT,
-        "version": here.version,
-        "gpu": here.gpu if made.gpu != ANY else ANY,
-        "capability": here.capability if made.gpu != ANY else made.capability,
-        "onnx_sha256": source.facts.sha256,
-        "data_sha256": source.facts.data_sha256,
-        "precision": source.facts.precision,
-    }
-    told = [
-        f"{_WORDS[name]}: got {_short(getattr(made, name))} in the plan, expected {_short(want)}"
-        for name, want in expected.items()
-        if getattr(made, name) != want and not (name == "version" and _newer(made, here.version))
+    pairs = [(word, getattr(made, n), getattr(expected, n)) for n, word in _WORDS.items()]
+    pairs += [
+        (f"option {name}", getattr(made.options, name), getattr(expected.options, name))
+        for name in PlanOptions.__struct_fields__
     ]
-    other = differing_options(made.options, wanted or made.options)
-    if made.gpu == ANY and not _covers(made.options, here.capability):
+    if made.options == expected.options:
+        pairs.append(("profiles", made.profiles, expected.profiles))
+    return [
+        f"{word}: got {_short(got)} in the plan, expected {_short(want)}"
+        for word, got, want in pairs
+        if got != want
+    ]
+
+
+def _misfits(made: Fingerprint, expected: Fingerprint, here: TargetMachine) -> list[str]:
+    """Return in words why a plan cannot run on this machine."""
+    if _runs_under(made, here.version):
+        expected = replace(expected, version=made.version)
+    told = differences(made, expected)
+    if not _covers(made.options, here):
         targets = ", ".join(made.options.targets) or "the library's own targets"
         told.append(f"compute capability: got {targets} in the plan, expected {here.capability}")
-    profiles = () if other or told else _profiles(source, made.options)
-    if profiles and made.profiles != profiles:
-        told.append(f"profiles: got {_short(made.profiles)}, expected {_short(profiles)}")
-    return told + other
+    return told
 
 
-def _covers(options: PlanOptions, capability: str) -> bool:
+def _covers(options: PlanOptions, here: TargetMachine) -> bool:
     """Tell whether a plan of TensorRT-RTX was compiled for a GPU; Turing must be asked for."""
-    return capability in options.targets if options.targets else capability != TURING
+    if not here.portable:
+        return True
+    return here.capability in options.targets if options.targets else here.capability != TURING
 
 
-def differing_options(made: PlanOptions, wanted: PlanOptions) -> list[str]:
-    """Return in words every option in which two builds differ."""
-    return [
-        f"option {name}: got {_short(getattr(made, name))} in the plan, expected "
-        f"{_short(getattr(wanted, name))}"
-        for name in PlanOptions.__struct_fields__
-        if getattr(made, name) != getattr(wanted, name)
-    ]
-
-
-def _profiles(source: GraphSource, options: PlanOptions) -> tuple[Profile, ...]:
-    """Return the profiles that the bundle, as it is now, needs in the plan of a graph."""
-    manifest = load_bundle(source.folder).manifest
-    names = next((n for n in graph_files(manifest) if source.name in n), (source.name,))
-    return profiles_for(manifest, names, options)
-
-
-def differing_requests(made: Fingerprint, wanted: Fingerprint) -> list[str]:
-    """Return in words what was asked differently in two builds of one graph."""
-    told = [
-        f"{word}: got {_short(getattr(made, name))}, expected {_short(getattr(wanted, name))}"
-        for name, word in _WORDS.items()
-        if getattr(made, name) != getattr(wanted, name)
-    ]
-    return told + differing_options(made.options, wanted.options)
-
-
-def _newer(made: Fingerprint, version: str) -> bool:
+def _runs_under(made: Fingerprint, version: str) -> bool:
     """Tell whether a version-compatible plan may run under a later library of its major version.
 
     NVIDIA promises it within a major version only.

@@ -16,7 +16,7 @@ SETUP = """
 import ctypes
 import numpy as np
 from lvdm_engines.backends.gpu import driver
-from lvdm_engines.backends.gpu.scratch import Arena
+from lvdm_engines.backends.gpu.scratch import SharedScratch
 from lvdm_engines.backends.gpu.cuda_device import open_device
 from lvdm_engines.errors import BackendError, DeviceMemoryError
 
@@ -162,12 +162,12 @@ except BackendError as err:
 
 def test_activations_are_shared_and_freed(on_fake_gpu):
     told = on_fake_gpu("""
-arena = Arena(device)
+scratch = SharedScratch(device)
 for nbytes in (1000, 500, 4000):
-    with arena.turn(stream, nbytes) as address:
+    with scratch.turn(stream, nbytes) as address:
         ctypes.memset(address, 1, nbytes)
     print(before - free())
-arena.close()
+scratch.close()
 print(free() == before)
 """)
     assert told == ["1000", "1000", "4000", "True"]

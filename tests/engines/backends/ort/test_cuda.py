@@ -1,15 +1,15 @@
 """The bound session, on buffers in host memory; a GPU has other addresses and the same calls."""
 
 import sys
-import threading
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
+import toy
 from msgspec.structs import replace
 
-from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.backends.backend import SessionOptions, Timed
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort import cuda
 from lvdm_engines.backends.ort.cuda import _IDENTITY, BoundSession, open_cuda, provider_problem
@@ -33,25 +33,21 @@ def native(source):
 
 @pytest.fixture
 def session(source, native):
-    with BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=True) as made:
+    with BoundSession(source, onnxruntime, native, ("cpu", 0)) as made:
         yield made
-
-
-def expected(feeds):
-    return feeds["latents"] * feeds["mask"][:, None, :, None, None] + np.float32(0.25)
 
 
 def test_a_bound_session_computes_whatever_shapes_come(session, feeds):
     for rows in (2, 1, 2):
         part = {name: array[:rows] for name, array in feeds.items()}
-        np.testing.assert_array_equal(session.run(part)["eps"], expected(part))
+        np.testing.assert_array_equal(session.run(part)["eps"], toy.eps(part))
 
 
 def test_changed_feeds_are_copied_again_even_when_changed_in_place(session, feeds):
     session.run(feeds)
     feeds["mask"][:] = 1
     feeds["latents"] = feeds["latents"] + 1
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
 def test_feeds_that_stay_are_copied_once_however_large(session, feeds, monkeypatch):
@@ -66,14 +62,15 @@ def test_feeds_that_stay_are_copied_once_however_large(session, feeds, monkeypat
 
         monkeypatch.setitem(bound.inputs, name, SimpleNamespace(update_inplace=update))
     feeds["latents"] = feeds["latents"] + 1
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
     assert copied == ["latents"]
 
 
 def test_runs_and_copies_are_timed_alone(session, feeds):
+    assert isinstance(session, Timed)
     assert session.device_seconds(feeds, 2) > 0
     assert session.copy_seconds(feeds, ["latents"], 2) > 0
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
 def test_an_interrupted_copy_is_made_again(session, feeds, monkeypatch):
@@ -89,7 +86,7 @@ def test_an_interrupted_copy_is_made_again(session, feeds, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         session.run({**feeds, "mask": 1 - feeds["mask"]})
     monkeypatch.undo()
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
 def test_outputs_belong_to_the_caller(session, feeds):
@@ -100,14 +97,9 @@ def test_outputs_belong_to_the_caller(session, feeds):
     assert not np.shares_memory(first, second)
 
 
-def test_more_shapes_than_are_kept_still_run(session, feeds):
+def test_more_shapes_than_are_kept_still_run(session):
     for length in range(1, 12):
-        clip = {
-            **feeds,
-            "latents": np.ones((2, 2, length, 2, 2), np.float32),
-            "mask": np.ones((2, length), np.float32),
-        }
-        assert session.run(clip)["eps"].shape == (2, 2, length, 2, 2)
+        assert session.run(toy.feeds(2, length))["eps"].shape == (2, 2, length, 2, 2)
 
 
 def test_wrong_feeds_and_a_closed_session_are_named(session, feeds):
@@ -121,20 +113,8 @@ def test_wrong_feeds_and_a_closed_session_are_named(session, feeds):
 def test_an_output_of_a_size_that_no_input_has_is_refused(source, native, feeds):
     facts = replace(source.facts, outputs=(TensorSpec("eps", "float32", ("b", 2, "n", 2, 2)),))
     other = GraphSource("predict", facts, source.folder)
-    session = BoundSession(other, onnxruntime, native, ("cpu", 0), graphs=False)
+    session = BoundSession(other, onnxruntime, native, ("cpu", 0))
     with pytest.raises(SessionError, match=r"'n' of eps .* is that of no input"):
-        session.run(feeds)
-
-
-def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
-    def fail(*_):
-        raise onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(
-            "CUDA failure 2: out of memory ; GPU=0"
-        )
-
-    native = SimpleNamespace(io_binding=fail)
-    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
-    with pytest.raises(DeviceMemoryError, match=r"predict: out of memory .* lower the batch size"):
         session.run(feeds)
 
 
@@ -144,6 +124,7 @@ def test_no_memory_on_the_device_is_an_error_of_its_own(source, feeds):
         ("CUDA failure 700: an illegal memory access was encountered", SessionError),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", DeviceMemoryError),
         ("Failed to allocate memory for requested buffer of size 9", DeviceMemoryError),
+        ("CUDA failure 2: out of memory ; GPU=0", DeviceMemoryError),
     ],
 )
 @pytest.mark.parametrize("where", ["ortvalue_from_shape_and_type", "update_inplace", "run"])
@@ -156,7 +137,7 @@ def test_what_buffers_raise_is_an_error_of_the_session(source, native, feeds, wh
         value.update_inplace = fail
         return value
 
-    session = BoundSession(source, onnxruntime, native, ("cpu", 0), graphs=False)
+    session = BoundSession(source, onnxruntime, native, ("cpu", 0))
     if where == "run":
         session._native = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=fail)
     else:
@@ -168,7 +149,7 @@ def test_what_buffers_raise_is_an_error_of_the_session(source, native, feeds, wh
     assert type(caught.value) is kind
     assert not session._bound
     session._ort, session._native = onnxruntime, native
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
 class Starting:
@@ -226,104 +207,6 @@ def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
     assert fake.preloaded == 0
 
 
-def test_a_run_that_cannot_be_recorded_is_made_plainly_from_then_on(source, native, feeds, caplog):
-    numbers = []
-
-    def run(binding, options):
-        numbers.append(options.get_run_config_entry("gpu_graph_id"))
-        if numbers[-1] != "-1":
-            raise RuntimeError("CUDA failure 900: not permitted when stream is capturing")
-        native.run_with_iobinding(binding, options)
-
-    recording = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with BoundSession(source, onnxruntime, recording, ("cpu", 0), graphs=True) as session:
-        for rows in (2, 1, 2):
-            part = {name: array[:rows] for name, array in feeds.items()}
-            np.testing.assert_array_equal(session.run(part)["eps"], expected(part))
-    assert numbers == ["1", "-1", "-1", "-1"]
-    assert caplog.text.count("predict runs without CUDA graphs: predict: cannot run: CUDA") == 1
-
-
-def test_recordings_that_are_kept_survive_a_failure_of_a_shape_without_one(
-    source, native, feeds, caplog
-):
-    broken = []
-
-    def run(binding, options):
-        if broken:
-            raise RuntimeError("cudnn hiccup")
-        native.run_with_iobinding(binding, options)
-
-    plain = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with BoundSession(source, onnxruntime, plain, ("cpu", 0), graphs=True) as session:
-        for length in range(1, 10):  # the ninth shape has no recording
-            feeds["latents"] = np.resize(feeds["latents"], (2, 2, length, 2, 2))
-            feeds["mask"] = np.resize(feeds["mask"], (2, length))
-            session.run(feeds)
-        broken.append(True)
-        with pytest.raises(SessionError, match="cudnn hiccup"):
-            session.run(feeds)
-    assert "without CUDA graphs" not in caplog.text
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_sessions_that_record_take_turns(source, native, feeds):
-    inside, most = [], []
-
-    def run(binding, options):
-        inside.append(1)
-        most.append(len(inside))
-        native.run_with_iobinding(binding, options)
-        inside.pop()
-
-    busy = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    sessions = [BoundSession(source, onnxruntime, busy, ("cpu", 0), graphs=True) for _ in range(2)]
-    threads = [
-        threading.Thread(target=lambda s=s: [s.run(feeds) for _ in range(50)]) for s in sessions
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(most) == 100
-    assert max(most) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "recorded"),
-    [(SessionOptions(), False), (SessionOptions(cuda_graphs=True), True)],
-)
-def test_free_shapes_are_recorded_only_on_request(source, native, options, recorded):
-    fake = FakeOrt(native, records=True)
-    open_cuda(source, fake, options)
-    assert ("enable_cuda_graph" in fake.opened[0]) == recorded
-
-
-@pytest.mark.parametrize(
-    ("said", "error", "runs"),
-    [
-        ("CUDA failure 700: illegal address", SessionError, 2),
-        ("CUDA failure 2: out of memory", DeviceMemoryError, 1),
-    ],
-)
-def test_a_run_that_fails_plainly_too_is_an_error_and_no_memory_is_one_at_once(
-    source, native, feeds, said, error, runs
-):
-    tried = []
-
-    def run(binding, options):
-        tried.append(options)
-        raise RuntimeError(said)
-
-    failing = SimpleNamespace(io_binding=native.io_binding, run_with_iobinding=run)
-    with (
-        BoundSession(source, onnxruntime, failing, ("cpu", 0), graphs=True) as session,
-        pytest.raises(error),
-    ):
-        session.run(feeds)
-    assert len(tried) == runs
-
-
 @pytest.mark.parametrize("shape", [(1, 4, 5, 8, 8), (8, 4, 5, 32, 32), (16, 4, 4, 32, 32)])
 def test_latents_differ_at_a_glance_though_given_frames_stay(shape, monkeypatch):
     latents = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -355,19 +238,17 @@ def test_the_model_that_starts_a_provider_is_a_model():
 
 
 class FakeOrt:
-    """onnxruntime as `open_cuda` sees it; `records` says whether it accepts CUDA graphs."""
+    """onnxruntime as `open_cuda` sees it, on the provider that it got to start."""
 
     SessionOptions = onnxruntime.SessionOptions
+    RunOptions = onnxruntime.RunOptions
 
-    def __init__(self, native, records, provider="CUDAExecutionProvider"):
-        self.native, self.records, self.provider = native, records, provider
-        self.opened = []
+    def __init__(self, native, provider="CUDAExecutionProvider"):
+        self.native, self.provider = native, provider
+        self.settings = None
 
     def InferenceSession(self, path, options, providers):  # noqa: N802 - the library's name
-        ((_, settings),) = providers
-        self.opened.append(settings)
-        if "enable_cuda_graph" in settings and not self.records:
-            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("nodes on the CPU")
+        ((_, self.settings),) = providers
         return SimpleNamespace(
             get_providers=lambda: [self.provider],
             get_inputs=self.native.get_inputs,
@@ -375,19 +256,13 @@ class FakeOrt:
         )
 
 
-@pytest.mark.parametrize(
-    ("asked", "records", "attempts"), [(False, True, 1), (True, True, 1), (True, False, 2)]
-)
-def test_runs_are_recorded_where_asked_and_possible(source, native, asked, records, attempts):
-    fake = FakeOrt(native, records)
-    session = open_cuda(source, fake, SessionOptions(device=1, cuda_graphs=asked))
-    assert len(fake.opened) == attempts
-    assert fake.opened[-1]["device_id"] == 1
-    assert ("enable_cuda_graph" in fake.opened[-1]) == (asked and records)
-    session.close()
+def test_a_graph_opens_on_the_gpu_that_was_asked_for(source, native):
+    fake = FakeOrt(native)
+    with open_cuda(source, fake, SessionOptions(device=1)) as session:
+        assert session.backend == "cuda"
+    assert fake.settings["device_id"] == 1
 
 
 def test_a_provider_that_did_not_start_is_an_error_not_a_fallback(source, native):
-    fake = FakeOrt(native, records=True, provider="CPUExecutionProvider")
     with pytest.raises(BackendError, match="could not start its CUDAExecutionProvider"):
-        open_cuda(source, fake, SessionOptions())
+        open_cuda(source, FakeOrt(native, "CPUExecutionProvider"), SessionOptions())

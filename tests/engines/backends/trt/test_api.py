@@ -17,7 +17,7 @@ import pytest
 
 import lvdm_engines.backends
 
-SOURCES = sorted(Path(lvdm_engines.backends.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(lvdm_engines.backends.__file__).parent.rglob("*.py"))
 # the names that our code gives to the library's objects
 CLASSES = {
     "builder": "Builder",
@@ -72,10 +72,10 @@ print(json.dumps([trt.__version__, sorted(names)]))
 START = """
 from collections import deque
 import tensorrt_bindings as trt
-from lvdm_engines.backends.trt.library import Library, make_logger
+from lvdm_engines.backends.trt.library import TrtLibrary, make_logger
 from lvdm_engines.errors import BackendError
 errors = deque()
-library = Library("tensorrt", trt, trt.__version__, make_logger(trt, errors), errors)
+library = TrtLibrary("tensorrt", trt, trt.__version__, make_logger(trt, errors), errors)
 for kind in (trt.Runtime, trt.Builder):
     try:
         library.create(kind)
@@ -143,7 +143,8 @@ def empty_libraries(bindings, folder):
             cwd=folder,
             check=True,
         )
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(bindings.parent)}
+    path = os.pathsep.join([str(bindings.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.plan_facts import PlanOptions, Range, rebuild_command
-from lvdm_engines.backends.trt import build as plans
 from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt import opening as trt
 from lvdm_engines.backends.trt.build import build_plans
@@ -46,8 +44,31 @@ def test_an_option_that_differs_is_named_and_the_command_asks_for_it(source, mak
 
 def test_profiles_that_the_bundle_no_longer_has_are_named(source, make_plan, here):
     make_plan(profiles=({"b": Range(1, 2, 4), "t": Range(4, 4, 4)},))  # before it could infill
-    with pytest.raises(BackendError, match=r"profiles: got \(b 1:2:4, t 4:4:4\), expected .*5:5:5"):
+    with pytest.raises(BackendError, match=r"profiles: got \(b 1:2:4, t 4:4:4\) in .*5:5:5"):
         find_plan(source, here)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "11.3.0.1"}, r"library version: got 11\.3\.0\.1 in the plan, expected 11\.4"),
+        ({"onnx_sha256": "f" * 64}, "ONNX file: got ffffffffffff… in the plan, expected "),
+        ({"data_sha256": "e" * 64}, "ONNX weights: got eeeeeeeeeeee… in the plan, expected None"),
+        ({"precision": "fp16"}, "precision: got fp16 in the plan, expected fp32"),
+        ({"gpu": "NVIDIA L4"}, "GPU: got NVIDIA L4 in the plan, expected NVIDIA H100"),
+        ({"capability": "8.9"}, r"compute capability: got 8\.9 in the plan, expected 9\.0"),
+        ({"format": 0}, "plan format: got 0 in the plan, expected 1"),
+    ],
+)
+def test_a_stale_plan_is_kept_not_used_and_what_differs_is_named(
+    source, make_plan, here, changes, message
+):
+    plan = make_plan(**changes)
+    with pytest.raises(BackendError, match=message) as caught:
+        find_plan(source, here)
+    assert "is kept but not used" in str(caught.value)
+    assert str(caught.value).endswith("--backend tensorrt --batch 1:2:4")
+    assert plan.path.is_file()
 
 
 @pytest.mark.parametrize(
@@ -95,45 +116,45 @@ def test_a_plan_swapped_while_it_is_read_is_never_used(source, make_plan, monkey
         plan.read()
 
 
+def test_whether_a_plan_is_there_is_asked_of_the_gpu_that_will_run_it(
+    source, make_plan, installed, set_gpus, here
+):
+    make_plan()
+    set_gpus(("NVIDIA L4", here.capability), (here.gpu, here.capability))
+    opener = trt.TENSORRT.opener
+    opener(source, SessionOptions(device=1))
+    with pytest.raises(BackendError, match="GPU: got NVIDIA H100"):
+        opener(source, SessionOptions(device=0))
+    with pytest.raises(BackendError, match="option level: got 3"):
+        opener(source, SessionOptions(device=1, plan=replace(SMALL, level=5)))
+
+
+def test_without_a_plan_the_message_is_the_command_that_makes_one(source, here):
+    with pytest.raises(BackendError) as caught:
+        find_plan(source, here)
+    command = f"lvdm-export build-engines --bundle {source.folder} --backend tensorrt"
+    assert str(caught.value).endswith(f"build one: {command}")
+
+
 @pytest.fixture
-def compiler(monkeypatch, fake_library, here):
-    """A library that compiles anything to the same bytes on one of two GPUs."""
-    built = SimpleNamespace(threads=[], activated=[])
-    gpu = Gpu(here.gpu, here.capability, 1, 1, "CUDA 13.0")
+def compiler(monkeypatch, installed, fake_library, set_gpus, here):
+    """A library that compiles anything to the same bytes on one of two GPUs; those activated."""
+    activated = []
 
     def open_device(index):
-        return SimpleNamespace(
-            activate=lambda: built.activated.append((index, threading.current_thread().name))
-        )
+        thread = threading.current_thread
+        return SimpleNamespace(activate=lambda: activated.append((index, thread().name)))
 
     def compile_graph(job, library, monitor, activate):
         if activate is not None:
             activate()
         return b"compiled"
 
-    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
-    monkeypatch.setattr(libraries, "gpus", lambda: [gpu, gpu])
-    monkeypatch.setattr(libraries, "lacks_cuda", lambda name: None)
-    monkeypatch.setattr(plans, "gpus", list)  # no summary
+    set_gpus(*[(here.gpu, here.capability)] * 2)
     monkeypatch.setattr("lvdm_engines.backends.gpu.cuda_device.open_device", open_device)
     monkeypatch.setattr("lvdm_engines.backends.trt.compile._compile", compile_graph)
     fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
-    return built
-
-
-def test_whether_a_plan_is_there_is_asked_of_the_gpu_that_will_run_it(
-    source, make_plan, monkeypatch, fake_library, here
-):
-    make_plan()
-    gpus = [Gpu(name, here.capability, 1, 1, "CUDA 13.0") for name in ("NVIDIA L4", here.gpu)]
-    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
-    monkeypatch.setattr(libraries, "gpus", lambda: gpus)
-    lacking = trt.TENSORRT.lacking
-    assert lacking(source, SessionOptions(device=1)) is None
-    assert "GPU: got NVIDIA H100" in lacking(source, SessionOptions(device=0))
-    assert "option level: got 3" in lacking(
-        source, SessionOptions(device=1, plan=replace(SMALL, level=5))
-    )
+    return activated
 
 
 def test_a_plan_is_built_on_the_gpu_that_was_chosen_in_the_thread_that_builds(
@@ -141,7 +162,7 @@ def test_a_plan_is_built_on_the_gpu_that_was_chosen_in_the_thread_that_builds(
 ):
     (built,) = build_plans(make_bundle(), "tensorrt", SMALL, device=1)
     assert built.plan.read() == b"compiled"
-    index, thread = compiler.activated[0]
+    index, thread = compiler[0]
     assert (index, thread.startswith("build")) == (1, True)
 
 
@@ -152,7 +173,7 @@ def test_another_gpu_than_the_first_needs_the_package_that_chooses_it(
     with pytest.raises(BackendError, match="tensorrt: to build on GPU 1: cuda-core is not inst"):
         build_plans(make_bundle(), "tensorrt", SMALL, device=1)
     build_plans(make_bundle("other"), "tensorrt", SMALL)
-    assert compiler.activated == []
+    assert compiler == []
 
 
 def test_an_equal_plan_is_kept_but_not_if_it_is_damaged(make_bundle, compiler, caplog):

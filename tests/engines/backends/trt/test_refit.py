@@ -5,18 +5,16 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
-from lvdm_engines.backends.trt import build as plans
-from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.build import check_refit, refit_plans
+from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, ExportError
 
 OPTIONS = PlanOptions(batch=Range(1, 2, 4), refit=True)
 
 
 @pytest.fixture
-def refitting(monkeypatch, fake_library, runtimes, engine, here):
+def refitting(monkeypatch, installed, fake_library, runtimes, engine):
     """The fake library as one that can exchange weights; returns what it was asked."""
     asked = SimpleNamespace(files=[], fits=True, takes=True, flags=[])
 
@@ -40,19 +38,13 @@ def refitting(monkeypatch, fake_library, runtimes, engine, here):
     engine.refittable = True
     engine.create_serialization_config = lambda: SimpleNamespace(set_flag=asked.flags.append)
     engine.serialize_with_config = lambda config: b"the plan with other weights"
-    gpu = Gpu(here.gpu, here.capability, 1, 1, "CUDA 13.0")
-    monkeypatch.setattr(libraries, "load_library", lambda name: fake_library)
-    monkeypatch.setattr(libraries, "gpus", lambda: [gpu])
-    monkeypatch.setattr(plans, "gpus", list)
-    monkeypatch.setattr(plans, "_activation", lambda library, device: None)
+    monkeypatch.setattr("lvdm_engines.backends.trt.build._activation", lambda library, device: None)
     return asked
 
 
 @pytest.fixture
 def bundles(make_bundle, make_plan, source):
     """A bundle with a refittable plan, and a later export of the same graph without any."""
-    from lvdm_engines.bundle import load_bundle
-
     make_plan(options=OPTIONS, onnx_sha256=source.facts.sha256)
     return load_bundle(source.folder), make_bundle("later", external=True)
 
@@ -97,7 +89,7 @@ def test_a_plan_for_another_precision_cannot_take_the_weights(bundles, refitting
     former, later = bundles
     graphs = {name: replace(g, precision="fp16") for name, g in later.manifest.graphs.items()}
     half = type(later)(later.path, replace(later.manifest, graphs=graphs))
-    with pytest.raises(BackendError, match=r"cannot take other weights: precision: got fp32, exp"):
+    with pytest.raises(BackendError, match=r"cannot take other weights: precision: got fp32 in"):
         refit_plans(half, former, "tensorrt", OPTIONS)
 
 

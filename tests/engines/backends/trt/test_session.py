@@ -1,10 +1,10 @@
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from lvdm_engines.backends.gpu.scratch import Arena
+from lvdm_engines.backends.gpu.scratch import SharedScratch
 from lvdm_engines.backends.plan_facts import Range
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.errors import DeviceMemoryError, SessionError
@@ -82,19 +82,14 @@ def test_a_library_that_records_on_its_own_gets_one_context_per_profile(
     assert gpu.count("record") == 0
 
 
-def test_outputs_belong_to_the_caller(session, feeds_of):
-    first = session.run(feeds_of(2))["eps"]
-    kept = first.copy()
-    second = session.run(feeds_of(2, seed=1))["eps"]
-    np.testing.assert_array_equal(first, kept)
-    assert first.flags.owndata
-    assert not np.shares_memory(first, second)
-
-
-def test_feeds_need_not_be_contiguous(session, feeds_of, expected):
+def test_outputs_belong_to_the_caller_and_feeds_need_not_be_contiguous(session, feeds_of, expected):
     feeds = feeds_of(2)
     feeds["latents"] = np.asfortranarray(feeds["latents"])
-    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+    first = session.run(feeds)["eps"]
+    second = session.run(feeds_of(2, seed=1))["eps"]
+    np.testing.assert_array_equal(first, expected(feeds))
+    assert first.flags.owndata
+    assert not np.shares_memory(first, second)
 
 
 def test_a_batch_above_every_profile_runs_in_parts(session, gpu, feeds_of, expected):
@@ -109,7 +104,7 @@ def test_a_batch_that_a_plan_wants_more_rows_for_is_padded(
     opened, engine, feeds_of, expected, rows
 ):
     engine.profiles = ({"b": Range(8, 8, 8), "t": Range(4, 4, 4)},)
-    with TrtSession(opened(profiles=engine.profiles), "") as session:
+    with TrtSession(opened(), "") as session:
         for seed in range(3):
             feeds = feeds_of(rows, seed=seed)
             np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
@@ -152,18 +147,20 @@ def test_running_out_of_memory_frees_what_was_taken_and_a_smaller_batch_still_ru
         np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
 
 
-def test_memory_that_the_library_lacks_is_a_device_memory_error(session, engine, feeds_of):
-    engine.error = "[executionContext.cpp::enqueue::12] Error Code 2: OutOfMemory (Requested 9 GiB)"
-    with pytest.raises(DeviceMemoryError, match=r"^predict: cannot run: out of memory .*lower the"):
-        session.run(feeds_of(2))
-
-
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        ("Error Code 2: OutOfMemory (Requested 9 GiB)", DeviceMemoryError, "out of memory .*lower"),
+        ("Error Code 1: Myelin (No result)", SessionError, "Error Code 1: Myelin"),
+    ],
+)
 def test_a_failed_run_carries_the_librarys_own_words_and_the_session_goes_on(
-    session, engine, feeds_of, expected
+    session, engine, feeds_of, expected, said, kind, told
 ):
-    engine.error = "Error Code 1: Myelin (No result)"
-    with pytest.raises(SessionError, match=r"^predict: cannot run: Error Code 1: Myelin"):
+    engine.error = said
+    with pytest.raises(SessionError, match=rf"^predict: cannot run: {told}") as caught:
         session.run(feeds_of(2))
+    assert type(caught.value) is kind
     engine.error = None
     feeds = feeds_of(2)
     for _ in range(3):
@@ -180,16 +177,16 @@ def test_a_fault_while_running_is_reported_and_nothing_stale_is_used_afterwards(
         session.run(feeds)
     gpu.log.clear()
     np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
-    assert gpu.count("upload") == 3
+    assert gpu.count("upload") == len(feeds)
 
 
 def test_closing_frees_everything_and_a_closed_session_says_so(opened, gpu, feeds_of):
-    arena = Arena(gpu)
-    session = TrtSession(opened(arena), "")
+    scratch = SharedScratch(gpu)
+    session = TrtSession(opened(scratch), "")
     session.run(feeds_of(2))
     session.close()
     session.close()
-    arena.close()
+    scratch.close()
     assert gpu.blocks == {}
     assert not any(memory.open for memory in gpu.pinned)
     with pytest.raises(SessionError, match="the session is closed"):
@@ -208,7 +205,7 @@ def test_closing_releases_the_rest_where_a_part_of_it_fails(opened, gpu, feeds_o
     monkeypatch.setattr(type(first), "close", failing(type(first).close, first))
     with pytest.raises(SessionError):
         session.close()
-    made.arena.close()
+    made.scratch.close()
     assert list(gpu.blocks.values()) == [first]
     assert not any(memory.open for memory in gpu.pinned)
     assert not made.stream.open
@@ -229,8 +226,8 @@ def failing(close, which):
 def test_sessions_share_one_block_of_activations_of_the_largest_need(
     opened, gpu, feeds_of, expected
 ):
-    arena = Arena(gpu)
-    small, large = TrtSession(opened(arena), ""), TrtSession(opened(arena), "")
+    scratch = SharedScratch(gpu)
+    small, large = TrtSession(opened(scratch), ""), TrtSession(opened(scratch), "")
     for seed in range(4):  # the block grows after the first run and moves
         for session, rows in ((small, 2), (large, 9)):
             feeds = feeds_of(rows, seed=seed)
@@ -248,8 +245,8 @@ def test_sessions_share_one_block_of_activations_of_the_largest_need(
 def test_work_recorded_before_the_block_moved_is_not_launched_again(
     opened, gpu, feeds_of, expected
 ):
-    arena = Arena(gpu)
-    with TrtSession(opened(arena), "") as first, TrtSession(opened(arena), "") as second:
+    scratch = SharedScratch(gpu)
+    with TrtSession(opened(scratch), "") as first, TrtSession(opened(scratch), "") as second:
         for seed in range(3):
             first.run(feeds_of(2, seed=seed))
         second.run(feeds_of(9))
@@ -261,12 +258,12 @@ def test_work_recorded_before_the_block_moved_is_not_launched_again(
 
 
 def test_turns_are_ordered_between_streams_without_waiting_in_the_host(gpu):
-    arena = Arena(gpu)
+    scratch = SharedScratch(gpu)
     one, two = gpu.stream(), gpu.stream()
     order = []
-    with arena.turn(one, 100):
+    with scratch.turn(one, 100):
         one.put(lambda: order.append("one"))
-    with arena.turn(two, 100):
+    with scratch.turn(two, 100):
         two.put(lambda: order.append("two"))
     assert order == []
     two.sync()
@@ -275,16 +272,6 @@ def test_turns_are_ordered_between_streams_without_waiting_in_the_host(gpu):
 
 def test_runs_from_several_threads_take_turns(session, feeds_of, expected):
     cases = [feeds_of(1 + k % 4, seed=k) for k in range(12)]
-    results = [None] * len(cases)
-
-    def work(start):
-        for k in range(start, len(cases), 3):
-            results[k] = session.run(cases[k])["eps"]
-
-    threads = [threading.Thread(target=work, args=(start,)) for start in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for feeds, result in zip(cases, results, strict=True):
-        np.testing.assert_array_equal(result, expected(feeds))
+    with ThreadPoolExecutor(3) as pool:
+        for feeds, done in zip(cases, pool.map(session.run, cases), strict=True):
+            np.testing.assert_array_equal(done["eps"], expected(feeds))

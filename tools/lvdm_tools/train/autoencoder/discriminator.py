@@ -45,9 +45,7 @@ class PatchDiscriminator3d(nn.Module):
 def check_discriminator(settings: Adversarial, clip: tuple[int, int, int]) -> None:
     """Refuse a discriminator that shrinks clips (f, h, w) to nothing, before it is first used.
 
-    Raises:
-        ConfigError: naming the field.
-
+    Raises ConfigError: naming the field.
     """
     try:
         with torch.device("meta"):

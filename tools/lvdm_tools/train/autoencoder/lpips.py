@@ -65,9 +65,7 @@ class Lpips(nn.Module):
     def load(settings: Perceptual) -> Lpips:
         """Build the distance from the user's two weight files.
 
-        Raises:
-            CheckpointError: unreadable file, missing key or wrong shape.
-
+        Raises CheckpointError: unreadable file, missing key or wrong shape.
         """
         vgg, heads = _read(settings.vgg), _read(settings.heads)
         network = Lpips()
@@ -119,12 +117,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _copy(target: Tensor, source: Mapping[str, Tensor], key: str, path: Path) -> None:
-    found = source.get(key)
-    if found is None or found.shape != target.shape:
-        shape = "nothing" if found is None else tuple(found.shape)
+    stored = source.get(key)
+    if stored is None or stored.shape != target.shape:
+        shape = "nothing" if stored is None else tuple(stored.shape)
         raise CheckpointError(
             f"{path} holds {shape} for {key}, expected {tuple(target.shape)}: "
             "give torchvision's VGG-16 as vgg and the LPIPS linear layers as heads"
         )
     with torch.no_grad():
-        target.copy_(found)
+        target.copy_(stored)

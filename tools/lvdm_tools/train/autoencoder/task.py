@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools.data.source import ClipSpec, check_divisible
+from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.quality import metrics
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
@@ -20,7 +20,7 @@ from lvdm_tools.train.autoencoder import losses
 from lvdm_tools.train.autoencoder.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.autoencoder.lpips import Lpips
 from lvdm_tools.train.autoencoder.whitening import whitened
-from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import build, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lvdm_tools.data.source import ClipSource
+    from lvdm_tools.data.clip import ClipSource
     from lvdm_tools.train.config import Adversarial, AutoencoderRun
     from lvdm_tools.train.prefetch import Batch
 
@@ -123,7 +123,9 @@ class AutoencoderTask:
         shape = (self.config.embed_dim, self.run.data.frames // t, size[0] // h, size[1] // w)
         frames = [self._crop(self.source.clip(step * self.run.batch + i), step, i) for i in mine]
         noise = [
-            generator(self.run.seed, Stream.NOISE, step, item).standard_normal(shape, np.float32)
+            generator(self.run.seed, DrawStream.NOISE, step, item).standard_normal(
+                shape, np.float32
+            )
             for item in mine
         ]
         return {
@@ -135,7 +137,10 @@ class AutoencoderTask:
         """Cut this item's random window out of a clip (f, h, w, 3), if the run trains on crops."""
         if self.run.crop is None:
             return clip
-        (height, width), random = self.run.crop, generator(self.run.seed, Stream.CROP, step, item)
+        (height, width), random = (
+            self.run.crop,
+            generator(self.run.seed, DrawStream.CROP, step, item),
+        )
         y = int(random.integers(clip.shape[1] - height + 1))
         x = int(random.integers(clip.shape[2] - width + 1))
         return clip[:, y : y + height, x : x + width]
@@ -198,12 +203,13 @@ class AutoencoderTask:
                 ]
             )
 
-    def export(self, folder: Path, step: int) -> None:
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
-        with self.learners["autoencoder"].averaged():
-            network = self._whitened() if self.run.whiten else self.autoencoder
-            record = modelfile.autoencoder(self.run, self.config, step)
-            modelfile.write(folder, network, record)
+        record = modelfile.autoencoder(self.run, self.config, step)
+        if not (if_missing and modelfile.holds(folder, record)):
+            with self.learners["autoencoder"].averaged():
+                network = self._whitened() if self.run.whiten else self.autoencoder
+                modelfile.write(folder, network, record)
 
     def _whitened(self) -> Autoencoder3d:
         clips = np.stack([self.source.clip(index) for index in range(_WHITENING_CLIPS)])

@@ -25,10 +25,7 @@ def whitened(network: Autoencoder3d, frames: Tensor) -> Autoencoder3d:
 
     Reconstructions stay the same up to rounding. The log variances become constants: the variance
     of each new channel, averaged over `frames`.
-
-    Raises:
-        TrainingError: latents do not vary in every direction, so nothing can be evened out.
-
+    Raises TrainingError: latents do not vary in every direction, so nothing can be evened out.
     """
     moments = torch.cat([network.encode(clip[None]) for clip in frames])
     means, logvars = split_moments(moments)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.draws import DrawStream, generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +48,12 @@ class ClipMaker:
 
     def shape_of_step(self, step: int) -> list[ClipKind]:
         """Draw the length and stride of a step's clips: the kinds that share them."""
-        kind = self._draw(self.kinds, generator(self.seed, Stream.KIND, step))
+        kind = self._draw(self.kinds, generator(self.seed, DrawStream.KIND, step))
         return [k for k in self.kinds if (k.latents, k.stride) == (kind.latents, kind.stride)]
 
     def example(self, step: int, item: int) -> Example:
         """Make clip `item` of a step."""
-        rng = generator(self.seed, Stream.CLIP, step, item)
+        rng = generator(self.seed, DrawStream.CLIP, step, item)
         kind = self._draw(self.shape_of_step(step), rng)
         return self.noised(self.cut(kind, rng), given(kind), rng)
 

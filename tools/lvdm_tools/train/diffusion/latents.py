@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_tools.data.source import ClipSource
+    from lvdm_tools.data.clip import ClipSource
     from lvdm_tools.train.config import EncodedData
-    from lvdm_tools.train.loop import Report
+    from lvdm_tools.train.state import Report
 
 FOLDER = "latents"  # in the folder of a run
 _PART = 64  # sequences per file: an interrupted encoding loses at most one part
@@ -68,11 +68,9 @@ class Encoding:
 def encode(encoding: Encoding) -> None:
     """Encode every sequence that is not on disk yet, here or in an earlier run.
 
-    Raises:
-        TrainingError: the disk is full, the folder cannot be written, or data cannot be read.
-        NumericsError: the autoencoder gives NaN or infinity.
-        KeyboardInterrupt: the run was asked to stop; finished parts are kept.
-
+    Raises TrainingError: the disk is full, the folder cannot be written, or data cannot be read;
+    NumericsError: the autoencoder gives NaN or infinity; KeyboardInterrupt: the run was asked to
+    stop, what is finished is kept.
     """
     count = encoding.data.sequences
     try:
@@ -96,10 +94,8 @@ def encode(encoding: Encoding) -> None:
 def read(encoding: Encoding) -> Latents:
     """Read what `encode` wrote, and normalise it.
 
-    Raises:
-        CheckpointError: a file is damaged.
-        NumericsError: all latents are equal, so they cannot be normalised.
-
+    Raises CheckpointError: a file is damaged; NumericsError: all latents are equal, so they cannot
+    be normalised.
     """
     starts = range(0, encoding.data.sequences, _PART)
     parts = [state.load(_part(encoding.folder, first))[0]["means"].numpy() for first in starts]
@@ -125,9 +121,9 @@ def encode_sequence(
     parts = []
     for start in range(0, len(frames), window):
         low, high = max(start - per_latent, 0), start + window + per_latent
-        found = mean(to_tensor(frames[None, low:high]))[0]
+        seen = mean(to_tensor(frames[None, low:high]))[0]
         skip = (start - low) // per_latent
-        parts.append(found[:, skip : skip + window // per_latent])
+        parts.append(seen[:, skip : skip + window // per_latent])
     return torch.cat(parts, dim=1)
 
 
@@ -168,8 +164,8 @@ def _is_current(path: Path, fingerprint: str) -> bool:
     if not path.exists():
         return False
     try:
-        found = state.read_header(path).get("fingerprint")
+        stored = state.read_header(path).get("fingerprint")
     except CheckpointError as err:
         _logger.warning("encoding again: %s", err)
         return False
-    return bool(found == fingerprint)
+    return bool(stored == fingerprint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
 from lvdm_tools.train.diffusion import preview
 from lvdm_tools.train.diffusion.clips import ClipMaker, given
-from lvdm_tools.train.draws import Stream, generator
+from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import build, network_config
 
@@ -29,24 +28,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lvdm_export.nets.autoencoder3d import Autoencoder3d
     from lvdm_tools.train.config import ClipKind, DiffusionRun
     from lvdm_tools.train.diffusion.latents import Latents
+    from lvdm_tools.train.model_json import FrozenDecoder
     from lvdm_tools.train.prefetch import Batch
 
     Array = NDArray[np.float32]
     Clips = NDArray[np.uint8]
 
 _PREVIEW_ROWS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Decoder:
-    """The trained autoencoder and the window of latents it decodes at a time."""
-
-    autoencoder: Autoencoder3d
-    window: int
-    sha256: str
 
 
 class DiffusionTask:
@@ -61,7 +51,7 @@ class DiffusionTask:
         self,
         run: DiffusionRun,
         latents: Latents,
-        decoder: Decoder,
+        decoder: FrozenDecoder,
         fabric: Fabric,
         initial: UNet3d | None = None,
     ) -> None:
@@ -139,7 +129,7 @@ class DiffusionTask:
         return {}
 
     def _sample(self, network: nn.Module, kind: ClipKind) -> Clips:
-        rng = generator(self.run.seed, Stream.PREVIEW)
+        rng = generator(self.run.seed, DrawStream.PREVIEW)
         z_0 = np.stack([self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)])
 
         def eps(x: Array, t: int, mask: Array, level: int) -> Array:
@@ -161,19 +151,21 @@ class DiffusionTask:
         means = means.to(self.fabric.device)
         return preview.decode(self.decoder.autoencoder, means, apart=kind.stride > 1)
 
-    def export(self, folder: Path, step: int) -> None:
+    def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
-        with self.learners["denoiser"].averaged() as network:
-            record = modelfile.denoiser(self.run, self.config, self.latents, self.decoder, step)
-            modelfile.write(folder, network, record)
+        latents = self.latents
+        record = modelfile.denoiser(
+            self.run, self.config, self.decoder, step, scale=latents.scale, shift=latents.shift
+        )
+        if not (if_missing and modelfile.holds(folder, record)):
+            with self.learners["denoiser"].averaged() as network:
+                modelfile.write(folder, network, record)
 
 
 def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
     """Fill the network's config and check it against the kinds of clips to be trained.
 
-    Raises:
-        ConfigError: the network has no input that a kind of clip needs, or of another size.
-
+    Raises ConfigError: the network has no input that a kind of clip needs, or of another size.
     """
     config = network_config(UNet3dConfig, run.network)
     if config.in_channels not in (channels, channels + 1):
@@ -221,10 +213,7 @@ def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
     """Refuse weights to start from that belong to a network of other sizes.
 
     What the last convolution gives may differ: ε and v are near each other at low noise.
-
-    Raises:
-        ConfigError: naming the fields.
-
+    Raises ConfigError: naming the fields.
     """
     free = {"prediction", "timesteps"}
     theirs, ours = dataclasses.asdict(initial.config), dataclasses.asdict(config)
@@ -237,9 +226,7 @@ def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
 def check_lengths(run: DiffusionRun, downsample: Sequence[int]) -> None:
     """Refuse clips longer than the encoded sequences, and sizes that levels or windows cut.
 
-    Raises:
-        ConfigError: naming the field and what it needs.
-
+    Raises ConfigError: naming the field and what it needs.
     """
     per_latent, *spatial = downsample
     halvings = 2 ** (len(run.network.get("channel_mult", UNet3dConfig.channel_mult)) - 1)

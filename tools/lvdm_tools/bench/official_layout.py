@@ -3,14 +3,20 @@
 Runs on the parameters of `UNet3d`; exists only to have something to compare speed with.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.layers import FoldedConv
-from lvdm_export.nets.unet3d import AttentionBlock, Downsample, ResBlock, UNet3d, Upsample
+from lvdm_export.nets.unet3d import Downsample, ResBlock, Upsample
+
+if TYPE_CHECKING:
+    from lvdm_export.nets.unet3d import UNet3d
 
 
 def forward(
@@ -29,7 +35,7 @@ def forward(
     for stage in unet.output_blocks:
         h = _stage(stage, torch.cat([h, skips.pop()], dim=1), emb)
     norm, act, conv = unet.out
-    return nn.Conv3d.forward(conv, act(_norm(norm, h)))
+    return _conv(conv, act(_norm(norm, h)))
 
 
 def _stage(layers: Any, x: Tensor, emb: Tensor) -> Tensor:
@@ -39,14 +45,18 @@ def _stage(layers: Any, x: Tensor, emb: Tensor) -> Tensor:
         elif isinstance(layer, AttentionBlock):
             x = _temporal(layer, _spatial(layer, x))
         elif isinstance(layer, Downsample):
-            x = nn.Conv3d.forward(layer.op, x)
+            x = _conv(layer.op, x)
         elif isinstance(layer, Upsample):
-            x = nn.Conv3d.forward(layer.conv, F.interpolate(x, scale_factor=(1.0, 2.0, 2.0)))
+            x = _conv(layer.conv, F.interpolate(x, scale_factor=(1.0, 2.0, 2.0)))
         elif isinstance(layer, FoldedConv):
-            x = nn.Conv3d.forward(layer, x)
+            x = _conv(layer, x)
         else:
             raise TypeError(f"no official layout for {type(layer).__name__}")
     return x
+
+
+def _conv(conv: Any, x: Tensor) -> Tensor:
+    return nn.Conv3d.forward(conv, x)
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
@@ -56,40 +66,43 @@ def _norm(norm: Any, x: Tensor) -> Tensor:
 def _res_block(block: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
     norm_in, act, conv_in = block.in_layers
     norm_out, _, _, conv_out = block.out_layers
-    h = nn.Conv3d.forward(conv_in, act(_norm(norm_in, x)))
+    h = _conv(conv_in, act(_norm(norm_in, x)))
     scale, shift = block.emb_layers(emb)[:, :, None, None, None].chunk(2, dim=1)
-    h = nn.Conv3d.forward(conv_out, act(_norm(norm_out, h) * (1 + scale) + shift))
+    h = _conv(conv_out, act(_norm(norm_out, h) * (1 + scale) + shift))
     skip = block.skip_connection
-    return (nn.Conv3d.forward(skip, x) if isinstance(skip, nn.Conv3d) else x) + h
-
-
-def _heads(y: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    n, channels, tokens = y.shape
-    q, k, v = y.chunk(3, dim=1)
-    width = channels // 3 // heads
-    return tuple(part.reshape(n * heads, width, tokens) for part in (q, k, v))
+    return (_conv(skip, x) if isinstance(skip, nn.Conv3d) else x) + h
 
 
 def _spatial(block: AttentionBlock, x: Tensor) -> Tensor:
     b, c, t, height, width = x.shape
     y = x.transpose(1, 2).reshape(b * t, c, height * width)
-    q, k, v = _heads(nn.Conv1d.forward(block.qkv_s, _norm(block.norm_s, y)), block.heads)
-    scale = q.shape[1] ** -0.25
-    weights = torch.einsum("bct,bcs->bts", q * scale, k * scale).softmax(-1)
-    attended = torch.einsum("bts,bcs->bct", weights, v).reshape(b * t, c, -1)
-    y = y + nn.Conv1d.forward(block.proj_out_s, attended)
+    y = _attend((block.norm_s, block.qkv_s, block.proj_out_s), y, block.heads)
     return y.reshape(b, t, c, height, width).transpose(1, 2)
 
 
 def _temporal(block: AttentionBlock, x: Tensor) -> Tensor:
     b, c, t, height, width = x.shape
     y = x.permute(0, 3, 4, 1, 2).reshape(b * height * width, c, t)
-    q, k, v = _heads(nn.Conv1d.forward(block.qkv_t, _norm(block.norm_t, y)), block.heads)
-    scale = q.shape[1] ** -0.25
-    weights = torch.einsum("bct,bcs->bts", q * scale, k * scale)
-    weights = weights + torch.einsum("bct,tsc->bst", q * scale, block.relative_position_k(t))
+    relative = block.relative_position_k(t), block.relative_position_v(t)
+    y = _attend((block.norm_t, block.qkv_t, block.proj_out_t), y, block.heads, relative)
+    return y.reshape(b, height, width, c, t).permute(0, 3, 4, 1, 2)
+
+
+def _attend(
+    layers: Any, y: Tensor, heads: int, relative: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Let tokens y (n, c, tokens) attend to each other; `relative` positions are (t, t, c)."""
+    norm, to_qkv, to_out = layers
+    n, channels, tokens = y.shape
+    width = channels // heads
+    parts = nn.Conv1d.forward(to_qkv, _norm(norm, y)).chunk(3, dim=1)
+    q, k, v = (part.reshape(n * heads, width, tokens) for part in parts)
+    q, k = q * width**-0.25, k * width**-0.25
+    weights = torch.einsum("bct,bcs->bts", q, k)
+    if relative is not None:
+        weights = weights + torch.einsum("bct,tsc->bst", q, relative[0])
     weights = weights.softmax(-1)
     attended = torch.einsum("bts,bcs->bct", weights, v)
-    attended = attended + torch.einsum("bts,tsc->bct", weights, block.relative_position_v(t))
-    y = y + nn.Conv1d.forward(block.proj_out_t, attended.reshape(b * height * width, c, t))
-    return y.reshape(b, height, width, c, t).permute(0, 3, 4, 1, 2)
+    if relative is not None:
+        attended = attended + torch.einsum("bts,tsc->bct", weights, relative[1])
+    return y + nn.Conv1d.forward(to_out, attended.reshape(n, channels, tokens))

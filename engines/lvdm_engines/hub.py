@@ -1,0 +1,69 @@
+"""Bundles from a model hub: `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
+
+huggingface_hub fetches and caches; what is cached already is used without a network. Knows names
+of files only: their sha256 are checked against the manifest like those of any other bundle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from lvdm_engines.errors import BundleError
+
+SCHEME = "hf://"
+_REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+# Compiled plans are executable code, and only for one kind of GPU: they are never fetched.
+_FILES = ["*.json", "*.onnx", "*.onnx.data", "README.md"]
+_NEVER = ["engines/*", "*/*"]
+
+
+def fetch_bundle(reference: str) -> Path:
+    """Return the directory of a bundle, fetched if it is not in the hub's cache.
+
+    Raises BundleError for a reference of another form, a missing package, and whatever the hub
+    or the network refuses.
+    """
+    parts = _REFERENCE.fullmatch(reference)
+    if parts is None:
+        raise BundleError(
+            f"got {reference!r}, expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+        )
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as err:
+        raise BundleError(
+            f"{reference}: huggingface_hub is not installed; pip install 'lvdm-rt[hub]'"
+        ) from err
+    name, revision = parts.groups()
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=_FILES, ignore_patterns=_NEVER
+        )
+    except (OSError, ValueError) as err:  # what the hub and HTTP raise are kinds of these
+        reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise BundleError(
+            f"{reference}: cannot be fetched ({reason}); check the name and revision, the network, "
+            "and that you may read it"
+        ) from err
+    return _without_links(Path(folder))
+
+
+def _without_links(folder: Path) -> Path:
+    """Return a directory in which weights are files, not links, which some engines refuse.
+
+    Hard links cost no space. Where they cannot be made the folder is used as it is.
+    """
+    if not any(file.is_symlink() for file in folder.glob("*.onnx.data")):
+        return folder
+    plain = folder.parent.parent / "lvdm-rt" / folder.name
+    with suppress(OSError):
+        plain.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            if not (plain / file.name).exists():
+                os.link(file.resolve(), plain / file.name)
+        return plain
+    return folder

@@ -1,0 +1,43 @@
+"""What all videos of a job have in common: frames, sizes, settings, and what they continue."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from lvdm_rt.video import Frames, ReadSpec, VideoSpec, read_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """One job, told in its sidecars: `--resume` and `--from` know a video by `settings`.
+
+    `frames` are new; the `given` frames of `condition` come before them where they are joined.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    fps: Fraction
+    settings: dict[str, Any]
+    first_video: int
+    crf: int | None
+    condition: Path | None = None
+    given: int = 0
+
+    def spec(self, settings: str) -> VideoSpec:
+        """Return what the writer of one video needs."""
+        sound = (self.condition, self.given / self.fps) if self.condition and self.given else None
+        return VideoSpec(
+            frames=self.given + self.frames,
+            size=self.size,
+            fps=self.fps,
+            settings=settings,
+            crf=self.crf,
+            sound=sound,
+        )
+
+    def joined(self) -> Iterator[Frames]:
+        """Yield the frames that come before the new ones."""
+        if self.condition is not None and self.given:
+            yield from read_frames(self.condition, ReadSpec(size=self.size, fps=self.fps))

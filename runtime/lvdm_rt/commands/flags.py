@@ -1,0 +1,200 @@
+"""The flags of `generate`: what they are, which exclude each other, and the job they mean.
+
+Knows click; imports nothing heavy before a flag needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lvdm_engines.backends.backend import BACKENDS
+from lvdm_engines.errors import LvdmError, OptionsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lvdm_rt.commands.generate import GenerateJob
+
+_count = click.IntRange(1)
+
+# fmt: off
+_FLAGS = (
+    click.option("-o", "--out", metavar="OUT",
+                 help=".mp4, .webm, .gif, .npz, a directory of PNG frames, or - for y4m on standard output."),  # noqa: E501
+    click.option("--bundle", default="sky-tiny", show_default=True, metavar="B",
+                 help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
+    click.option("--frames", type=_count, default=64, show_default=True, metavar="N",
+                 help="New frames of each video."),
+    click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
+                 metavar="S"),
+    click.option("--videos", type=_count, default=1, show_default=True, metavar="N",
+                 help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
+    click.option("--first-video", type=click.IntRange(0), default=0, metavar="K",
+                 help="Number of the first video, where several runs share one seed."),
+    click.option("--condition", metavar="IN",
+                 help="Continue this video, folder of frames, .npz or still picture."),
+    click.option("--join", is_flag=True, help="Put IN before the new frames, with its sound."),
+    click.option("--fade", type=click.IntRange(0), metavar="N",
+                 help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
+    click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
+    click.option("--preset", metavar="fast|balanced|paper", help="Sampler and steps by name."),
+    click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"])),
+    click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
+    click.option("--eta", type=float, metavar="E",
+                 help="Noise of ddim: 0 none, 1 as much as ddpm."),
+    click.option("--guidance", type=float, metavar="W", help="Away from unconditional; 0 is off."),
+    click.option("--noise-level", type=int, metavar="S",
+                 help="Perturbation of the condition; -1 none."),
+    click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder."),
+    click.option("--batch-size", type=_count, metavar="N", help="Clips per network call."),
+    click.option("--overlap", type=click.IntRange(0), metavar="N",
+                 help="Latents that neighbouring decode windows share. Default: half a window."),
+    click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
+                 show_default=True),
+    click.option("--threads", type=_count, metavar="N", help="CPU threads. Default: all cores."),
+    click.option("--device", type=click.IntRange(0), default=0, metavar="N", help="Which GPU."),
+    click.option("--fps", type=float, metavar="F",
+                 help="Playback rate of OUT; the model's if not given."),
+    click.option("--crf", type=click.IntRange(0, 63), metavar="N",
+                 help="Quality of mp4 (16) and webm (20); less is better and larger."),
+    click.option("--exact", is_flag=True, help="Bit-identical results for any grouping of clips."),
+    click.option("--from", "repeat", metavar="OUT.json",
+                 help="Repeat the video that has this sidecar; other flags change it."),
+    click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
+    click.option("--restart", is_flag=True, help="Throw away what an interrupted run left."),
+    click.option("--force", is_flag=True, help="Replace OUT if it exists."),
+    click.option("--json", "as_json", is_flag=True,
+                 help="Print one JSON object about the result, or the error."),
+    click.option("--progress", type=click.Choice(["auto", "bar", "lines", "json", "none"]),
+                 default="auto", show_default=True,
+                 help="On stderr; auto: a bar on a terminal, else lines."),
+    click.option("-v", "--verbose", count=True, help="Say more on stderr; twice: much more."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress and no summary."),
+)
+# fmt: on
+
+
+def generate_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command all flags of `generate`."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return the flags with those of a repeated run filled in; `given` were typed.
+
+    Raises OptionsError for a sidecar that is none, click.UsageError for contradictions.
+    """
+    if flags["repeat"] is not None:
+        flags = {**flags, **_repeated(flags["repeat"], given)}
+    _refuse_contradictions(flags)
+    return flags
+
+
+def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
+    """Return the flags that a sidecar stands for, without those that were typed."""
+    from pathlib import Path
+
+    from lvdm_engines.bundle import builtin_bundles
+    from lvdm_rt.options import Settings
+
+    settings = _read_sidecar(Path(sidecar))
+    flags = {name: settings[name] for name in Settings.__struct_fields__ if name in settings}
+    flags |= {"videos": 1, "first_video": settings.get("video", 0), "repeats": settings}
+    if flags.get("sampler") != "ddim":
+        flags["eta"] = None
+    if "bundle" not in given and settings.get("bundle") not in builtin_bundles():
+        raise click.UsageError(
+            f"{sidecar} was made with {settings.get('bundle')}, which is not built in; "
+            "give it with --bundle"
+        )
+    flags["bundle"] = settings.get("bundle")
+    if "condition_sha256" in settings and "condition" not in given:
+        raise click.UsageError(
+            f"{sidecar} continues {settings.get('condition')}; give it with --condition"
+        )
+    if "joined_frames" in settings:
+        flags["join"] = True
+        flags["fps"] = None
+    if "condition_sha256" not in settings:
+        flags["fade"] = None
+    return {name: value for name, value in flags.items() if name not in given}
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_bytes())
+    except OSError as err:
+        raise OptionsError(f"{path}: cannot be read ({err.strerror}); give an OUT.json") from err
+    except ValueError as err:
+        raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
+    if not isinstance(settings, dict) or "lvdm_rt" not in settings:
+        raise OptionsError(f"{path}: holds no settings of a video; give an OUT.json")
+    return settings
+
+
+def _refuse_contradictions(flags: dict[str, Any]) -> None:
+    """Raise click.UsageError for flags that exclude each other whatever the bundle is."""
+    if flags["out"] is None:
+        raise click.UsageError("Missing option '-o' / '--out'.")
+    if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
+        raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
+    for name in ("fade", "join"):
+        if flags[name] not in (None, False) and flags["condition"] is None:
+            raise click.UsageError(f"--{name} belongs to --condition, which was not given")
+    if flags["join"] and flags["fps"] is not None:
+        raise click.UsageError(
+            "--join keeps the pace of IN and so the model's rate; leave out --fps"
+        )
+    if flags["resume"] and flags["restart"]:
+        raise click.UsageError("--resume goes on with what --restart throws away; choose one")
+    if flags["out"] == "-":
+        _refuse_on_stdout(flags)
+    kind = _output_kind(flags["out"])
+    if flags["crf"] is not None and kind not in ("mp4", "webm"):
+        raise click.UsageError("--crf belongs to .mp4 and .webm")
+
+
+def _refuse_on_stdout(flags: dict[str, Any]) -> None:
+    if flags["as_json"]:
+        raise click.UsageError("--json prints on standard output, where -o - puts the video")
+    if flags["resume"]:
+        raise click.UsageError("-o - keeps nothing to --resume; give a file name")
+    if flags["videos"] > 1:
+        raise click.UsageError("-o - takes one video, not --videos; give a file name")
+    if sys.stdout.isatty():
+        raise click.UsageError("-o - would put a video on the terminal; pipe it into a program")
+
+
+def _output_kind(out: str) -> str:
+    from lvdm_rt.video.spec import output_kind
+
+    try:
+        return output_kind(out)
+    except LvdmError as err:
+        raise click.UsageError(str(err)) from err
+
+
+def job_of(flags: dict[str, Any]) -> GenerateJob:
+    """Return the job that settled flags mean."""
+    from pathlib import Path
+
+    from lvdm_engines.backends.backend import SessionOptions
+    from lvdm_rt.commands.generate import GenerateJob
+    from lvdm_rt.options import GenerateOptions
+
+    asked = {name: flags[name] for name in GenerateOptions.__struct_fields__ if name in flags}
+    same = ("out", "bundle", "backend", "join", "prompt", "crf", "resume", "restart", "force")
+    return GenerateJob(
+        options=GenerateOptions(**asked),
+        session=SessionOptions(threads=flags["threads"], device=flags["device"]),
+        condition=None if flags["condition"] is None else Path(flags["condition"]),
+        repeats=flags.get("repeats"),
+        **{name: flags[name] for name in same},
+    )

@@ -1,0 +1,162 @@
+"""The files of a job: their names, what may be replaced, and the writers of videos in flight."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_rt.commands.described import Described
+from lvdm_rt.pipeline import Chunk
+from lvdm_rt.video import (
+    VideoSpec,
+    VideoWriter,
+    check_output,
+    is_finished,
+    open_writer,
+    read_sidecar,
+    sidecar_path,
+)
+
+_OUR_PICTURE = re.compile(r"\d{6,}\.png")
+
+
+@dataclass
+class Outputs:
+    """The writers of the videos in flight. Leaving it early removes what is not whole."""
+
+    names: list[str]
+    job: Described
+    stdout: BinaryIO | None
+    resume: bool
+    force: bool
+    _open: dict[int, VideoWriter | None] = field(default_factory=dict)
+    _closed: set[int] = field(default_factory=set)
+    _finished: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def all_done(self) -> bool:
+        """Whether an interrupted run has finished every video."""
+        return all(self._done(index) for index in range(len(self.names)))
+
+    def check(self) -> None:
+        """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
+        self._spec(0)
+        for index, name in enumerate(self.names):
+            if self._done(index):
+                continue
+            if name != "-":
+                check_free(Path(name), force=self.force)
+            check_output(name, replace=self.force)
+
+    def write(self, chunk: Chunk) -> None:
+        """Append frames to their video; its last frames close it."""
+        index = chunk.video - self.job.first_video
+        if index not in self._open:
+            self._open[index] = None if self._done(index) else self._begun(index)
+        writer = self._open[index]
+        if writer is not None:
+            writer.write(chunk.frames)
+        if chunk.start + len(chunk.frames) >= self.job.frames:
+            if writer is not None:
+                self._make_room(index)
+                writer.close()
+            del self._open[index]
+            self._closed.add(index)
+
+    def finish(self) -> None:
+        """Make sure that every video is there. Raises VideoError."""
+        missing = [name for k, name in enumerate(self.names) if k not in self._closed]
+        if missing:
+            raise VideoError(
+                f"{missing[0]} got fewer frames than were asked for; check the bundle with "
+                "lvdm-export verify"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._open.values():
+            if writer is not None:
+                writer.abort()
+
+    def _begun(self, index: int) -> VideoWriter:
+        """Open a writer and put the given frames first, where they are joined."""
+        name, spec = self.names[index], self._spec(index)
+        writer = open_writer(name, spec, self.stdout, replace=self.force)
+        try:
+            for frames in self.job.joined():
+                writer.write(frames)
+        except BaseException:
+            writer.abort()
+            raise
+        return writer
+
+    def _make_room(self, index: int) -> None:
+        """Remove the pictures that are replaced, which no rename would do."""
+        path = Path(self.names[index])
+        if self.force and path.is_dir() and any(path.iterdir()):
+            check_free(path, force=True)
+            shutil.rmtree(path)
+
+    def _spec(self, index: int) -> VideoSpec:
+        return self.job.spec(json.dumps(self._settings(index)))
+
+    def _settings(self, index: int) -> dict[str, Any]:
+        return {**self.job.settings, "video": self.job.first_video + index}
+
+    def _done(self, index: int) -> bool:
+        """Whether an interrupted run of the same settings has finished this video."""
+        name = self.names[index]
+        if not self.resume or name == "-":
+            return False
+        if index not in self._finished:
+            self._finished[index] = is_finished(Path(name), self._settings(index))
+        return self._finished[index]
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse to replace what is there, and with `force` what this program did not make.
+
+    Raises OptionsError.
+    """
+    sidecar = sidecar_path(path)
+    if sidecar.exists() and "lvdm_rt" not in (read_sidecar(path) or {}):
+        raise OptionsError(
+            f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
+            "or choose another name"
+        )
+    if path.is_dir():
+        strangers = [e.name for e in path.iterdir() if not _OUR_PICTURE.fullmatch(e.name)]
+        if strangers:
+            raise OptionsError(
+                f"cannot write frames to {path}: it holds {strangers[0]}, which is no frame; "
+                "choose another name"
+            )
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty and not force:
+        raise OptionsError(
+            f"cannot write {path}: it exists; --force replaces it, or choose another name"
+        )
+
+
+def output_names(out: str, videos: int) -> list[str]:
+    """Return where each video goes.
+
+    One video goes to `out` itself, several to `sky-000.mp4`, `sky-001.mp4` and so on.
+    Raises OptionsError for several videos to standard output.
+    """
+    if videos == 1:
+        return [out]
+    if out == "-":
+        raise OptionsError(f"{videos} videos cannot share standard output; give a file name")
+    path = Path(out)
+    digits = max(3, len(str(videos - 1)))
+    slash = "/" if out.endswith("/") else ""
+    return [
+        f"{path.with_name(f'{path.stem}-{k:0{digits}d}{path.suffix}')}{slash}"
+        for k in range(videos)
+    ]

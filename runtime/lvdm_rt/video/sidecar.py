@@ -1,0 +1,73 @@
+"""The settings beside a video, `sky.mp4.json`, and by them whether the file is the whole one.
+
+Everything is on the disk, not in a cache, before a name says that it is there.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the settings of the video `path` are kept: `sky.mp4.json` for `sky.mp4`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_sidecar(path: Path, settings: str, video: Path) -> None:
+    """Write `settings` (JSON, one object) and what tells `video`, a finished file, from others."""
+    described = {**json.loads(settings), "file": file_facts(video)}
+    path.write_text(json.dumps(described) + "\n", encoding="utf-8")
+    sync(path)
+
+
+def read_sidecar(video: Path) -> dict[str, Any] | None:
+    """Return what lies beside a video, None where that is no JSON object."""
+    try:
+        settings = json.loads(sidecar_path(video).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def is_finished(video: Path, settings: dict[str, Any]) -> bool:
+    """Tell whether a whole video with these settings is there: size and content are checked."""
+    told = read_sidecar(video)
+    if told is None or not video.exists():
+        return False
+    facts = told.pop("file", None)
+    return bool(told == settings and facts == file_facts(video))
+
+
+def file_facts(video: Path) -> dict[str, Any]:
+    """Return size and sha256 of a file, or of the files in a directory in the order of names."""
+    digest, size = hashlib.sha256(), 0
+    for file in sorted(video.iterdir()) if video.is_dir() else [video]:
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory with its files, is on the disk. Raises OSError."""
+    if path.is_dir():
+        for file in path.iterdir():
+            sync(file)
+        sync_directory(path)
+        return
+    with path.open("r+b") as opened:
+        os.fsync(opened.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Wait until the names in a directory are on the disk."""
+    if os.name == "nt":  # Windows has no such thing
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

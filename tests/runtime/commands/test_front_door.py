@@ -1,0 +1,279 @@
+"""What a person can ask of `generate` beside a video: repeat it, join it, replace it, tell me."""
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+import lvdm_rt
+from lvdm_rt.video import VideoSpec, open_writer
+
+SMALL = ("--frames", "12", "--seed", "7")
+
+
+def frames_of(path):
+    with np.load(path) as archive:
+        return archive["frames"]
+
+
+def film(path, seconds=4, sound=None):
+    """A film of 10 fps that gets brighter, with a tone; returns nothing."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        tone = container.add_stream(sound, rate=48000) if sound else None
+        for index in range(seconds * 10):
+            pixels = np.full((48, 64, 3), min(255, 20 + 5 * index), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+        if tone is not None:
+            wave = np.sin(np.arange(seconds * 48000) * 0.05).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
+            frame.rate = 48000
+            resampler = av.AudioResampler(tone.format, tone.layout, tone.rate, 1024)
+            for part in [*resampler.resample(frame), None]:
+                container.mux(tone.encode(part))
+
+
+def test_what_exists_is_replaced_only_with_force(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    assert command(*flags)[0] == 0
+    before = (tmp_path / "sky.npz").read_bytes()
+    code, _, err = command(*flags[:-1], "8")
+    assert code == 1
+    assert "sky.npz: it exists; --force replaces it" in err
+    assert (tmp_path / "sky.npz").read_bytes() == before
+    assert command(*flags[:-1], "8", "--force")[0] == 0
+    assert (tmp_path / "sky.npz").read_bytes() != before
+
+
+def test_force_replaces_frames_but_no_folder_of_somebody_else(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "4", "--force")
+    assert command(*flags)[0] == command(*flags)[0] == 0
+    assert len(list((tmp_path / "sky").iterdir())) == 4
+    (tmp_path / "sky" / "holiday.jpg").write_bytes(b"mine")
+    code, _, err = command(*flags)
+    assert code == 1
+    assert "it holds holiday.jpg, which is no frame" in err
+    assert (tmp_path / "sky" / "holiday.jpg").read_bytes() == b"mine"
+
+
+def test_a_file_with_the_name_of_a_sidecar_is_not_overwritten(command, toy, tmp_path):
+    (tmp_path / "sky.npz.json").write_text('{"mine": 1}')
+    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "--force")
+    assert code == 1
+    assert "sky.npz.json exists and holds no settings of a video" in err
+    assert (tmp_path / "sky.npz.json").read_text() == '{"mine": 1}'
+
+
+def test_the_video_that_is_continued_is_never_the_output(command, toy, tmp_path):
+    film(tmp_path / "in.mp4")
+    before = (tmp_path / "in.mp4").read_bytes()
+    flags = ("generate", "-o", "in.mp4", "--condition", "in.mp4", "--bundle", toy, "--force")
+    code, _, err = command(*flags)
+    assert code == 1
+    assert "in.mp4 is the video that is continued; choose another OUT" in err
+    assert (tmp_path / "in.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("extra", [(), ("--sampler", "ddpm"), ("--preset", "fast")])
+def test_a_video_is_repeated_from_its_sidecar(command, toy, tmp_path, extra):
+    flags = ("generate", "--bundle", toy, *SMALL, "--exact", "--videos", "2", *extra)
+    assert command(*flags, "-o", "a.npz")[0] == 0
+    again = ("generate", "--from", "a-001.npz.json", "--bundle", toy, "-o", "b.npz")
+    assert command(*again)[0] == 0
+    assert np.array_equal(frames_of(tmp_path / "a-001.npz"), frames_of(tmp_path / "b.npz"))
+    assert command(*again[:-1], "c.npz", "--seed", "8")[0] == 0
+    assert not np.array_equal(frames_of(tmp_path / "c.npz"), frames_of(tmp_path / "b.npz"))
+
+
+def test_a_repeat_with_another_model_or_condition_is_refused(command, toy, make_bundle, tmp_path):
+    film(tmp_path / "in.mp4")
+    film(tmp_path / "other.mp4", seconds=5)
+    flags = ("--bundle", toy, *SMALL, "--condition", "in.mp4")
+    assert command("generate", "-o", "a.npz", *flags)[0] == 0
+    again = ("generate", "--from", "a.npz.json", "-o", "b.npz", "--bundle")
+    code, _, err = command(*again, toy)
+    assert (code, "continues in.mp4; give it with --condition" in err) == (2, True)
+    code, _, err = command(*again, toy, "--condition", "other.mp4")
+    assert (code, "the condition is not the one" in err) == (1, True)
+    code, _, err = command(*again, make_bundle(0.5), "--condition", "in.mp4")
+    assert (code, "the bundle is not the one" in err) == (1, True)
+    assert command(*again, toy, "--condition", "in.mp4")[0] == 0
+    assert np.array_equal(frames_of(tmp_path / "a.npz"), frames_of(tmp_path / "b.npz"))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"frames": 3}', None])
+def test_a_sidecar_that_is_none_is_refused(command, tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    code, _, err = command("generate", "--from", "a.json", "-o", "b.npz")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a.json: " in err
+
+
+@pytest.mark.parametrize(("name", "sound"), [("a.mp4", "aac"), ("a.webm", "aac"), ("a.mp4", "mp2")])
+def test_old_and_new_frames_are_joined_with_the_old_sound(command, toy, tmp_path, name, sound):
+    source = "in.mkv" if sound == "mp2" else "in.mp4"
+    film(tmp_path / source, seconds=4, sound=sound)
+    flags = ("--bundle", toy, "--frames", "16", "--condition", source, "--join")
+    code, _, err = command("generate", "-o", name, *flags)
+    assert code == 0, err
+    with av.open(str(tmp_path / name)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 4 * 8 + 16  # 4 seconds at the model's 8 frames per second
+    assert frames[0].shape == (16, 16, 3)
+    assert frames[0].mean() < 30 < 190 < frames[31].mean()
+    with av.open(str(tmp_path / name)) as container:
+        heard = list(container.decode(audio=0))
+    seconds = sum(frame.samples / frame.sample_rate for frame in heard)
+    assert seconds == pytest.approx(4, abs=0.15)
+    assert max(float(np.abs(frame.to_ndarray()).max()) for frame in heard) > 0.5
+    assert json.loads((tmp_path / f"{name}.json").read_text())["joined_frames"] == 32
+
+
+def test_a_silent_film_and_a_format_without_sound_are_joined_too(command, toy, tmp_path):
+    film(tmp_path / "in.mp4", seconds=2)
+    film(tmp_path / "loud.mp4", seconds=2, sound="aac")
+    flags = ("--bundle", toy, "--frames", "4", "--join", "--condition")
+    assert command("generate", "-o", "a.mp4", *flags, "in.mp4")[0] == 0
+    assert command("generate", "-o", "a.npz", *flags, "loud.mp4")[0] == 0
+    assert len(frames_of(tmp_path / "a.npz")) == 2 * 8 + 4
+
+
+def test_frame_folders_and_our_own_files_are_continued(command, toy, tmp_path):
+    plain = ("generate", "--bundle", toy, *SMALL)
+    assert command(*plain, "-o", "in.npz")[0] == 0
+    assert command(*plain, "-o", "in")[0] == 0
+    for source, out in (("in.npz", "a.npz"), ("in", "b.npz")):
+        assert command(*plain, "-o", out, "--condition", source)[0] == 0
+    assert np.array_equal(frames_of(tmp_path / "a.npz"), frames_of(tmp_path / "b.npz"))
+
+
+def test_videos_can_be_shared_out_between_runs(command, toy, tmp_path):
+    flags = ("--bundle", toy, *SMALL, "--exact")
+    assert command("generate", "-o", "all.npz", *flags, "--videos", "3")[0] == 0
+    assert command("generate", "-o", "one.npz", *flags, "--first-video", "2")[0] == 0
+    assert np.array_equal(frames_of(tmp_path / "all-002.npz"), frames_of(tmp_path / "one.npz"))
+
+
+def test_crf_sets_the_quality_of_what_has_one(command, toy, tmp_path):
+    flags = ("--bundle", toy, *SMALL)
+    for crf in ("5", "50"):
+        assert command("generate", "-o", f"{crf}.mp4", *flags, "--crf", crf)[0] == 0
+    assert (tmp_path / "5.mp4").stat().st_size > (tmp_path / "50.mp4").stat().st_size
+    assert command("generate", "-o", "a.gif", *flags, "--crf", "5")[0] == 2
+
+
+def test_an_error_is_json_where_json_is_asked(command, toy):
+    code, out, err = command("generate", "-o", "a.npz", "--bundle", "none", "--json")
+    told = json.loads(out)
+    assert (code, told["kind"]) == (1, "BundleError")
+    assert told["error"] in err
+
+
+def test_progress_is_told_as_events(command, toy):
+    flags = ("--bundle", toy, "--frames", "40", "-q", "--progress", "json")
+    code, out, err = command("generate", "-o", "a.npz", *flags)
+    events = [json.loads(line) for line in err.splitlines()]
+    assert (code, out) == (0, "")
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "done"]
+    assert events[-1]["outputs"] == ["a.npz"]
+    code, _, err = command("generate", "-o", "a.npz", *flags)
+    assert json.loads(err.splitlines()[-1])["kind"] == "OptionsError"
+
+
+def test_progress_lines_come_now_and_then(command, toy, monkeypatch):
+    monkeypatch.setattr("lvdm_rt.commands.telling._SECONDS_BETWEEN", {"lines": 0.0, "json": 0.0})
+    _, _, err = command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)
+    assert "lvdm-rt: step " in err
+    assert "of 12 frames, about " in err
+
+
+def test_restart_throws_away_what_another_run_left(command, toy, tmp_path):
+    work = tmp_path / ".sky.npz.work"
+    plain = ("generate", "-o", "sky.npz", "--bundle", toy)
+    stopped = json.dumps({"frames": 99})
+    (work / "video-000000").mkdir(parents=True)
+    (work / "work.json").write_text(stopped)
+    (work / "video-000000" / "predict-000000.npy").write_bytes(b"old")
+    code, _, err = command(*plain, *SMALL)
+    assert code == 1
+    assert "holds an interrupted run with " in err
+    assert "continue with" not in err  # that could only fail
+    assert command(*plain, *SMALL, "--restart")[0] == 0
+    assert not work.exists()
+
+
+def test_a_run_of_the_same_settings_says_resume_or_restart(command, toy, tmp_path, monkeypatch):
+    from lvdm_rt.commands import outputs
+
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.VideoWriter, "write", lambda *a: (_ for _ in ()).throw(OSError(5)))
+        command(*flags)
+    code, _, err = command(*flags)
+    assert code == 1
+    assert "--resume goes on with it, --restart throws it away" in err
+    assert command(*flags, "--resume")[0] == 0
+
+
+def test_a_negative_guidance_is_refused(command, toy):
+    code, _, err = command("generate", "-o", "a.npz", "--bundle", toy, "--guidance", "-2")
+    assert (code, "expected a number from 0 (off) to 1000" in err) == (1, True)
+
+
+def test_threads_and_overlap_reach_the_run(command, toy, settings_of, tmp_path):
+    flags = ("--bundle", toy, *SMALL, "--threads", "1", "--overlap", "1")
+    assert command("generate", "-o", "a.npz", *flags)[0] == 0
+    assert settings_of(tmp_path / "a.npz")["overlap"] == 1
+
+
+def test_the_writer_refuses_a_quality_that_a_format_has_not(tmp_path):
+    spec = VideoSpec(frames=1, size=(8, 8), fps=Fraction(8), crf=10)
+    with pytest.raises(lvdm_rt.LvdmError, match="got crf 10"):
+        open_writer(str(tmp_path / "a.gif"), spec)
+
+
+def test_the_library_names_its_version_and_what_it_has():
+    assert lvdm_rt.__version__ == "0.1.0"
+    assert {"Pipeline", "GenerateOptions", "__version__"} <= set(dir(lvdm_rt))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, empty])
+def test_a_damaged_video_does_not_count_as_done(command, toy, tmp_path, damage):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "--resume")
+    assert command(*flags)[0] == 0
+    whole = (tmp_path / "sky.npz").read_bytes()
+    damage(tmp_path / "sky.npz")
+    code, _, err = command(*flags)
+    assert (code, "it exists; --force replaces it" in err) == (1, True)
+    assert command(*flags, "--force")[0] == 0
+    assert (tmp_path / "sky.npz").read_bytes() == whole
+
+
+def test_missing_pictures_do_not_count_as_done(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "4", "--resume")
+    assert command(*flags)[0] == 0
+    (tmp_path / "sky" / "000003.png").unlink()
+    assert command(*flags)[0] == 1
+    assert command(*flags, "--force")[0] == 0
+    assert len(list((tmp_path / "sky").iterdir())) == 4
+
+
+def test_a_finished_job_is_not_sampled_again(command, toy, tmp_path, monkeypatch):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "--videos", "2", "--resume")
+    assert command(*flags)[0] == 0
+    monkeypatch.setattr(lvdm_rt.Pipeline, "stream_videos", None)
+    code, out, _ = command(*flags, "--json")
+    assert (code, json.loads(out)["outputs"]) == (0, ["sky-000.npz", "sky-001.npz"])

@@ -1,0 +1,43 @@
+"""One owner for a work directory, also where only Windows' own locks exist."""
+
+import importlib
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lvdm_rt.long import lock
+
+
+def test_a_directory_has_one_owner_at_a_time(tmp_path):
+    first = lock.acquire(tmp_path)
+    with pytest.raises(BlockingIOError):
+        lock.acquire(tmp_path)
+    lock.release(first)
+    lock.release(lock.acquire(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_fcntl_a_file_inside_is_locked(tmp_path, monkeypatch):
+    taken = set()
+
+    def locking(descriptor, mode, length):
+        inode = os.fstat(descriptor).st_ino
+        if inode in taken:
+            raise PermissionError(13, "Permission denied")
+        taken.add(inode)
+
+    windows = SimpleNamespace(locking=locking, LK_NBLCK=2)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    try:
+        other = importlib.reload(lock)
+        holder = other.acquire(tmp_path)
+        with pytest.raises(BlockingIOError):
+            other.acquire(tmp_path)
+        other.release(holder)
+        assert [path.name for path in tmp_path.iterdir()] == [other.LOCK_FILE]
+    finally:
+        monkeypatch.undo()
+        importlib.reload(lock)

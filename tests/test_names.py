@@ -1,0 +1,28 @@
+"""One word per thing: no two classes of the four packages share a name."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+from test_arrows import PACKAGES
+
+# networks are named as in the papers and in the authors' checkpoints
+OFFICIAL = PACKAGES["lvdm_export"] / "nets"
+
+
+def classes(folder: Path) -> list[tuple[str, str]]:
+    return [
+        (node.name, str(file.relative_to(folder.parents[1])))
+        for file in folder.rglob("*.py")
+        if OFFICIAL not in file.parents
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
+def test_no_two_classes_share_a_name():
+    homes = defaultdict(list)
+    for folder in PACKAGES.values():
+        for name, home in classes(folder):
+            homes[name].append(home)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}

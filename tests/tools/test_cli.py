@@ -1,0 +1,41 @@
+"""The command line of the tools: what it lists, what it loads, what it completes."""
+
+import subprocess
+import sys
+
+import pytest
+from click.shell_completion import BashComplete
+
+from lvdm_tools.cli import lvdm_tools
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    code = (
+        "import sys; from lvdm_tools import cli; cli.run(['--help'])\n"
+        "print([name for name in ('numpy', 'torch', 'av', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *page, heavy = done.stdout.splitlines()
+    told = dict(line.strip().split(None, 1) for line in page[page.index("Commands:") + 1 :])
+    assert told.keys() == lvdm_tools.commands.keys()
+    assert heavy == "[]"
+
+
+@pytest.mark.parametrize("name", lvdm_tools.commands)
+def test_every_listed_command_exists(name):
+    command = lvdm_tools.commands[name].make_context(name, [], resilient_parsing=True).command
+    assert command.name == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "begun", "offered"),
+    [
+        (["synth"], "--cl", "--clips"),
+        (["eval"], "--samp", "--sampler"),
+        (["eval", "--sampler"], "dd", "ddim"),
+        (["train", "diffusion"], "--auto", "--autoencoder"),
+    ],
+)
+def test_options_of_commands_are_completed(typed, begun, offered):
+    shell = BashComplete(lvdm_tools, {}, "lvdm-tools", "_LVDM_TOOLS_COMPLETE")
+    assert offered in [item.value for item in shell.get_completions(typed, begun)]

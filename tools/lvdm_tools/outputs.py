@@ -1,0 +1,23 @@
+"""The one rule of all commands for what lies at a place that they are to write to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lvdm_engines.errors import OptionsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def check_free(paths: Iterable[Path], *, force: bool) -> None:
+    """Refuse, unless `force`, to replace a file: before any work is done.
+
+    Raises OptionsError: naming the first that exists.
+    """
+    for path in paths:
+        if path.exists() and not force:
+            raise OptionsError(
+                f"cannot write {path}: it exists; --force replaces it, or choose another name"
+            )
