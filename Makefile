@@ -57,9 +57,9 @@ test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	$(BIN)/python tests/check_wheel.py
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
 
-# The documentation as a site, in site/; a warning is an error.
+# The documentation as a site, in site/; a warning is an error (but not with --quiet).
 docs: $(VENV)/.installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # All lean tests on every Python that is here, with the oldest and the newest allowed packages.
 matrix: $(VENV)/.installed

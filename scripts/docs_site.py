@@ -7,7 +7,6 @@ the help of the commands, the manifest's JSON Schema, the fields of a training c
 import json
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
+    "engines/lvdm_engines/bundles/sky-tiny/README.md": "sky-tiny-card.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[)#])")
 _GENERATED = re.compile(r"<!-- generated: (\w+) -->")
@@ -69,30 +69,14 @@ def commands() -> Iterator[str]:
 
 
 def _help(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=88)
+    context = command.make_context(
+        name, [], parent=parent, resilient_parsing=True, max_content_width=88
+    )
     yield f"{'##' if parent is None else '###'} {context.command_path}\n"
-    yield f"```text\n{_inner(command, context)}\n```\n"
+    yield f"```text\n{context.get_help()}\n```\n"
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            if found is not None:
-                yield from _help(found, child, context)
-
-
-def _inner(command: click.Command, context: click.Context) -> str:
-    """Return a command's help; what `lvdm-tools` forwards is the help of the module behind it."""
-    forwarded = FORWARDED.get(context.command_path)
-    if forwarded is not None:
-        command = import_module(forwarded).command
-        context = click.Context(command, info_name=context.command_path, max_content_width=88)
-    return command.get_help(context)
-
-
-FORWARDED = {
-    "lvdm-tools synth": "lvdm_tools.data.command",
-    "lvdm-tools eval": "lvdm_tools.quality.command",
-    "lvdm-tools gpu-check": "lvdm_tools.bench.command",
-}
+            yield from _help(command.commands[child], child, context)
 
 
 def manifest() -> Iterator[str]:
