@@ -106,6 +106,8 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(aut
     written = (run / "model" / "model.safetensors").stat().st_mtime_ns
     assert train(AUTOENCODER, run, resume=True) == 9  # nothing left to do
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == written
+    train(changed(AUTOENCODER, {"decode_window": 3}), run, resume=True)
+    assert read_record(run / "model" / "model.json").decode_window == 3
 
 
 def test_a_run_replaces_the_model_that_another_run_left_in_its_folder(autoencoder, tmp_path):

@@ -106,8 +106,10 @@ def train(task: Task, workspace: state.Workspace, length: RunLength, fabric: Fab
         window.add(losses)
         last = step == length.steps or _stopping(length, fabric)
         if step % length.every.log == 0 or step == length.steps:
-            rate = (step - first) / (time.monotonic() - started)
-            _log(workspace, length, fabric, _record(step, _shared(window.flush(), fabric), rate))
+            rate = round((step - first) / (time.monotonic() - started), 3)
+            means = _shared(window.flush(), fabric)
+            record = {"step": step} | means | {"steps_per_second": rate}
+            _log(workspace, length, fabric, record)
         if step % length.every.sample == 0 or step == length.steps:
             _sample(task, workspace, length, fabric, step)
         if step % length.every.checkpoint == 0 or last:
@@ -141,10 +143,6 @@ def _shared(means: dict[str, float], fabric: Fabric) -> dict[str, float]:
     values = torch.tensor(list(means.values()), dtype=torch.float64).to(fabric.device)
     mean = cast("torch.Tensor", fabric.all_reduce(values, reduce_op="mean"))
     return dict(zip(means, mean.tolist(), strict=True))
-
-
-def _record(step: int, means: dict[str, float], rate: float) -> dict[str, float]:
-    return {"step": step} | means | {"steps_per_second": round(rate, 3)}
 
 
 def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:

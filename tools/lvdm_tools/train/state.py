@@ -93,18 +93,13 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _reason(err: Exception) -> tuple[str, str]:
-    """Say why a file could not be written, and what to do about it."""
-    # safetensors reports I/O errors as text only
-    if getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err):
-        return "the disk is full", "make room"
-    return getattr(err, "strerror", None) or f"{err}", "make it writable"
-
-
 def write_error(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
     """Say why `path` could not be written, what is left, and what to do before going on."""
-    reason, todo = _reason(err)
-    kept = "the previous one is kept" if path.exists() else "nothing was written"
+    reason, todo = getattr(err, "strerror", None) or f"{err}", "make it writable"
+    # safetensors reports I/O errors as text only
+    if getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err):
+        reason, todo = "the disk is full", "make room"
+    kept = "what was there is kept" if path.exists() else "nothing was written"
     return TrainingError(f"{reason} while writing {path}; {kept}: {todo}, then {again}")
 
 
@@ -183,10 +178,7 @@ class Workspace:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as err:
-            reason, todo = _reason(err)
-            raise TrainingError(
-                f"{reason} while writing {self.log}; {todo}, then --resume"
-            ) from err
+            raise write_error(err, self.log) from err
 
     def history(self) -> list[dict[str, Any]]:
         """Read the log, if there is one yet; a line cut short by a kill is skipped."""
