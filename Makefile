@@ -6,7 +6,7 @@ GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALL = -m "slow or not slow"
 
-.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix video clean
+.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix docs video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -53,8 +53,13 @@ test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	@command -v gcc > /dev/null || { echo "make test needs gcc for stand-ins of GPU libraries"; exit 1; }
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-graphs test-rest
+	$(MAKE) --no-print-directory docs
 	$(BIN)/python tests/check_wheel.py
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
+
+# The documentation as a site, in site/; a warning is an error (but not with --quiet).
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # All lean tests on every Python that is here, with the oldest and the newest allowed packages.
 matrix: $(VENV)/.installed
@@ -80,4 +85,4 @@ video: $(VENV)-video/.installed
 	$(VENV)-video/bin/lvdm-rt generate --frames 256 --seed 3 -o sky.mp4 --force
 
 clean:
-	rm -rf $(VENV) $(VENV)-video build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-video build dist site .pytest_cache .mypy_cache .ruff_cache

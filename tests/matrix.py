@@ -96,7 +96,7 @@ def install(cell: Cell, wheel: Path, environment: Path) -> subprocess.CompletedP
     made = run("uv", "venv", "--quiet", "--no-managed-python", "--python", cell.python, environment)
     if made.returncode != 0:
         return made
-    add = ("uv", "pip", "install", "--quiet", "--python", environment)
+    add = ("uv", "pip", "install", "--quiet", "--only-binary", ":all:", "--python", environment)
     # uv takes the lowest of what it is given itself, not of what a wheel asks for.
     needs = ("--requirements", "pyproject.toml", "--extra", "cpu", "--group", "pyproject.toml:lean")
     filled = run(*add, "--resolution", RESOLUTIONS[cell.resolution], *needs)
@@ -150,7 +150,7 @@ def main() -> None:
         outcomes = list(pool.map(lambda cell: check(cell, wheel, folder, tests), cells))
     for outcome in outcomes:
         if not outcome.passed:
-            print(outcome.cell, outcome.output, sep="\n")  # noqa: T201 - a script
+            print(outcome.cell, *outcome.output.splitlines()[-60:], sep="\n")  # noqa: T201 - a script
     print(table(outcomes))  # noqa: T201
     for version in (version for version, python in found.items() if python is None):
         print(f"Python {version} is not here: not tested")  # noqa: T201

@@ -9,7 +9,7 @@ from test_arrows import LAYERS
 from lvdm_rt.cli import generate
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def text(name: str) -> str:
@@ -33,9 +33,8 @@ def test_every_file_of_the_project_that_is_named_exists(page):
 
 def test_every_page_stands_in_the_index():
     index = text("docs/index.md")
-    assert [
-        p.name for p in PAGES if p.parent.name == "docs" and p.name not in index + "index.md"
-    ] == []
+    pages = [p.relative_to(ROOT / "docs").as_posix() for p in PAGES if p.parent != ROOT]
+    assert [page for page in pages if f"({page})" not in index + "(index.md)"] == []
 
 
 def test_the_rows_of_the_architecture_are_the_ones_that_are_tested():

@@ -100,8 +100,10 @@ def test_info_shows_the_facts_of_a_bundle(command, toy):
 @pytest.mark.parametrize("arguments", [["info"], ["doctor"]])
 def test_what_people_read_fits_one_screen(command, arguments):
     _, out, _ = command(*arguments)
-    assert max(map(len, out.splitlines())) <= 80
-    assert len(out.splitlines()) <= 24
+    lines = out.splitlines()
+    place = f"  {load_bundle('sky-tiny').path}"  # as long as the place of this installation is
+    assert max(len(line) for line in lines if line != place) <= 80
+    assert len(lines) <= 24
 
 
 def test_info_prints_the_manifest_as_json(command, toy):
