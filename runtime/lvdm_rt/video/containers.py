@@ -48,8 +48,9 @@ class EncoderSettings:
     even: bool = False  # H.264 in yuv420p has no odd sizes
 
 
-# Threads are fixed because the encoders' output depends on their number: the same frames give
-# the same file on every machine. bitexact leaves out the muxers' random and dated fields.
+# Threads are fixed because the encoders' output depends on their number. Even so x264 may give
+# another file for the same frames now and then (its macroblock tree; without it files are thrice
+# as large). bitexact leaves out the muxers' random and dated fields.
 ENCODERS: Mapping[str, EncoderSettings] = {
     "mp4": EncoderSettings(
         "mp4",
