@@ -1,4 +1,6 @@
 """What runs graphs, a package for each engine library; imported only when it is asked for.
 
-Knows bundles and sessions; nothing of how a backend is chosen, of sampling or of torch.
+`backend.py` says what a backend offers and lists them in the order in which they are tried;
+`lvdm_engines.opening` chooses one and imports it. Knows bundles and sessions; nothing of sampling
+or of torch.
 """
