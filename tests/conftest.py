@@ -17,6 +17,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # what tests build is not remembered as built by whoever runs them
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
     # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,7 +1,7 @@
 """Plans on disk: writing them whole, finding the right one, and saying what is wrong with others.
 
-A plan is executable code. It is trusted because this machine built it: nothing is downloaded, the
-sidecar holds its sha256, and a plan that does not match is neither used nor removed.
+A plan is executable code. It is trusted because this user built it: its sha256 stands in the user's
+own list, not only in the sidecar, and a plan that does not match is neither used nor removed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lvdm_engines.backends.plan_facts import (
 from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
+from lvdm_engines.backends.trt.vouched import is_vouched, vouch
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, BundleError
 
@@ -63,7 +64,7 @@ class CompiledPlan:
         return rebuild_command(str(folder), made.library, made.options, force=True)
 
     def read(self) -> bytes:
-        """Return the plan, whose very bytes have the sidecar's sha256. Raises BundleError."""
+        """Return the plan, whose very bytes this user has built. Raises BundleError."""
         try:
             data = self.path.read_bytes()
         except OSError as err:
@@ -75,6 +76,11 @@ class CompiledPlan:
             raise BundleError(
                 f"{self.path}: got sha256 {got[:12]}…, expected {self.facts.sha256[:12]}… of its "
                 f"sidecar; the plan is damaged or was replaced, build again: {self.rebuild}"
+            )
+        if not is_vouched(got):
+            raise BundleError(
+                f"{self.path}: is executable code that you have not built, so it is not run; "
+                f"build it yourself: {self.rebuild}"
             )
         return data
 
@@ -97,6 +103,7 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
         if folder.exists():
             _log.info("%s: replaced by an equal build", folder)
             shutil.rmtree(folder)
+        vouch(facts.sha256)
         partial.rename(folder)
     except OSError as err:
         raise BundleError(

@@ -162,3 +162,13 @@ def test_a_kernel_cache_that_cannot_be_written_is_only_noted(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         opening._write_cache(tmp_path / "no" / "such.kernels", b"kernels")
     assert "not kept" in caplog.text
+
+
+def test_a_plan_that_came_with_its_own_sidecar_is_not_run(
+    source, make_plan, open_plan, runtimes, monkeypatch, tmp_path
+):
+    plan = make_plan()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
+    with pytest.raises(BundleError, match="is executable code that you have not built"):
+        open_plan(plan)
+    assert all(runtime.opened == [] for runtime in runtimes)
