@@ -22,7 +22,7 @@ from lvdm_engines.manifest_json import format_manifest, parse_manifest
 _log = logging.getLogger(__name__)
 
 CARD = "README.md"  # what people say of a model; not read
-_PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)")
+_PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)(\.partial)?")
 _WINDOWS = os.name == "nt"
 
 

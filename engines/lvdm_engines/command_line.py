@@ -58,7 +58,7 @@ class CommandLine:
             silence_stdout()
             return 1
         except (LvdmError, ImportError, OSError, MemoryError, RuntimeError) as err:
-            line = self._line(err)
+            line = self.explain(err)
             if line is None:
                 raise
             self.say(line)
@@ -69,7 +69,7 @@ class CommandLine:
         """Print one line on stderr, under the command's name."""
         click.echo(f"{self.command.name}: {' '.join(str(message).split())}", err=True)
 
-    def _line(self, err: Exception) -> str | None:
+    def explain(self, err: Exception) -> str | None:
         """Say what happened and what to do next; None for what is a fault of this program."""
         if isinstance(err, LvdmError):
             return str(err)

@@ -152,7 +152,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     sampler: SamplerName | None = None
     steps: Count | None = None
     eta: Annotated[float, Meta(ge=0)] | None = None
-    guidance: float | None = None
+    guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
     noise_level: Annotated[int, Meta(ge=-1)] | None = None
 
 
@@ -165,7 +165,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampler: SamplerName = "ddim"
     steps: Count = 50
     eta: Annotated[float, Meta(ge=0)] = 1.0
-    guidance: float = 0.0
+    guidance: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     noise_level: Annotated[int, Meta(ge=-1)] | None = None
     fps: Annotated[float, Meta(gt=0)] = 8.0
     presets: dict[str, Preset] = {}

@@ -12,11 +12,14 @@ from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-_WORKER = "lvdm-rt ahead"  # the name of every thread here
-
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the reader asked for it
     """The reader of a pipeline has gone; unwinds its threads and never leaves them."""
+
+
+def _worker(stop: threading.Event) -> str:
+    """Return the name of the threads that `stop` ends."""
+    return f"lvdm-rt ahead {id(stop):x}"
 
 
 class RunStream(Generic[T]):
@@ -44,7 +47,7 @@ class RunStream(Generic[T]):
     def close(self) -> None:
         """Stop the work; closing twice is fine."""
         self._stop.set()
-        if threading.current_thread().name == _WORKER:
+        if threading.current_thread().name == _worker(self._stop):
             return  # the reader waits for this very thread: it ends when the callback returns
         with self._lock, suppress(ValueError):  # it is running: a callback of the reader's thread
             self._items.close()
@@ -72,7 +75,9 @@ def prefetch(
     before: if it ends early, `stop` is set, which the source should look at where it works long.
     """
     items: queue.Queue[T | _End] = queue.Queue(ahead)
-    thread = threading.Thread(target=_fill, args=(source, items, stop), name=_WORKER, daemon=True)
+    thread = threading.Thread(
+        target=_fill, args=(source, items, stop), name=_worker(stop), daemon=True
+    )
     ended = _End(Cancelled())
     try:
         thread.start()

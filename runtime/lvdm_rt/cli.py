@@ -44,7 +44,7 @@ def generate(**flags: Any) -> int:
     OUT appears when it is whole, with its settings in OUT.json. Until then finished clips are
     kept in a hidden directory beside it, for --resume.
     """
-    _listen(flags["verbose"], quiet=flags["quiet"])
+    _listen(flags["verbose"], quiet=flags["quiet"] or flags["progress"] == "json")
     started = time.monotonic()
     try:
         flags = settled(flags, _typed())
@@ -52,10 +52,16 @@ def generate(**flags: Any) -> int:
         result = _generate(job, _style(flags))
     except KeyboardInterrupt:
         nothing = "what was piped is cut off" if flags["out"] == "-" else "nothing was finished yet"
-        _SHELL.say(f"interrupted; {_how_to_resume(flags['out']) or nothing}")
+        _tell(f"interrupted; {_how_to_resume(flags['out']) or nothing}", "KeyboardInterrupt", flags)
         return 130
-    except LvdmError as err:
-        _tell_error(err, flags)
+    except click.UsageError as err:
+        if flags["as_json"] and flags["out"] != "-":
+            print(json.dumps({"error": err.format_message(), "kind": "UsageError"}))
+        raise
+    except (LvdmError, OSError, MemoryError) as err:
+        hint = _how_to_resume(flags["out"]) if _may_pass(err) else None
+        message = _SHELL.explain(err) or str(err)
+        _tell(f"{message}; {hint}" if hint else message, type(err).__name__, flags)
         return 1
     summary = _summary(job, result, time.monotonic() - started)
     if flags["progress"] == "json":
@@ -140,15 +146,14 @@ def _event(name: str, **facts: Any) -> None:
     event(sys.stderr, name, **facts)
 
 
-def _tell_error(err: LvdmError, flags: dict[str, Any]) -> None:
-    hint = _how_to_resume(flags["out"]) if _may_pass(err) else None
-    message = f"{err}; {hint}" if hint else str(err)
+def _tell(message: str, kind: str, flags: dict[str, Any]) -> None:
+    """Say how a run ended that did not end well, in the forms that were asked for."""
     if flags["progress"] == "json":
-        _event("error", kind=type(err).__name__, message=message)
+        _event("error", kind=kind, message=message)
     else:
         _SHELL.say(message)
     if flags["as_json"]:
-        print(json.dumps({"error": message, "kind": type(err).__name__}))
+        print(json.dumps({"error": message, "kind": kind}))
     if flags["out"] == "-":
         silence_stdout()
 
@@ -169,7 +174,7 @@ def _named(result: Result) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-def _may_pass(err: LvdmError) -> bool:
+def _may_pass(err: Exception) -> bool:
     """Tell whether the same run could succeed later: errors of the disk and the engines."""
     # too little memory and another run's work say themselves what to do, and that is another run
     if isinstance(err, DeviceMemoryError | OtherRunError):

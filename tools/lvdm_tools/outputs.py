@@ -1,4 +1,4 @@
-"""The one rule of all commands for what lies at a place that they are to write to."""
+"""What lies at a place that a command is to write to is refused, as by the other commands."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from lvdm_rt.video import Frames, ReadSpec, VideoSpec, read_frames
+from lvdm_rt.video import PICTURES, Frames, ReadSpec, VideoSpec, read_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,9 @@ class Described:
 
     def spec(self, settings: str) -> VideoSpec:
         """Return what the writer of one video needs."""
-        sound = (self.condition, self.given / self.fps) if self.condition and self.given else None
+        sound = None
+        if self.condition is not None and self.given and _may_sound(self.condition):
+            sound = (self.condition, self.given / self.fps)
         return VideoSpec(
             frames=self.given + self.frames,
             size=self.size,
@@ -41,3 +43,7 @@ class Described:
         """Yield the frames that come before the new ones."""
         if self.condition is not None and self.given:
             yield from read_frames(self.condition, ReadSpec(size=self.size, fps=self.fps))
+
+
+def _may_sound(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() not in (".npz", *PICTURES)

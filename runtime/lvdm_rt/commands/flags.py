@@ -105,11 +105,14 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
     from lvdm_rt.options import Settings
 
     settings = _read_sidecar(Path(sidecar))
-    flags = {name: settings[name] for name in Settings.__struct_fields__ if name in settings}
+    flags = {name: settings[name] for name in Settings.__struct_fields__}
     flags |= {"videos": 1, "first_video": settings.get("video", 0), "repeats": settings}
-    if flags.get("sampler") != "ddim":
+    flags["crf"] = settings.get("crf")
+    if {"sampler", "preset"} & given:  # which bring numbers of their own
+        flags |= {"sampler": None, "steps": None, "eta": None}
+    elif flags["sampler"] != "ddim":
         flags["eta"] = None
-    if "bundle" not in given and settings.get("bundle") not in builtin_bundles():
+    if "bundle" not in given and settings.get("bundle") not in list(builtin_bundles()):
         raise click.UsageError(
             f"{sidecar} was made with {settings.get('bundle')}, which is not built in; "
             "give it with --bundle"
@@ -128,6 +131,10 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
+    import msgspec
+
+    from lvdm_rt.options import Settings
+
     try:
         settings = json.loads(path.read_bytes())
     except OSError as err:
@@ -136,6 +143,11 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
     if not isinstance(settings, dict) or "lvdm_rt" not in settings:
         raise OptionsError(f"{path}: holds no settings of a video; give an OUT.json")
+    try:
+        known = {name: settings.get(name) for name in Settings.__struct_fields__}
+        msgspec.convert(known, Settings)
+    except msgspec.ValidationError as err:
+        raise OptionsError(f"{path}: {err}; give an OUT.json as this program writes it") from err
     return settings
 
 

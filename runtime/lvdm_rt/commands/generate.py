@@ -99,9 +99,10 @@ def _check_condition(job: GenerateJob, names: list[str]) -> None:
     """Refuse to write over what is continued. Raises OptionsError."""
     if job.condition is None:
         return
+    given = job.condition.resolve()
     for name in names:
-        if name != "-" and Path(name).exists() and Path(name).samefile(job.condition):
-            raise OptionsError(f"{name} is the video that is continued; choose another OUT")
+        if name != "-" and Path(name).resolve() in (given, *given.parents):
+            raise OptionsError(f"{name} is or holds what is continued; choose another OUT")
 
 
 def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:
@@ -147,6 +148,8 @@ def _describe(
         "model_sha256": model_sha256(manifest),
         **msgspec.to_builtins(settings),
     }
+    if job.crf is not None:
+        described["crf"] = job.crf
     if job.condition is not None and given is not None:
         described["condition"] = job.condition.name
         described["condition_sha256"] = frames_sha256(given.last)

@@ -123,8 +123,10 @@ def check_free(path: Path, *, force: bool) -> None:
 
     Raises OptionsError.
     """
-    sidecar = sidecar_path(path)
-    if sidecar.exists() and "lvdm_rt" not in (read_sidecar(path) or {}):
+    sidecar, ours = sidecar_path(path), "lvdm_rt" in (read_sidecar(path) or {})
+    if path.is_symlink():
+        raise OptionsError(f"cannot write {path}: it is a link; give the place that it leads to")
+    if sidecar.exists() and not ours:
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
             "or choose another name"
@@ -135,6 +137,11 @@ def check_free(path: Path, *, force: bool) -> None:
             raise OptionsError(
                 f"cannot write frames to {path}: it holds {strangers[0]}, which is no frame; "
                 "choose another name"
+            )
+        if any(path.iterdir()) and not ours:
+            raise OptionsError(
+                f"cannot write frames to {path}: it holds pictures that are not of this program "
+                f"(there is no {sidecar.name} beside it); choose another name"
             )
     empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not force:
@@ -155,7 +162,7 @@ def output_names(out: str, videos: int) -> list[str]:
         raise OptionsError(f"{videos} videos cannot share standard output; give a file name")
     path = Path(out)
     digits = max(3, len(str(videos - 1)))
-    slash = "/" if out.endswith("/") else ""
+    slash = "/" if out.endswith("/") or path.is_dir() else ""
     return [
         f"{path.with_name(f'{path.stem}-{k:0{digits}d}{path.suffix}')}{slash}"
         for k in range(videos)

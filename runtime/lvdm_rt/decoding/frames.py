@@ -56,7 +56,7 @@ def decode_videos(
 
     `before` holds the latents (c, plan.lead, h, w) of the condition that the first window shares
     with the new ones, so that there is no seam; their own frames are not yielded, the last of them
-    starts the hand-over.
+    starts the fade.
     """
     videos: dict[int, _VideoOnItsWay] = {}
     with closing(latents):

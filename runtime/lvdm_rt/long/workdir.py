@@ -165,7 +165,9 @@ def remove(path: Path) -> None:
     Raises WorkError if something cannot be deleted.
     """
     _clear(path)
-    with suppress(OSError):  # holds something that is not ours
+    with suppress(OSError):  # holds something that is not ours, or is locked
+        if lock.LOCK_FILE:
+            (path / lock.LOCK_FILE).unlink(missing_ok=True)
         path.rmdir()
 
 
@@ -179,7 +181,7 @@ def _clear(path: Path) -> None:
                     file.unlink()
             with suppress(OSError):  # holds something that is not ours
                 folder.rmdir()
-        for name in filter(None, (IDENTITY, f".{IDENTITY}.part", lock.LOCK_FILE)):
+        for name in (IDENTITY, f".{IDENTITY}.part"):
             (path / name).unlink(missing_ok=True)
     except OSError as err:
         raise WorkError(f"{path} cannot be removed ({err.strerror}); remove it by hand") from err

@@ -95,8 +95,7 @@ class ContainerSink:
         self._container.metadata["comment"] = spec.settings
         self._sound: Sound | None = None
         if spec.sound is not None:
-            path, seconds = spec.sound
-            self._sound = Sound(path, seconds, self._container, encoder.container)
+            self._sound = Sound(*spec.sound, self._container, encoder.container)
         self._container.start_encoding()  # a codec or place that cannot work fails here
         self._count = 0
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,10 +38,22 @@ _EARLY = Fraction(1, 4)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # One picture shown for longer than this is a damaged time stamp, not a slide show.
 _LONGEST_FRAME_S = 600
+# what archives that are damaged, locked or of another kind end in
+_ARCHIVE_FAULTS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, OverflowError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 # Titles that are not UTF-8 must not stop a reading; from PyAV 19 on they never do.
 _METADATA: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a media file. Raises av.FFmpegError, OSError."""
+    # file: keeps FFmpeg from reading a protocol into a name with a colon.
+    container: InputContainer = av.open(f"file:{path}", "r", **_METADATA)
+    return container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +86,12 @@ def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
             yield from islice(_film(file, spec), 1)
     elif not path.is_file():
         raise VideoError(f"cannot read {path}: there is no such file; give a video file")
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         timed = _archive(path)
         yield from (_fit(f, spec.size, 1.0) for f in _resample(path, timed, spec.fps))
     else:
-        yield from _film(path, spec)
+        still = path.suffix.lower() in PICTURES
+        yield from islice(_film(path, spec), 1 if still else None)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -101,8 +115,7 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
 
 def _film(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     try:
-        # file: keeps FFmpeg from reading a protocol into a name with a colon.
-        with av.open(f"file:{path}", "r", **_METADATA) as container:
+        with open_film(path) as container:
             stream = _video_stream(path, container)
             timed = _decode(path, container, stream)
             shape = float(stream.sample_aspect_ratio or 1)
@@ -118,13 +131,13 @@ def _archive(path: Path) -> Iterator[_Timed]:
             with archive.open("fps.npy") as rate:
                 fps = Fraction(float(read_array(rate))).limit_denominator(1001)
             read_magic(member)
-            shape, _, dtype = read_array_header_1_0(member)
-            _check_array(path, shape, dtype, fps)
+            shape, turned, dtype = read_array_header_1_0(member)
+            _check_array(path, shape, np.dtype(np.void) if turned else dtype, fps)
             for index in range(shape[0]):
                 pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
                 frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
                 yield index / fps, 1 / fps, frame
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+    except _ARCHIVE_FAULTS as err:
         raise VideoError(
             f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "
             "uint8 (f, h, w, 3) and fps"

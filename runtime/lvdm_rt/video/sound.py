@@ -8,8 +8,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import av
 from av.audio.resampler import AudioResampler
+
+from lvdm_rt.video.reader import open_film
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Sound:
     def __init__(self, path: Path, seconds: Fraction, target: OutputContainer, kind: str) -> None:
         """Add a stream to `target` if there is sound at all. Raises av.FFmpegError, OSError."""
         self._seconds = seconds
-        self._source = av.open(f"file:{path}")
+        self._source = open_film(path)
         self._packets: Iterator[AudioPacket] = iter(())
         self._next: AudioPacket | None = None
         streams = self._source.streams
@@ -89,10 +90,15 @@ class Sound:
                 break
             if start < 0:
                 continue
+            samples = max(samples, round(start * made.rate))  # silence before it and gaps stay
             for part in resampler.resample(frame):
                 part.pts, part.time_base = samples, Fraction(1, made.rate)
                 samples += part.samples
                 yield from made.encode(part)
+        for part in resampler.resample(None):
+            part.pts, part.time_base = samples, Fraction(1, made.rate)
+            samples += part.samples
+            yield from made.encode(part)
         yield from made.encode(None)
 
 

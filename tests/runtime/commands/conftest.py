@@ -28,6 +28,8 @@ MODEL = toy_models.model_facts(
     schedule=ScheduleFacts("sqrt-linear", 100, 0.0015, 0.0155),
     noise_levels=50,
 )
+# An interrupt may come between the opening of a file and its owner; the process ends then anyway.
+_WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 BLOCKS = [0, 4, 4, 2, 8, 2, 8, 3]  # (b, t, 4 frames, h, 8 rows, w, 8 columns, colour)
 
 
@@ -155,7 +157,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(*arguments: object) -> subprocess.Popen[str]:
         code = "import sys; from lvdm_rt.cli import main; sys.argv[0] = 'lvdm-rt'; main()"
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+            [sys.executable, *_WARNINGS, "-c", code, *map(str, arguments)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -74,7 +74,7 @@ def test_the_video_that_is_continued_is_never_the_output(command, toy, tmp_path)
     flags = ("generate", "-o", "in.mp4", "--condition", "in.mp4", "--bundle", toy, "--force")
     code, _, err = command(*flags)
     assert code == 1
-    assert "in.mp4 is the video that is continued; choose another OUT" in err
+    assert "in.mp4 is or holds what is continued; choose another OUT" in err
     assert (tmp_path / "in.mp4").read_bytes() == before
 
 
@@ -277,3 +277,96 @@ def test_a_finished_job_is_not_sampled_again(command, toy, tmp_path, monkeypatch
     monkeypatch.setattr(lvdm_rt.Pipeline, "stream_videos", None)
     code, out, _ = command(*flags, "--json")
     assert (code, json.loads(out)["outputs"]) == (0, ["sky-000.npz", "sky-001.npz"])
+
+
+def test_what_is_continued_is_not_in_the_output(command, toy, tmp_path):
+    assert command("generate", "-o", "co", "--bundle", toy, "--frames", "2")[0] == 0
+    flags = ("generate", "--bundle", toy, "--condition", "co/000000.png", "-o", "co", "--force")
+    code, _, err = command(*flags)
+    assert (code, "co is or holds what is continued" in err) == (1, True)
+    assert len(list((tmp_path / "co").iterdir())) == 2
+
+
+def test_pictures_of_somebody_else_are_never_replaced(command, toy, tmp_path):
+    assert command("generate", "-o", "co", "--bundle", toy, "--frames", "2")[0] == 0
+    (tmp_path / "co.json").unlink()
+    code, _, err = command("generate", "-o", "co", "--bundle", toy, *SMALL, "--force")
+    assert (code, "pictures that are not of this program" in err) == (1, True)
+    assert len(list((tmp_path / "co").iterdir())) == 2
+
+
+@pytest.mark.parametrize("target", ["real", "sky.npz"])
+def test_a_link_as_output_is_refused_before_any_work(command, toy, tmp_path, target):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(target)
+    code, _, err = command("generate", "-o", "link", "--bundle", toy, *SMALL, "--force")
+    assert (code, "link: it is a link" in err) == (1, True)
+
+
+@pytest.mark.parametrize("source", ["in", "in.npz", "in/000000.png"])
+def test_what_has_no_sound_is_joined_as_well(command, toy, tmp_path, source):
+    plain = ("generate", "--bundle", toy, "--frames", "4")
+    assert command(*plain, "-o", "in")[0] == command(*plain, "-o", "in.npz")[0] == 0
+    code, _, err = command(*plain, "-o", "a.mp4", "--condition", source, "--join")
+    assert code == 0, err
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4 + (1 if "png" in source else 4)
+
+
+def test_sound_that_begins_late_stays_where_it_is(command, toy, tmp_path):
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        tone = container.add_stream("pcm_s16le", rate=48000)
+        for _ in range(30):
+            pixels = np.full((48, 64, 3), 100, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+        samples = np.full((1, 2 * 48000), 9000, np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+        frame.rate, frame.pts, frame.time_base = 48000, 48000, Fraction(1, 48000)
+        container.mux(tone.encode(frame))
+        container.mux(tone.encode())
+    flags = ("--bundle", toy, "--frames", "4", "--join", "--condition", "in.mkv")
+    assert command("generate", "-o", "a.mp4", *flags)[0] == 0
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        heard = [f for f in container.decode(audio=0) if float(np.abs(f.to_ndarray()).max()) > 0.1]
+    assert float(heard[0].pts * heard[0].time_base) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("changes", [("--sampler", "ddpm"), ("--preset", "fast")])
+def test_another_sampler_brings_its_own_numbers_to_a_repeat(
+    command, toy, tmp_path, settings_of, changes
+):
+    assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL, "--eta", "0.5")[0] == 0
+    again = ("generate", "--from", "a.npz.json", "--bundle", toy, "-o", "b.npz", *changes)
+    code, _, err = command(*again)
+    assert code == 0, err
+    assert settings_of(tmp_path / "b.npz")["sampler"] in ("ddpm", "dpmpp_2m")
+
+
+def test_the_quality_of_the_file_is_repeated_too(command, toy, tmp_path):
+    flags = ("generate", "--bundle", toy)
+    assert command(*flags, "-o", "a.webm", *SMALL, "--crf", "50")[0] == 0
+    assert command(*flags, "-o", "b.webm", "--from", "a.webm.json")[0] == 0
+    assert (tmp_path / "a.webm").read_bytes() == (tmp_path / "b.webm").read_bytes()
+
+
+def test_every_kind_of_error_is_json(command, toy):
+    for flags, kind, code in (
+        (["-o", "a.npz", "--eta", "1", "--sampler", "ddpm"], "UsageError", 2),
+        (["-o", "a" * 300 + ".mp4", "--bundle", toy], "OSError", 1),
+        (["-o", "a.npz", "--condition", "none.mp4", "--bundle", toy], "VideoError", 1),
+    ):
+        got, out, _ = command("generate", *flags, "--json")
+        assert (got, json.loads(out)["kind"]) == (code, kind)
+
+
+@pytest.mark.parametrize("field", [{"bundle": ["x"]}, {"frames": "many"}, {"sampler": None}])
+def test_a_sidecar_that_was_edited_is_refused_in_one_line(command, toy, tmp_path, field):
+    assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
+    settings = json.loads((tmp_path / "a.npz.json").read_text()) | field
+    (tmp_path / "e.json").write_text(json.dumps(settings))
+    code, _, err = command("generate", "--from", "e.json", "-o", "b.npz")
+    assert code in (1, 2)
+    assert "Traceback" not in err

@@ -249,6 +249,9 @@ def broken_arrays():
         {"frames": frames, "fps": 0.0},
         {"frames": frames, "fps": np.nan},
         {"frames": frames, "fps": "fast"},
+        {"frames": frames, "fps": np.inf},
+        {"frames": frames, "fps": [8.0, 8.0]},
+        {"frames": np.asfortranarray(frames), "fps": 8.0},
     ]
 
 

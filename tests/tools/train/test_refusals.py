@@ -120,7 +120,7 @@ def test_a_data_folder_without_videos_is_refused(tmp_path):
 
 def test_a_config_of_the_other_kind_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(AUTOENCODER))
-    with pytest.raises(ConfigError, match="describes an autoencoder run, not diffusion"):
+    with pytest.raises(ConfigError, match="a run of train autoencoder, not of train diffusion"):
         config.load(tmp_path / "c.yaml", "diffusion")
 
 

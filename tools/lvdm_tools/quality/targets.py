@@ -92,8 +92,8 @@ class Continuation(msgspec.Struct, frozen=True):
     """Jump from the last given to the first new frame, in changes between real neighbours.
 
     `ratio` is what a viewer sees: pixels that were given, then the pipeline's frames. It says
-    little of the model, because the hand-over makes up for what the autoencoder loses; `raw` is
-    the same without a hand-over. `decoded` is the denoiser's share: both frames decoded in one go,
+    little of the model, because the fade makes up for what the autoencoder loses; `raw` is
+    the same without the fade. `decoded` is the denoiser's share: both frames decoded in one go,
     so that the autoencoder loses the same of both. `real` is `decoded` of real clips where one
     latent ends and the next begins: what a perfect denoiser would reach.
     """
@@ -133,7 +133,7 @@ class Seams:
     """Pairs of neighbouring frames, each (n, h, w, 3), where new frames begin.
 
     `seen`: the last frame of each condition and the first one that the pipeline gives; `raw`: the
-    same without a hand-over; `decoded`: both out of one decoding; `real`: neighbours across the
+    same without the fade; `decoded`: both out of one decoding; `real`: neighbours across the
     border of two latents of reconstructed clips.
     """
 

@@ -233,7 +233,7 @@ def parse(raw: object, kind: str, origin: str) -> Run:
         raise ConfigError(f"{origin}: {err}") from err
     actual = to_plain(run)["kind"]
     if actual != kind:
-        raise ConfigError(f"{origin} describes an {actual} run, not {kind}: use train {actual}")
+        raise ConfigError(f"{origin} describes a run of train {actual}, not of train {kind}")
     _check(run, origin)
     return run
 
