@@ -277,6 +277,7 @@ def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(
     assert load_bundle(tmp_path / "old").manifest == bundle.manifest
 
 
+@pytest.mark.slow
 def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lvdm_export.cli", "build-engines", "--predict"]
     command += [str(official.config), str(official.checkpoint), "--out", str(tmp_path / "b")]
@@ -294,6 +295,7 @@ def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float32(
     ours: Any, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def test_exact_videos_are_bit_identical_for_any_grouping(pipeline):
     np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.slow
 def test_no_seam_shows_between_decode_windows(pipeline):
     options = GenerateOptions(frames=96, seed=7, videos=4)
     model, settings = pipeline.manifest.model, pipeline.settings(options)

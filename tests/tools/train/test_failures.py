@@ -126,6 +126,7 @@ def test_a_defect_is_not_taken_for_missing_memory(command, monkeypatch):
         cli.run(command)
 
 
+@pytest.mark.slow
 def test_a_signal_while_encoding_stops_within_a_clip_and_tells_how_to_go_on(
     command, capsys, monkeypatch, tmp_path
 ):

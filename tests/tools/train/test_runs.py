@@ -65,6 +65,7 @@ def test_a_denoiser_is_described_with_its_clips_and_latent_statistics(denoiser):
     assert record.scale == pytest.approx(1 / means.std(correction=0).item(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["autoencoder", "denoiser"])
 def test_a_stopped_run_resumes_to_the_same_weights(request, tiny_denoiser, tmp_path, kind):
     settings = {"autoencoder": AUTOENCODER, "denoiser": tiny_denoiser}[kind]
@@ -120,12 +121,14 @@ def test_a_run_replaces_the_model_that_another_run_left_in_its_folder(autoencode
     assert not any(left[name].equal(written[name]) for name in left if name.endswith("conv.weight"))
 
 
+@pytest.mark.slow
 def test_samples_may_come_before_the_first_log_line(tiny_denoiser, tmp_path):
     settings = changed(tiny_denoiser, {"every.sample": 1, "steps": 2})
     train(settings, tmp_path / "run")
     assert (tmp_path / "run" / "samples" / "step-0000001-0-predict.png").exists()
 
 
+@pytest.mark.slow
 def test_latents_are_encoded_once_and_again_only_for_other_data(denoiser, tiny_denoiser, tmp_path):
     out = tmp_path / "run"
     phases = []
