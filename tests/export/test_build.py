@@ -1,13 +1,8 @@
 """A whole export: what is in the bundle, what is reported, and what is left after a failure."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +12,19 @@ import onnx
 import pytest
 import torch
 
-from lvdm_engines.bundle import Bundle, file_sha256, load_bundle
+from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.errors import BundleError, ConfigError, ExportError
+from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.manifest import Manifest, Provenance
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_engines.opening import open_session
-from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint
-from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
+from lvdm_export.checkpoint.weights import load_denoiser
 from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
-from lvdm_export.graph.graphs import decoder_graph, denoiser_graph
+from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.inspection import describe
-from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_export.verify.recorded import verify_bundle
 
@@ -247,87 +240,3 @@ def test_inspect_of_the_built_in_bundle_fits_one_screen() -> None:
     lines = describe("sky-tiny").splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines[1:])) <= 80
-
-
-def options(official: Any, out: Path, **changes: Any) -> BuildOptions:
-    source = Source(official.config, official.checkpoint)
-    return BuildOptions(denoisers={"predict": source}, out=out, **changes)
-
-
-def test_an_existing_bundle_is_kept_unless_forced(official: Any, bundle: Bundle) -> None:
-    before = (bundle.path / "manifest.json").read_bytes()
-    with pytest.raises(BundleError, match="already exists"):
-        build(options(official, bundle.path), quiet)
-    assert (bundle.path / "manifest.json").read_bytes() == before
-
-
-def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(
-    official: Any, tmp_path: Path, bundle: Bundle
-) -> None:
-    shutil.copytree(bundle.path, tmp_path / "old")
-
-    def stop(line: str) -> None:
-        if "reading weights" in line:
-            raise KeyboardInterrupt
-
-    for name, force in (("new", False), ("old", True)):
-        with pytest.raises(KeyboardInterrupt):
-            build(options(official, tmp_path / name, force=force), stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["old"]
-    assert load_bundle(tmp_path / "old").manifest == bundle.manifest
-
-
-@pytest.mark.slow
-def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lvdm_export.cli", "build-engines", "--predict"]
-    command += [str(official.config), str(official.checkpoint), "--out", str(tmp_path / "b")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "exporting to ONNX" in line:
-                break
-        assert [p for p in tmp_path.iterdir() if p.name.startswith(".b.")]
-        time.sleep(0.2)
-        os.kill(process.pid, signal.SIGTERM)
-        rest = process.stderr.read()
-    assert process.returncode == 130
-    assert "lvdm-export: interrupted" in rest
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float32(
-    ours: Any, tmp_path: Path
-) -> None:
-    record = read_record(ours.config)
-    described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
-    model = model_facts({"predict": record}, described)
-    config = described.network_config()
-    assert isinstance(config, Autoencoder3dConfig)
-    weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
-    target = ExportTarget(tmp_path, model, "fp32", quiet, weights="fp16")
-    graph = decoder_graph(load_autoencoder(config, weights), model)
-    exported = export_graph(target, graph, ("decoder",))
-    facts = exported.facts
-    stored = {w.name: w for w in onnx.load(tmp_path / facts.file).graph.initializer}
-    assert {w.data_type for n, w in stored.items() if n.endswith("_half")} == {
-        onnx.TensorProto.FLOAT16
-    }
-    assert facts.precision == "fp32"
-    assert exported.parity["decoder"]["max_rel"] <= 1 / 255
-
-
-def test_a_default_noise_level_that_the_model_does_not_know_is_refused(
-    ours: Any, tmp_path: Path
-) -> None:
-    denoisers = {"predict": Source(ours.config, ours.checkpoint)}
-    autoencoder = ours.config.parent.parent / "autoencoder" / "model.safetensors"
-    options = BuildOptions(
-        denoisers=denoisers,
-        out=tmp_path / "bundle",
-        autoencoder=autoencoder,
-        sampling={"noise_level": 4000, "guidance": None},
-    )
-    with pytest.raises(ConfigError, match="noise level 4000 is out of range"):
-        build(options, quiet)
-    assert list(tmp_path.iterdir()) == []

@@ -3,9 +3,9 @@
 import json
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
+from toy_films import film
 
 import lvdm_rt
 from lvdm_rt.video import VideoSpec, open_writer
@@ -16,25 +16,6 @@ SMALL = ("--frames", "12", "--seed", "7")
 def frames_of(path):
     with np.load(path) as archive:
         return archive["frames"]
-
-
-def film(path, seconds=4, sound=None):
-    """A film of 10 fps that gets brighter, with a tone; returns nothing."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", 10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        tone = container.add_stream(sound, rate=48000) if sound else None
-        for index in range(seconds * 10):
-            pixels = np.full((48, 64, 3), min(255, 20 + 5 * index), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-        if tone is not None:
-            wave = np.sin(np.arange(seconds * 48000) * 0.05).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
-            frame.rate = 48000
-            resampler = av.AudioResampler(tone.format, tone.layout, tone.rate, 1024)
-            for part in [*resampler.resample(frame), None]:
-                container.mux(tone.encode(part))
 
 
 def test_what_exists_is_replaced_only_with_force(command, toy, tmp_path):
@@ -112,35 +93,6 @@ def test_a_sidecar_that_is_none_is_refused(command, tmp_path, content):
     code, _, err = command("generate", "--from", "a.json", "-o", "b.npz")
     assert (code, err.count("\n")) == (1, 1)
     assert "a.json: " in err
-
-
-@pytest.mark.parametrize(("name", "sound"), [("a.mp4", "aac"), ("a.webm", "aac"), ("a.mp4", "mp2")])
-def test_old_and_new_frames_are_joined_with_the_old_sound(command, toy, tmp_path, name, sound):
-    source = "in.mkv" if sound == "mp2" else "in.mp4"
-    film(tmp_path / source, seconds=4, sound=sound)
-    flags = ("--bundle", toy, "--frames", "16", "--condition", source, "--join")
-    code, _, err = command("generate", "-o", name, *flags)
-    assert code == 0, err
-    with av.open(str(tmp_path / name)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert len(frames) == 4 * 8 + 16  # 4 seconds at the model's 8 frames per second
-    assert frames[0].shape == (16, 16, 3)
-    assert frames[0].mean() < 30 < 190 < frames[31].mean()
-    with av.open(str(tmp_path / name)) as container:
-        heard = list(container.decode(audio=0))
-    seconds = sum(frame.samples / frame.sample_rate for frame in heard)
-    assert seconds == pytest.approx(4, abs=0.15)
-    assert max(float(np.abs(frame.to_ndarray()).max()) for frame in heard) > 0.5
-    assert json.loads((tmp_path / f"{name}.json").read_text())["joined_frames"] == 32
-
-
-def test_a_silent_film_and_a_format_without_sound_are_joined_too(command, toy, tmp_path):
-    film(tmp_path / "in.mp4", seconds=2)
-    film(tmp_path / "loud.mp4", seconds=2, sound="aac")
-    flags = ("--bundle", toy, "--frames", "4", "--join", "--condition")
-    assert command("generate", "-o", "a.mp4", *flags, "in.mp4")[0] == 0
-    assert command("generate", "-o", "a.npz", *flags, "loud.mp4")[0] == 0
-    assert len(frames_of(tmp_path / "a.npz")) == 2 * 8 + 4
 
 
 def test_frame_folders_and_our_own_files_are_continued(command, toy, tmp_path):
@@ -301,37 +253,6 @@ def test_a_link_as_output_is_refused_before_any_work(command, toy, tmp_path, tar
     (tmp_path / "link").symlink_to(target)
     code, _, err = command("generate", "-o", "link", "--bundle", toy, *SMALL, "--force")
     assert (code, "link: it is a link" in err) == (1, True)
-
-
-@pytest.mark.parametrize("source", ["in", "in.npz", "in/000000.png"])
-def test_what_has_no_sound_is_joined_as_well(command, toy, tmp_path, source):
-    plain = ("generate", "--bundle", toy, "--frames", "4")
-    assert command(*plain, "-o", "in")[0] == command(*plain, "-o", "in.npz")[0] == 0
-    code, _, err = command(*plain, "-o", "a.mp4", "--condition", source, "--join")
-    assert code == 0, err
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 4 + (1 if "png" in source else 4)
-
-
-def test_sound_that_begins_late_stays_where_it_is(command, toy, tmp_path):
-    with av.open(str(tmp_path / "in.mkv"), "w") as container:
-        stream = container.add_stream("libx264", 10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        tone = container.add_stream("pcm_s16le", rate=48000)
-        for _ in range(30):
-            pixels = np.full((48, 64, 3), 100, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-        samples = np.full((1, 2 * 48000), 9000, np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
-        frame.rate, frame.pts, frame.time_base = 48000, 48000, Fraction(1, 48000)
-        container.mux(tone.encode(frame))
-        container.mux(tone.encode())
-    flags = ("--bundle", toy, "--frames", "4", "--join", "--condition", "in.mkv")
-    assert command("generate", "-o", "a.mp4", *flags)[0] == 0
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        heard = [f for f in container.decode(audio=0) if float(np.abs(f.to_ndarray()).max()) > 0.1]
-    assert float(heard[0].pts * heard[0].time_base) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("changes", [("--sampler", "ddpm"), ("--preset", "fast")])

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from matplotlib.image import imsave
+from toy_films import levels, plain, write, write_pictures, write_video
 
 from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_tools.data import folder as videos
@@ -18,49 +18,11 @@ from lvdm_tools.data.video_file import count_frames, read_clip
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
 
-def write(path, pictures, codec="mpeg4", *, times=None, rate=8, options=None, **attributes):
-    """A video of pictures (h, w, 3), shown at their times, in frames, if there are any."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.height, stream.width = pictures[0].shape[:2]
-        for name, value in {"pix_fmt": "yuv420p", **attributes}.items():
-            setattr(stream, name, value)
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times[number], Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def write_video(path: Path, values: list[int]) -> Path:
-    """A video of plain grey frames, so that a frame's number can be read from its pixels."""
-    return write(path, plain(values, (32, 48)), options={"g": "5", "qscale:v": "2"})
-
-
 def write_with_b_frames(path: Path, codec: str, times: list[int]) -> Path:
     """Frames of growing brightness, in groups of twelve with two B frames after every P frame."""
     pictures = plain([20 + 3 * number for number in range(len(times))], (32, 32))
     groups = {"gop_size": 12, "max_b_frames": 2, "bit_rate": 400_000}
     return write(path, pictures, codec, rate=25, times=times, **groups)
-
-
-def write_pictures(folder: Path, values: list[int], kind: str = "png") -> Path:
-    """A folder of plain grey pictures whose names have no leading zeros."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(plain(values, (16, 24)), start=1):
-        imsave(folder / f"frame_{number}.{kind}", picture)
-    return folder
-
-
-def plain(values: list[int], size: tuple[int, int]) -> list[np.ndarray]:
-    return [np.full((*size, 3), value, np.uint8) for value in values]
-
-
-def levels(frames: int) -> list[int]:
-    return [10 + 12 * (i % 20) for i in range(frames)]
 
 
 def test_synthetic_clips_are_the_same_at_every_call():
@@ -287,51 +249,3 @@ def test_clips_that_the_downsample_does_not_divide_are_refused(spec, named):
 def test_clips_without_frames_are_refused():
     with pytest.raises(ConfigError, match="frames is 0"):
         open_source("synth", ClipSpec(0, (16, 16)))
-
-
-@pytest.mark.parametrize("place", ["clip", "video/clip", "."])
-@pytest.mark.parametrize("kind", ["png", "jpg"])
-def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_numbers(tmp_path, place, kind):
-    values = levels(14)
-    write_pictures(tmp_path / "data" / place, values, kind)
-    (video,) = open_source(tmp_path / "data", SPEC).videos
-    assert (video.path, video.last) == (tmp_path / "data" / place, 12)
-    clip = read_clip(video.path, 3, ClipSpec(frames=4, size=(16, 16), stride=3))
-    assert clip.shape == (4, 16, 16, 3)
-    assert np.abs(clip.mean((1, 2, 3)) - values[3:13:3]).max() < 2  # JPEG
-
-
-def test_videos_and_folders_of_pictures_are_shared_out_together(tmp_path):
-    for number in range(6):
-        write_video(tmp_path / f"{number}.mp4", levels(6))
-        write_pictures(tmp_path / f"{number}" / "clip", levels(6))
-    (tmp_path / "cover.png").write_bytes(b"beside videos: no frame of any")
-    train, unseen = open_both(tmp_path, SPEC)
-    assert isinstance(train, VideoFolder)
-    assert isinstance(unseen, VideoFolder)
-    assert (len(train.videos), len(unseen.videos)) == (11, 1)
-    assert {v.path for v in train.videos}.isdisjoint(v.path for v in unseen.videos)
-    assert train.clip(2).shape == (4, 16, 16, 3)
-    assert not train.skipped
-
-
-def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path):
-    folder = write_pictures(tmp_path / "clip", levels(12))
-    (folder / "frame_6.png").write_bytes(b"no picture")
-    with pytest.raises(
-        TrainingError, match=r"frame_6\.png cannot be read as a picture: .+"
-    ) as told:
-        read_clip(folder, 4, SPEC)
-    assert "\n" not in str(told.value)
-    (folder / "frame_1.png").write_bytes(b"")
-    with pytest.raises(TrainingError, match=r"1 skipped: .*frame_1\.png cannot be read"):
-        open_source(tmp_path, SPEC)
-
-
-def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path):
-    lost = write_pictures(tmp_path / "clip", levels(12))
-    folder = open_source(tmp_path, SPEC)
-    for picture in lost.iterdir():
-        picture.unlink()
-    with pytest.raises(TrainingError, match=r"no clip .*clip cannot be decoded near frame"):
-        folder.clip(0)
