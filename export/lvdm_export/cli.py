@@ -1,6 +1,7 @@
 """`lvdm-export`: the command line over `build`, `verify` and `inspect`."""
 
 import json
+import logging
 import shlex
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,6 +25,8 @@ _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
 @click.version_option(package_name="lvdm-rt")
 def lvdm_export() -> None:
     """Turn trained checkpoints into verified bundles for lvdm-rt."""
+    # The exporter misses torchvision, we do not; torch resets the loggers above this one.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
 @lvdm_export.command("build-engines")
