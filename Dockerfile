@@ -1,6 +1,6 @@
 # lvdm-rt on a CPU. Written and linted; never built.
 #     docker build --tag lvdm-rt .
-#     docker run --rm --volume "$PWD:/work" lvdm-rt generate --frames 256 -o sky.mp4
+#     docker run --rm --volume "$PWD:/videos" lvdm-rt generate --frames 256 -o sky.mp4
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY . .
@@ -13,7 +13,7 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     set -- /wheels/lvdm_rt-*.whl && pip install --no-cache-dir "$1[cpu]"
 RUN useradd --uid 1000 --create-home lvdm
 USER 1000
-WORKDIR /work
+WORKDIR /videos
 # ONNX Runtime's wheel would otherwise keep events and look for a collector.
 ENV ORT_DISABLE_TELEMETRY=1
 ENTRYPOINT ["lvdm-rt"]
