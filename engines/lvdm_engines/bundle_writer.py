@@ -118,7 +118,7 @@ def _put_in_place(new: Path, target: Path) -> None:
     """Rename `new` to `target`; what stood there is removed once the new bundle stands."""
     if not target.exists():
         new.rename(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         return
     old = new
     if not _exchange(new, target):  # then two renames, undone if the second fails
@@ -129,7 +129,7 @@ def _put_in_place(new: Path, target: Path) -> None:
         except BaseException:
             old.rename(target)
             raise
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
     _log.info("%s: replaced the bundle that was there, its compiled engines included", target)
     shutil.rmtree(old)
 
@@ -148,10 +148,11 @@ def _sync(folder: Path) -> None:
         if path.is_file():
             with path.open("r+b") as file:  # Windows syncs no file that is open to be read
                 os.fsync(file.fileno())
-    _sync_directory(folder)
+    sync_directory(folder)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
+    """Wait until the names in a directory are on the disk. Raises OSError."""
     if _WINDOWS:  # which has no such thing
         return
     descriptor = os.open(folder, os.O_RDONLY)

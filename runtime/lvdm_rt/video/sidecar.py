@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lvdm_engines.bundle_writer import sync_directory
+
 
 def sidecar_path(path: Path) -> Path:
     """Return where the settings of the video `path` are kept: `sky.mp4.json` for `sky.mp4`."""
@@ -60,14 +62,3 @@ def sync(path: Path) -> None:
         return
     with path.open("r+b") as opened:
         os.fsync(opened.fileno())
-
-
-def sync_directory(folder: Path) -> None:
-    """Wait until the names in a directory are on the disk."""
-    if os.name == "nt":  # Windows has no such thing
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,10 +12,11 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
+from lvdm_engines.bundle_writer import sync_directory
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
-from lvdm_rt.video.sidecar import sidecar_path, sync, sync_directory, write_sidecar
+from lvdm_rt.video.sidecar import sidecar_path, sync, write_sidecar
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 
