@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError
+from lvdm_engines.errors import LvdmError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class CommandLine:
 
     def say(self, message: object) -> None:
         """Print one line on stderr, under the command's name."""
-        click.echo(f"{self.command.name}: {' '.join(str(message).split())}", err=True)
+        click.echo(f"{self.command.name}: {one_line(str(message))}", err=True)
 
     def explain(self, err: Exception) -> str | None:
         """Say what happened and what to do next; None for what is a fault of this program."""

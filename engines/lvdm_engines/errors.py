@@ -16,12 +16,21 @@
     │   └── OtherRunError        it is in use, or holds another run's clips
     └── TrainingError        a training run that cannot start or go on
 
-A message is one line: what was got, what was expected, what to do next.
+A message is one line: what was got, what was expected, what to do next. Whatever came from a
+file or a caller stands in it as `quoted` shows it: short, and without control characters.
 """
+
+import reprlib
+
+_LONGEST = 2000  # characters of a message
 
 
 class LvdmError(Exception):
     """Anything that went wrong in a way that the message explains."""
+
+    def __init__(self, message: object = "") -> None:
+        """Keep the message as one printable line."""
+        super().__init__(one_line(str(message)))
 
 
 class BundleError(LvdmError):
@@ -78,3 +87,34 @@ class WorkError(LvdmError):
 
 class OtherRunError(WorkError):
     """A work directory is in use, or holds what another run has left."""
+
+
+def quoted(value: object) -> str:
+    """Show a value of unknown origin in a message: at most about 100 characters, in one line.
+
+    Bounded in time as well: a nest of shared lists, which has few lines and billions of
+    members, is cut while it is walked.
+    """
+    try:
+        return one_line(_SHORT.repr(value), 100)
+    except Exception:  # noqa: BLE001 - a number of 10,000 digits, an object whose repr fails
+        return f"<{type(value).__name__}>"
+
+
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """Return the text in one printable line, cut in the middle where it is too long."""
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(c if c.isprintable() else _escaped(c) for c in " ".join(text.split()))
+
+
+def _escaped(character: str) -> str:
+    """Spell out what a terminal would act on instead of showing."""
+    return character.encode("unicode_escape").decode("ascii")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 4
+_SHORT.maxstring = _SHORT.maxother = 80
