@@ -1,7 +1,7 @@
 """The seam between models and the code that runs them: what an open engine is, and its feeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ class Session(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """A session whose runs can be ended from outside; what takes milliseconds need not be one."""
+
+    def cancel(self, thread: int) -> None:
+        """Let the run that the thread with this number is in, if any, end with SessionError."""
 
 
 def check_feeds(

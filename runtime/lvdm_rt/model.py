@@ -4,14 +4,15 @@ What sessions answer is checked here, whoever made them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import Manifest, ModelFacts
-from lvdm_engines.session import Session, check_outputs, sizes_of
+from lvdm_engines.session import Cancellable, Session, check_outputs, sizes_of
+from lvdm_rt.background import Stop
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Model:
 
     manifest: Manifest
     sessions: Mapping[str, Session]
+    stop: Stop = field(default_factory=Stop)
+
+    def until(self, stop: Stop) -> Self:
+        """Return the model for one run, whose calls end when `stop` is set."""
+        return replace(self, stop=stop)
 
     @property
     def facts(self) -> ModelFacts:
@@ -35,9 +41,13 @@ class Model:
         return self.sessions[graph]
 
     def run(self, graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run a graph and check its answer. Raises PlanError, SessionError, DeviceMemoryError."""
+        """Run a graph and check its answer.
+
+        Raises PlanError, SessionError, DeviceMemoryError; Cancelled once `stop` is set.
+        """
         session = self.session(graph)
-        outputs = session.run(feeds)
+        with self.stop.calling(session.cancel if isinstance(session, Cancellable) else None):
+            outputs = session.run(feeds)
         sizes = sizes_of(session.inputs, {name: feed.shape for name, feed in feeds.items()})
         check_outputs(session.outputs, outputs, sizes, graph)
         return outputs

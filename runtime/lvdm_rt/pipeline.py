@@ -53,7 +53,6 @@ class Pipeline:
 
     def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
         self._model = Model(manifest, dict(sessions))
-        self._autoencoder = Autoencoder(self._model)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
         # Also when the interpreter exits: it would kill the threads inside a network call.
@@ -181,7 +180,7 @@ class Pipeline:
 
         Raises OptionsError for frames of another size, PlanError without an encoder.
         """
-        return self._autoencoder.encode(frames, overlap)
+        return Autoencoder(self._model).encode(frames, overlap)
 
     def decode(
         self, latents: Latents | Iterable[Latents], overlap: int | None = None
@@ -190,20 +189,19 @@ class Pipeline:
 
         Raises OptionsError for latents of another shape, PlanError without a decoder.
         """
-        return self._autoencoder.decode(latents, overlap)
+        return Autoencoder(self._model).decode(latents, overlap)
 
     def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
-        settings = request.settings
+        settings, model = request.settings, self._model.until(counter.stop)
         given: Latents | None = None
         if request.condition is not None:
-            latents = self.encode(request.condition, settings.overlap)
+            latents = Autoencoder(model).encode(request.condition, settings.overlap)
             given = latents[:, latents.shape[1] - request.plan.given :]
         networks = {
-            stage: Network(self._model, DENOISER[stage], exact=settings.exact)
-            for stage in request.stages
+            stage: Network(model, DENOISER[stage], exact=settings.exact) for stage in request.stages
         }
         return SamplingRun(
-            model=self._model.facts,
+            model=model.facts,
             settings=settings,
             plan=request.plan,
             networks=networks,
@@ -219,16 +217,26 @@ class Pipeline:
 
     def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:
         with ExitStack() as stack:
-            run = self._run(request, counter, self._work(request, stack))
-            latents = prefetch(sample(run), LATENTS_AHEAD, counter.stop)
-            chunks = decode_videos(
-                request.plan,
-                latents,
-                lambda: self._autoencoder.decoder(request.settings.overlap),
-                run.lead,
-                lambda: _detail_fade(request),
-            )
-            yield from prefetch(_counted(chunks, counter), FRAMES_AHEAD, counter.stop)
+            chunks = self._decoded(request, counter, self._work(request, stack))
+            yield from prefetch(chunks, FRAMES_AHEAD, counter.stop)
+
+    def _decoded(
+        self, request: Request, counter: Counter, work: WorkDir | None
+    ) -> Generator[Chunk, None, None]:
+        """Encode, sample and decode; runs in a thread, so that the reader's can be interrupted."""
+        run = self._run(request, counter, work)
+        autoencoder = Autoencoder(self._model.until(counter.stop))
+        chunks = decode_videos(
+            request.plan,
+            prefetch(sample(run), LATENTS_AHEAD, counter.stop),
+            lambda: autoencoder.decoder(request.settings.overlap),
+            run.lead,
+            lambda: _detail_fade(request),
+        )
+        with closing(chunks):
+            for chunk in chunks:
+                counter.decoded(len(chunk.frames))
+                yield chunk
 
     def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
         if request.work is None:
@@ -260,12 +268,3 @@ def _frames_only(chunks: Generator[Chunk, None, None]) -> Generator[Frames, None
     with closing(chunks):
         for chunk in chunks:
             yield chunk.frames
-
-
-def _counted(
-    chunks: Generator[Chunk, None, None], counter: Counter
-) -> Generator[Chunk, None, None]:
-    with closing(chunks):
-        for chunk in chunks:
-            counter.decoded(len(chunk.frames))
-            yield chunk

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lvdm_rt.background import Cancelled
+from lvdm_rt.background import Stop
 
 
 class Progress(NamedTuple):
@@ -25,7 +25,7 @@ class Counter:
     def __init__(
         self, total_steps: int, total_frames: int, report: ProgressCallback | None
     ) -> None:
-        self.stop = threading.Event()
+        self.stop = Stop()
         self._now = Progress(0, total_steps, 0, total_frames)
         self._report = report
         self._lock = threading.Lock()
@@ -39,8 +39,7 @@ class Counter:
         self._count(steps=0, frames=frames)
 
     def _count(self, steps: int, frames: int) -> None:
-        if self.stop.is_set():
-            raise Cancelled
+        self.stop.check()
         with self._lock:
             now = self._now
             self._now = now._replace(steps=now.steps + steps, frames=now.frames + frames)

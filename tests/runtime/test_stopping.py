@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import toy
 
+from lvdm_engines.opening import open_sessions
 from lvdm_rt import GenerateOptions, Pipeline
 
 ENDLESS = GenerateOptions(frames=10_000, steps=1)
@@ -95,6 +97,17 @@ def test_a_progress_callback_may_close_the_run(pipeline, kind):
     stream = getattr(pipeline, kind)(ENDLESS, progress=lambda done: streams[0].close())
     streams.append(stream)
     assert sum(1 for _ in stream) < 100
+
+
+@pytest.mark.parametrize("close", ["stream", "pipeline"])
+def test_a_call_of_a_network_that_takes_hours_is_cancelled(tmp_path, sessions, close):
+    bundle = toy.write_bundle(tmp_path / "slow", endless=True)
+    slow = open_sessions(bundle, ["predict", "interpolate"], "cpu")
+    pipeline = Pipeline(bundle.manifest, {**slow, "decoder": sessions["decoder"]})
+    stream = pipeline.stream(ENDLESS)
+    threading.Timer(0.3, (pipeline if close == "pipeline" else stream).close).start()
+    assert list(stream) == []
+    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
 
 
 DROPPED = """

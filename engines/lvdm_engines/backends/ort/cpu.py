@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort.native import (
+    Calls,
     check_graph,
     import_problem,
     load,
@@ -35,6 +36,8 @@ class OrtSession:
         self.inputs = source.facts.inputs
         self.outputs = source.facts.outputs
         self._native = native
+        self._calls = Calls()
+        self.cancel = self._calls.cancel
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Session.run`; ONNX Runtime allocates the outputs anew at each call."""
@@ -44,7 +47,8 @@ class OrtSession:
         check_feeds(self.inputs, feeds, self.name)
         names = [spec.name for spec in self.outputs]
         try:
-            arrays = native.run(names, dict(feeds))
+            with self._calls.options() as options:
+                arrays = native.run(names, dict(feeds), options)
         except native_errors() as err:
             raise session_error(self.name, "run", err) from err
         return dict(zip(names, arrays, strict=True))

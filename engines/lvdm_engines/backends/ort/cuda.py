@@ -18,6 +18,7 @@ from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.driver import driver_problem, without_gpu
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.ort.native import (
+    Calls,
     check_graph,
     import_problem,
     load,
@@ -68,8 +69,8 @@ class BoundSession:
         self.outputs = source.facts.outputs
         self._ort, self._native = ort, native
         self._place = place
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = 4  # errors come as exceptions, once
+        self._calls = Calls()
+        self.cancel = self._calls.cancel
         self._bound: OrderedDict[tuple[tuple[int, ...], ...], _Bound] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -90,7 +91,8 @@ class BoundSession:
         for name in bound.inputs:
             if not unchanged(bound.last.get(name), feeds[name]):
                 self._feed(bound, name, feeds[name])
-        self._native.run_with_iobinding(bound.binding, self._run_options)
+        with self._calls.options() as options:
+            self._native.run_with_iobinding(bound.binding, options)
         return self._fetch(bound)
 
     @staticmethod
@@ -110,7 +112,7 @@ class BoundSession:
         with self._lock:
             started = time.perf_counter()
             for _ in range(times):
-                self._native.run_with_iobinding(bound.binding, self._run_options)
+                self._native.run_with_iobinding(bound.binding)
             return (time.perf_counter() - started) / times
 
     def copy_seconds(

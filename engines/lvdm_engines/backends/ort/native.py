@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import threading
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lvdm_engines.backends.backend import SessionOptions
     from lvdm_engines.bundle import GraphSource
 
@@ -49,6 +53,30 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     settings.log_severity_level = 4  # errors come as exceptions, once
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
+
+
+class Calls:
+    """The runs of one session, so that another thread can end them."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, Any] = {}
+
+    @contextmanager
+    def options(self) -> Iterator[Any]:
+        """Give the options of a run in this thread."""
+        thread, options = threading.get_ident(), load().RunOptions()
+        options.log_severity_level = 4  # errors come as exceptions, once
+        self._running[thread] = options
+        try:
+            yield options
+        finally:
+            del self._running[thread]
+
+    def cancel(self, thread: int) -> None:
+        """See `Cancellable.cancel`; it ends before the next operator."""
+        options = self._running.get(thread)
+        if options is not None:
+            options.terminate = True
 
 
 def check_graph(source: GraphSource, native: Any) -> None:

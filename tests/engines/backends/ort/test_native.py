@@ -1,13 +1,16 @@
 import sys
+import threading
+import time
 from types import ModuleType
 
 import pytest
+import toy
 
 from lvdm_engines.backends.ort.cpu import CPU
 from lvdm_engines.backends.ort.cuda import CUDA
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import BackendError
-from lvdm_engines.opening import choose_backend
+from lvdm_engines.errors import BackendError, SessionError
+from lvdm_engines.opening import choose_backend, open_session
 
 
 @pytest.mark.parametrize(("backend", "extra"), [(CPU, "cpu"), (CUDA, "cuda")])
@@ -33,3 +36,20 @@ def test_what_is_left_of_two_wheels_when_one_was_removed_is_told_from_a_whole_on
         "onnxruntime is incomplete; pip uninstall -y onnxruntime onnxruntime-gpu && "
         "pip install 'lvdm-rt[cpu]'"
     )
+
+
+def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
+    with open_session(toy.write_bundle(tmp_path / "slow", endless=True), "predict") as session:
+        thread = threading.get_ident()
+
+        def cancel() -> None:
+            time.sleep(0.3)  # it runs by then
+            session.cancel(thread + 1)  # another thread's: nothing happens
+            session.cancel(thread)
+
+        other = threading.Thread(target=cancel)
+        other.start()
+        with pytest.raises(SessionError, match="predict: cannot run"):
+            session.run(toy.feeds())
+        other.join()
+        session.cancel(thread)  # nothing runs: nothing happens
