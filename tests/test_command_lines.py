@@ -1,6 +1,9 @@
 """What the three commands have in common: one voice, and what their exit codes mean."""
 
 import errno
+import subprocess
+import sys
+import textwrap
 
 import click
 import pytest
@@ -68,3 +71,37 @@ def test_a_missing_bundle_sounds_the_same_everywhere(name, command, capsys):
     assert SCRIPTS[name].run([command, "nowhere"]) == 1
     told = capsys.readouterr().err
     assert told.startswith(f"{name}: nowhere: got neither a bundle directory nor a built-in bundle")
+
+
+SWALLOWED = """
+    import signal, sys, time
+    import click
+    from lvdm_engines.command_line import CommandLine
+
+    class Careless:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    @click.command("lvdm-x")
+    def command():
+        {work}
+        time.sleep(20)
+
+    CommandLine(command, None, "").main()
+"""
+NATIVE = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    raise ImportError
+"""
+
+
+@pytest.mark.parametrize("work", ["Careless()", "import native"])
+def test_an_interrupt_is_not_lost_in_a_destructor_or_an_import(work, tmp_path):
+    (tmp_path / "native.py").write_text(NATIVE)
+    program = textwrap.dedent(SWALLOWED.format(work=work))
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr.strip()) == (130, "lvdm-x: interrupted")

@@ -6,11 +6,13 @@ Knows no command: it gets one, runs it, and says in one line what went wrong.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import re
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,9 +22,12 @@ from lvdm_engines.errors import LvdmError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_IMPORTER = "<frozen importlib._bootstrap>"  # the file that frames of an import name
+_LATER = 0.02  # seconds
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
 
 
@@ -40,6 +45,7 @@ class CommandLine:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job
                 signal.signal(number, _interrupt)
+        sys.unraisablehook = _unraisable
         logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
         sys.exit(self.run(sys.argv[1:]))
 
@@ -94,8 +100,42 @@ def _is_foreign(module: str | None) -> bool:
     return module is not None and "." not in module and not module.startswith("lvdm_")
 
 
-def _interrupt(_: int, __: object) -> NoReturn:
-    """Unwind once: what is begun is cleaned up, however often Ctrl-C is pressed meanwhile."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Unwind once: what is begun is cleaned up, however often Ctrl-C is pressed meanwhile.
+
+    Not in the middle of an import: native modules lose the exception, or make it an ImportError.
+    """
+    if _is_importing(frame):
+        _again(number)
+        return
+    for known in _SIGNALS:
+        signal.signal(known, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _again(number: int) -> None:
+    """Send a signal to this process a little later, waking the main thread where it waits."""
+    if sys.platform == "win32":
+        later = threading.Timer(_LATER, _thread.interrupt_main, (number,))
+    else:
+        main = threading.main_thread().ident
+        later = threading.Timer(_LATER, signal.pthread_kill, (main, number))
+    later.daemon = True
+    later.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTER:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Interrupt again where a destructor or a callback has swallowed it."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    _again(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -163,6 +164,23 @@ def test_pressing_again_and_again_ends_no_less_cleanly(start, toy, tmp_path, pre
     assert (process.returncode, out) == (130, "")
     assert err.count("\n") == 1
     assert "continue with: lvdm-rt generate" in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what a process has loaded")
+@pytest.mark.parametrize("library", ["_multiarray_umath", "libavcodec", "onnxruntime_pybind11"])
+def test_pressing_while_it_starts_is_neither_lost_nor_called_a_broken_installation(
+    start, toy, tmp_path, library
+):
+    process = start("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "90000", "-q")
+    while library not in Path(f"/proc/{process.pid}/maps").read_text("utf-8"):
+        assert process.poll() is None, process.communicate()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.003)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("lvdm-rt: interrupted; ")
+    assert not (tmp_path / "sky.npz").exists()
 
 
 def test_a_killed_run_resumes_to_the_identical_file(start, command, toy, tmp_path):
