@@ -2,12 +2,15 @@
 
 import ctypes
 import errno
+import glob
 import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 CARD = "README.md"  # what people say of a model; not read
 _PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)(\.partial)?")
+_LEFT_FOR = 24 * 3600  # seconds
 _WINDOWS = os.name == "nt"
 
 
@@ -36,13 +40,14 @@ class BundleWriter:
 
     def __init__(self, target: str | Path, *, force: bool = False) -> None:
         self.target = Path(target).absolute()
-        self.path = self.target.with_name(f".{self.target.name}.{uuid.uuid4().hex[:8]}.partial")
+        self.path = partial_of(self.target)
         self._force = force
 
     def __enter__(self) -> Self:
         _check_target(self.target, force=self._force)
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.target)
             self.path.mkdir()
         except OSError as err:
             raise _write_error(self.target, err) from err
@@ -75,9 +80,9 @@ class BundleWriter:
         for name, facts in manifest.graphs.items():
             GraphSource(name, facts, self.path).verified()
         (self.path / MANIFEST).write_bytes(data)
-        _sync(self.path)
+        sync_tree(self.path)
         _check_target(self.target, force=self._force)
-        _put_in_place(self.path, self.target)
+        put_in_place(self.path, self.target)
         return load_bundle(self.target)
 
 
@@ -114,8 +119,23 @@ def _strangers(folder: Path) -> list[str]:
     return [name for name in names if name not in known and not _PLAN_FILE.fullmatch(name)]
 
 
-def _put_in_place(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; what stood there is removed once the new bundle stands."""
+def partial_of(target: Path) -> Path:
+    """Return a new hidden name beside `target`, where it is made until it is whole."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left beside `target`: hidden, and not touched for a day."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.partial"):
+        with suppress(OSError):  # somebody else removes it
+            times = [path.lstat().st_mtime for path in (left, *left.rglob("*"))]
+            if max(times) < time.time() - _LEFT_FOR:
+                _log.info("%s: removed, a killed build left it", left)
+                shutil.rmtree(left)
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Rename the directory `new` to `target`; what stood there goes once the new one stands."""
     if not target.exists():
         new.rename(target)
         sync_directory(target.parent)
@@ -130,7 +150,7 @@ def _put_in_place(new: Path, target: Path) -> None:
             old.rename(target)
             raise
     sync_directory(target.parent)
-    _log.info("%s: replaced the bundle that was there, its compiled engines included", target)
+    _log.info("%s: replaced what was there", target)
     shutil.rmtree(old)
 
 
@@ -143,7 +163,8 @@ def _exchange(first: Path, second: Path) -> bool:
     return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
-def _sync(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Wait until a directory and all files in it are on the disk. Raises OSError."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("r+b") as file:  # Windows syncs no file that is open to be read

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +13,7 @@ from lvdm_engines.errors import BundleError
 
 
 def names(folder):
-    return [path.name for path in folder.iterdir()]
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_bundle_is_read_from_its_directory(make_bundle):
@@ -109,6 +111,18 @@ def test_force_replaces_a_bundle_and_leaves_nothing_behind(
     assert (old.path / "denoiser.onnx.data").is_file()
     assert not (old.path / "engines").exists()
     assert names(tmp_path) == ["bundle"]
+
+
+def test_what_a_killed_build_left_goes_after_a_day_and_not_before(make_bundle, tmp_path):
+    for name, hours in [("0123abcd", 25), ("4567abcd", 23)]:
+        left = tmp_path / f".bundle.{name}.partial"
+        left.mkdir()
+        (left / "denoiser.onnx").touch()
+        for path in (left / "denoiser.onnx", left):
+            os.utime(path, (0, time.time() - hours * 3600))
+    (tmp_path / ".bundle.0123abcd.mine").mkdir()
+    make_bundle()
+    assert names(tmp_path) == [".bundle.0123abcd.mine", ".bundle.4567abcd.partial", "bundle"]
 
 
 def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.contract import MEAN
 from lvdm_engines.errors import BundleError, ConfigError
 from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
@@ -101,6 +102,7 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     }
     assert facts.precision == "fp32"
     assert exported.parity["decoder"]["max_rel"] <= 1 / 255
+    assert facts.outputs[-1] == MEAN
 
 
 def test_a_default_noise_level_that_the_model_does_not_know_is_refused(

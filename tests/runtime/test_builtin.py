@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lvdm_engines.bundle import builtin_bundles
+from lvdm_engines.errors import NumericsError
 from lvdm_rt import GenerateOptions, Pipeline
 
 pytestmark = pytest.mark.skipif(
@@ -59,3 +60,22 @@ def test_a_continued_video_has_no_seam_to_its_condition(pipeline):
     step = np.abs(new[0] - given[-1]).mean()
     inside = np.abs(np.diff(new, axis=0)).mean(axis=(1, 2, 3))
     assert step <= 3 * inside.max() + 3  # decoding what was encoded moves pixels a little
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_decoder_that_fails_is_named_although_its_bytes_look_like_black(
+    pipeline, value, monkeypatch
+):
+    decoder = pipeline._model.sessions["decoder"]
+    run = decoder.run
+
+    def failing(feeds):
+        latents = feeds["latents"].copy()
+        latents[0, 0, 1, 2, 3] = value
+        answer = run({"latents": latents})
+        assert not answer["frames"][0, 4].any()
+        return answer
+
+    monkeypatch.setattr(decoder, "run", failing)
+    with pytest.raises(NumericsError, match="the decoder returned NaN or infinity"):
+        video_of(pipeline)

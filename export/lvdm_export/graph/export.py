@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -121,12 +120,13 @@ def _answers(module: nn.Module, probes: list[Probe]) -> list[Any]:
     answers = []
     with torch.no_grad():
         for probe in probes:
-            answer = module(**_tensors(probe)).numpy()
-            if not np.isfinite(answer).all():
+            given = module(**_tensors(probe))
+            outputs = given if isinstance(given, tuple) else (given,)
+            if not all(output.isfinite().all() for output in outputs):
                 raise ExportError(
                     "the network itself gives NaN or infinity in torch; check the checkpoint"
                 )
-            answers.append(answer)
+            answers.append(outputs[0].numpy())
     return answers
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lvdm_engines.contract import graph_tensors
+from lvdm_engines.contract import MEAN, graph_tensors
 from lvdm_engines.manifest import LatentFacts, ModelFacts, TensorSpec
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
@@ -39,13 +39,13 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Normalised latents (b, c, t, h', w') to frames uint8 (b, f, h, w, 3)."""
+    """Normalised latents (b, c, t, h', w') to frames uint8 (b, f, h, w, 3), and their mean (b)."""
 
     def __init__(self, network: Autoencoder, latent: LatentFacts) -> None:
         super().__init__()
         self.network, self.latent = network, latent
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Decode latents; frames are rounded to the nearest level and clamped."""
         z = latents / self.latent.scale - self.latent.shift
         if isinstance(self.network, Autoencoder3d):
@@ -53,7 +53,8 @@ class DecoderGraph(nn.Module):
         else:
             x = _per_frame(self.network.decode, z)
         levels = ((x + 1) * 127.5).round().clamp(0, 255)  # (b, 3, f, h, w)
-        return levels.permute(0, 2, 3, 4, 1).to(torch.uint8)
+        mean = x.float().mean(dim=(1, 2, 3, 4))  # shows NaN and infinity, which bytes hide
+        return levels.permute(0, 2, 3, 4, 1).to(torch.uint8), mean
 
 
 def _per_frame(network: object, x: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ def encoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
 def decoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
     """Wrap an autoencoder as the graph `decoder`."""
     inputs, _, outputs = graph_tensors("decoder", model)
-    return Graph(DecoderGraph(network, model.latent), tuple(inputs), tuple(outputs))
+    return Graph(DecoderGraph(network, model.latent), tuple(inputs), (*outputs, MEAN))
 
 
 def denoiser_graph(network: UNet3d, names: tuple[str, ...], model: ModelFacts) -> Graph:

@@ -103,6 +103,11 @@ class Autoencoder:
             out = self._run("decoder", feeds)
         except DeviceMemoryError as err:
             raise _does_not_fit("decoded", err) from err
+        if not np.isfinite(out.get("mean", 0.0)).all():  # older graphs do not tell
+            raise NumericsError(
+                "the decoder returned NaN or infinity; check the bundle with lvdm-export verify, "
+                "or use its fp32 graphs"
+            )
         frames: Frames = out["frames"][0]
         return frames
 

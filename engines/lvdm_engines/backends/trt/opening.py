@@ -15,6 +15,8 @@ from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.context import OpenEngine
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import CompiledPlan, find_plan
+from lvdm_engines.backends.trt.vouched import is_vouched, vouch
+from lvdm_engines.bundle_writer import partial_of
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
 
@@ -189,20 +191,23 @@ def _contexts(
 
 
 def _read_cache(file: Path) -> bytes | None:
-    """Return compiled kernels kept by an earlier session, if they are whole."""
+    """Return compiled kernels kept by an earlier session of this user, if they are whole."""
     try:
         data = file.read_bytes()
     except OSError:
         return None
-    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+    digest = hashlib.sha256(data[32:])
+    return data[32:] if digest.digest() == data[:32] and is_vouched(digest.hexdigest()) else None
 
 
 def _write_cache(file: Path, data: bytes) -> None:
     if len(data) > _CACHE_LIMIT or data == _read_cache(file):
         return
-    partial = file.with_suffix(".kernels.partial")
+    partial, digest = partial_of(file), hashlib.sha256(data)
     try:
-        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        with partial.open("xb") as new:
+            new.write(digest.digest() + data)
+        vouch(digest.hexdigest())
         partial.replace(file)
     except OSError as err:  # the cache only saves time
         _log.info("%s: not kept (%s)", file, err)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +27,7 @@ from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
 from lvdm_engines.bundle import load_bundle
+from lvdm_engines.bundle_writer import partial_of, put_in_place, remove_leftovers, sync_tree
 from lvdm_engines.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
@@ -91,20 +90,16 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
     Raises BundleError where the bundle cannot be written.
     """
     folder = source.engines / facts.fingerprint.digest
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = partial_of(folder)
     try:
+        remove_leftovers(folder)
         partial.mkdir(parents=True)
         (partial / facts.file).write_bytes(plan)
         sidecar = msgspec.json.format(msgspec.json.encode(facts), indent=1)
         (partial / f"{facts.file}.json").write_bytes(sidecar)
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            _log.info("%s: replaced by an equal build", folder)
-            shutil.rmtree(folder)
+        sync_tree(partial)
         vouch(facts.sha256)
-        partial.rename(folder)
+        put_in_place(partial, folder)
     except OSError as err:
         raise BundleError(
             f"{folder}: cannot be written ({err.strerror or err}); free space there, or copy the "
@@ -119,7 +114,7 @@ def plans_of(source: GraphSource) -> list[CompiledPlan]:
     """Return every plan of a graph's file whose sidecar can be read, the newest first."""
     stem = Path(source.facts.file).stem
     found = []
-    for sidecar in source.engines.glob(f"*/{stem}.plan.json"):
+    for sidecar in source.engines.glob(f"[!.]*/{stem}.plan.json"):  # hidden ones are not whole
         try:
             facts = msgspec.json.decode(sidecar.read_bytes(), type=PlanFacts)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -228,7 +223,7 @@ def _runs_under(made: Fingerprint, version: str) -> bool:
     """
 
     def numbers(text: str) -> list[int]:
-        return [int(part) for part in text.split(".") if part.isdigit()]
+        return [int(part) for part in text.split(".") if part.isdecimal()]
 
     old, new = numbers(made.version), numbers(version)
     return made.options.version_compatible and old[:1] == new[:1] and old <= new

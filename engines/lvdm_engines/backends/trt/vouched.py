@@ -1,4 +1,4 @@
-"""Which plans this user has built: their sha256, kept in the user's own folder.
+"""Which plans and kernels this user has compiled: their sha256, in the user's own folder.
 
 A sidecar travels with its plan, so it says nothing of who made both; a bundle that was downloaded
 with an `engines` directory would vouch for itself.
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def vouch(sha256: str) -> None:
-    """Remember a plan that was built here. Raises OSError."""
+    """Remember what was compiled here. Raises OSError."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / sha256).touch()
 
 
 def is_vouched(sha256: str) -> bool:
-    """Tell whether this user has built the plan with this sha256."""
+    """Tell whether this user has compiled what has this sha256."""
     return (_folder() / sha256).is_file()
 
 

@@ -21,6 +21,7 @@ from lvdm_engines.backends.trt.compile import CompileJob, compile_plan
 from lvdm_engines.backends.trt.library import load_library
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for, split
 from lvdm_engines.bundle import builtin_bundles, load_bundle
+from lvdm_engines.contract import MEAN
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
 from lvdm_export.graph.graphs import (
     DecoderGraph,
@@ -64,7 +65,7 @@ def exported_autoencoder(golden, golden_autoencoder, tmp_path_factory):
         if part == "encoder":
             graph = Graph(EncoderGraph(network, LATENT), pixels, latents)
         else:
-            graph = Graph(DecoderGraph(network, LATENT), latents, pixels)
+            graph = Graph(DecoderGraph(network, LATENT), latents, (*pixels, MEAN))
         path = tmp_path_factory.mktemp("autoencoder") / f"{part}.onnx"
         write_onnx(graph, path)
         return graph, path

@@ -156,6 +156,14 @@ def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     assert opening._read_cache(file) is None
     assert opening._read_cache(tmp_path / "none") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["denoiser.kernels"]
+
+
+def test_compiled_kernels_of_somebody_else_are_not_loaded(tmp_path, monkeypatch):
+    file = tmp_path / "denoiser.kernels"
+    opening._write_cache(file, b"kernels")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
+    assert opening._read_cache(file) is None
 
 
 def test_a_kernel_cache_that_cannot_be_written_is_only_noted(tmp_path, caplog):

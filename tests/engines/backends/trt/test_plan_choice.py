@@ -13,6 +13,7 @@ from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.plan_facts import PlanOptions, Range, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt import opening as trt
+from lvdm_engines.backends.trt import store
 from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.store import find_plan
 from lvdm_engines.errors import BackendError, BundleError
@@ -31,6 +32,27 @@ def test_a_caller_who_says_how_a_plan_was_built_gets_that_one(source, make_plan,
     older = make_plan()
     make_plan(built_at=LATER, options=replace(SMALL, tf32=False))
     assert find_plan(source, here, SMALL) == older
+
+
+def test_a_plan_that_a_killed_build_left_hidden_is_not_taken(source, make_plan, here):
+    plan = make_plan()
+    plan.path.parent.rename(plan.path.parent.with_name(f".{plan.path.parent.name}.0.partial"))
+    with pytest.raises(BackendError, match=r"^no plan of"):
+        find_plan(source, here)
+
+
+def test_the_old_plan_stays_until_the_new_one_is_whole(source, make_plan, here, monkeypatch):
+    old = make_plan()
+
+    def full(folder):
+        assert find_plan(source, here).read() == old.read()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "sync_tree", full)
+    with pytest.raises(BundleError, match="cannot be written"):
+        make_plan()
+    assert [path.name for path in source.engines.iterdir()] == [old.path.parent.name]
+    assert find_plan(source, here).read() == old.read()
 
 
 def test_an_option_that_differs_is_named_and_the_command_asks_for_it(source, make_plan, here):
@@ -73,7 +95,7 @@ def test_a_stale_plan_is_kept_not_used_and_what_differs_is_named(
 
 @pytest.mark.parametrize(
     ("made", "fits"),
-    [("11.4.0.1", True), ("11.9.0.1", False), ("10.16.0.1", False), ("12.0.0.1", False)],
+    [("11.4.0.1", True), ("11.9.0.1", False), ("10.16.0.1", False), ("10.²", False)],
 )
 def test_a_version_compatible_plan_serves_later_libraries_of_its_major_version(
     source, make_plan, here, made, fits
