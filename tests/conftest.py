@@ -134,9 +134,7 @@ def exported_denoiser(
         case = golden(name)
         params = {key: value for key, value in case.config.items() if key != "kind"}
         params.setdefault("use_temporal_transformer", False)
-        network = loaded(
-            UNet3d(read_unet(StrictMapping({"params": params}, name))), case, precision
-        )
+        network = loaded(UNet3d(read_unet(StrictMapping(params, name))), case, precision)
         arrays = case.arrays
         masked = "mask" in arrays
         feeds = {"latents": arrays["x"][:, :-1] if masked else arrays["x"], "timestep": arrays["t"]}

@@ -1,24 +1,25 @@
 """One mapping of a configuration file, read field by field, so that nothing goes unnoticed."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import msgspec
 
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import ConfigError, quoted
+
+C = TypeVar("C")
 
 _REQUIRED: Any = object()
-_WORDS: dict[object, str] = {
-    int: "a whole number",
-    int | None: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple[int, ...]: "a list of whole numbers",
+_WORDS = {
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`array`": "a list of whole numbers",
 }
 
 
 class StrictMapping:
-    """A mapping with a name; every field has to be read, fixed or ignored before `finish`.
+    """A mapping with a name; every field has to be read or fixed before `finish`.
 
     `path` names the mapping in messages, for instance `sky.yaml: model.params`.
     All readers raise ConfigError with that name.
@@ -27,36 +28,46 @@ class StrictMapping:
     def __init__(self, raw: object, path: str) -> None:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path} is {_show(raw)}, expected a mapping")
-        self._raw: Mapping[str, Any] = raw
-        self._known: set[str] = set()
+        self._raw: Mapping[object, Any] = raw
+        self._known: set[object] = set()
         self.path = path
 
     def __contains__(self, name: str) -> bool:
         return name in self._raw
 
-    def peek(self, name: str) -> Any:
-        """Return the raw value, or None, without counting it as read."""
-        return self._raw.get(name)
-
     def section(self, name: str) -> "StrictMapping":
         """Return the mapping `name`."""
         return StrictMapping(self._get(name, _REQUIRED), self._where(name))
 
-    def read(self, name: str, kind: Any, default: Any = _REQUIRED) -> Any:
+    def component(self, name: str) -> "StrictMapping":
+        """Return the `params` of the mapping `name`; beside them it may hold a `target`."""
+        whole = self.section(name)
+        params = whole.section("params")
+        whole.finish("target")
+        return params
+
+    def read(self, name: str, kind: Any, default: Any = _REQUIRED, expected: str = "") -> Any:
         """Return a value of a kind, or `default` where it is absent or null."""
         value = self._get(name, default)
         if value is default:
             return value
         try:  # YAML reads 1e-4 as text, which is accepted as a number
             return msgspec.convert(value, kind, strict=kind is not float)
-        except msgspec.ValidationError:
-            self.refuse(name, _WORDS[kind])
+        except msgspec.ValidationError as err:
+            self.refuse(name, expected or _in_words(str(err)))
 
-    def fields(self, config: type, *required: str, **defaults: Any) -> dict[str, Any]:
-        """Return fields of a network's config class by name, each of the kind it has there."""
-        kinds = get_type_hints(config)
+    def build(self, config: type[C], *required: str, **defaults: Any) -> C:
+        """Make a config of its fields by name, each of the kind that it has there."""
+        kinds = get_type_hints(config, include_extras=True)
         wanted = dict.fromkeys(required, _REQUIRED) | defaults
-        return {name: self.read(name, kinds[name], default) for name, default in wanted.items()}
+        return self.make(config, **{n: self.read(n, kinds[n], d) for n, d in wanted.items()})
+
+    def make(self, config: type[C], **values: Any) -> C:
+        """Make a config of values that were read here."""
+        try:
+            return config(**values)
+        except ValueError as err:
+            raise ConfigError(f"{self.path}: {err}") from err
 
     def fixed(self, **supported: Any) -> None:
         """Check fields that may be absent, but have one supported value each."""
@@ -65,16 +76,13 @@ class StrictMapping:
             if got is not None and got != value:
                 self.refuse(name, f"{_show(value)}, the only supported value")
 
-    def ignore(self, *names: str) -> None:
-        """Skip fields that matter to training only."""
-        self._known.update(names)
-
-    def finish(self) -> None:
-        """Refuse fields that nothing has read."""
-        unknown = [str(name) for name in self._raw if name not in self._known]
+    def finish(self, *ignored: str) -> None:
+        """Refuse fields that nothing has read, except those that matter to training only."""
+        known = self._known.union(ignored)
+        unknown = [quoted(name).strip("'") for name in self._raw if name not in known]
         if unknown:
             raise ConfigError(
-                f"{self.path} has unknown parameters: {', '.join(unknown)}; "
+                f"{self.path} has unknown parameters: {', '.join(unknown[:12])}; "
                 "remove them if the network does not depend on them"
             )
 
@@ -93,7 +101,15 @@ class StrictMapping:
         return f"{self.path}{'.' if ': ' in self.path else ': '}{name}"
 
 
+def _in_words(fault: str) -> str:
+    """Say what msgspec expected, such as `Expected `int`, got `str` - at `$[0]``."""
+    wanted = fault.partition(" - at ")[0].partition(", got ")[0].removeprefix("Expected ")
+    for kind, words in _WORDS.items():
+        wanted = wanted.replace(kind, words)
+    return wanted
+
+
 def _show(value: object) -> str:
     if value is None:
         return "nothing"
-    return str(value).lower() if isinstance(value, bool) else repr(value)[:60]
+    return str(value).lower() if isinstance(value, bool) else quoted(value)

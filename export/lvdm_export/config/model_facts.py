@@ -28,7 +28,7 @@ def model_facts(
     config = autoencoder.network_config()
     if isinstance(config, UNet3dConfig):
         raise ConfigError("the autoencoder's config describes a denoiser; swap the two")
-    factors = _factors(config)
+    factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
     frame_size = _agreed(
         "frame size",
@@ -68,14 +68,6 @@ def defaults(model: ModelFacts, fps: float) -> Defaults:
         return Defaults(fps=fps)
     level = min(_PERTURBATION, model.noise_levels - 1)
     return Defaults(guidance=_LONG_GUIDANCE, noise_level=level, fps=fps)
-
-
-def _factors(config: Autoencoder3dConfig | Autoencoder2dConfig) -> tuple[int, int, int]:
-    """Return frames, rows and columns per latent."""
-    if isinstance(config, Autoencoder3dConfig):
-        return config.downsample
-    side = 2 ** (len(config.ch_mult) - 1)
-    return 1, side, side
 
 
 def _trained_window(frames_per_latent: int) -> int:

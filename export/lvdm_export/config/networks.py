@@ -1,18 +1,18 @@
 """The networks' sizes in the authors' configuration files, under the authors' names."""
 
+from dataclasses import replace
+
 from lvdm_engines.errors import ConfigError
 from lvdm_export.config.mapping import StrictMapping
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
+from lvdm_export.nets.sizes import Downsample, Width
 from lvdm_export.nets.unet3d import UNet3dConfig
 
 
-def read_unet(config: StrictMapping) -> UNet3dConfig:
-    """Read `unet_config`. Raises ConfigError for unknown, missing or unsupported values."""
-    params = config.section("params")
-    config.ignore("target")
-    config.finish()
-    sizes = params.fields(
+def read_unet(params: StrictMapping) -> UNet3dConfig:
+    """Read a denoiser. Raises ConfigError for unknown, missing or unsupported values."""
+    unet = params.build(
         UNet3dConfig,
         "in_channels",
         "out_channels",
@@ -30,7 +30,6 @@ def read_unet(config: StrictMapping) -> UNet3dConfig:
         transformer_depth=1,
         norm_groups=32,
     )
-    unet = UNet3dConfig(**sizes)
     params.fixed(
         dims=3,
         legacy=False,
@@ -42,13 +41,7 @@ def read_unet(config: StrictMapping) -> UNet3dConfig:
         resblock_updown=False,
         n_embed=None,
     )
-    params.ignore("image_size", "use_checkpoint", "use_fp16", "dropout")
-    params.finish()
-    _check_unet(params, unet)
-    return unet
-
-
-def _check_unet(params: StrictMapping, unet: UNet3dConfig) -> None:
+    params.finish("image_size", "use_checkpoint", "use_fp16", "dropout")
     if unet.in_channels not in {unet.out_channels, unet.out_channels + 1}:
         params.refuse("in_channels", f"out_channels {unet.out_channels}, or one more for the mask")
     if unet.num_heads == -1 and unet.num_head_channels == -1:
@@ -59,46 +52,52 @@ def _check_unet(params: StrictMapping, unet: UNet3dConfig) -> None:
             f"{str(unet.use_temporal_transformer).lower()} and context_dim is {unet.context_dim}, "
             "expected both or neither"
         )
+    return unet
 
 
 def read_autoencoder3d(config: StrictMapping, embed_dim: int) -> Autoencoder3dConfig:
     """Read the `ddconfig` of a 3D autoencoder. Raises ConfigError as `read_unet` does."""
-    z_channels = config.read("z_channels", int)
+    z_channels = config.read("z_channels", Width)
     halves = {}
     for name, field in (("encoder", "downsample"), ("decoder", "upsample")):
-        half = config.section(name)
-        params = half.section("params")
-        halves[name] = (params.read("n_hiddens", int), params.read(field, tuple[int, ...]))
+        params = config.component(name)
+        halves[name] = (params.read("n_hiddens", Width), params.read(field, Downsample))
         if params.read("z_channels", int, z_channels) != z_channels:
             params.refuse("z_channels", f"{z_channels} as in ddconfig")
-        groups = params.read("norm_groups", int, 32)
+        groups = params.read("norm_groups", Width, 32)
         params.fixed(image_channel=3, norm_type="group", padding_type="replicate", double_z=True)
         params.finish()
-        half.ignore("target")
-        half.finish()
     if halves["encoder"] != halves["decoder"]:
         raise ConfigError(
             f"{config.path}: encoder {halves['encoder']} and decoder {halves['decoder']} disagree, "
             "expected the same n_hiddens and factors"
         )
-    n_hiddens, factors = halves["encoder"]
-    if len(factors) != 3:
-        raise ConfigError(f"{config.path}.encoder: downsample needs three factors, got {factors}")
-    try:
-        return Autoencoder3dConfig(
-            n_hiddens=n_hiddens,
-            downsample=factors,
-            z_channels=z_channels,
-            embed_dim=embed_dim,
-            norm_groups=groups,
-        )
-    except ValueError as err:
-        raise ConfigError(f"{config.path}: {err}") from err
+    config.fixed(double_z=True)
+    config.finish()
+    n_hiddens, downsample = halves["encoder"]
+    return config.make(
+        Autoencoder3dConfig,
+        n_hiddens=n_hiddens,
+        downsample=downsample,
+        z_channels=z_channels,
+        embed_dim=embed_dim,
+        norm_groups=groups,
+    )
 
 
 def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dConfig:
     """Read the `ddconfig` of a 2D autoencoder. Raises ConfigError as `read_unet` does."""
-    sizes = config.fields(
+    config.fixed(
+        double_z=True,
+        in_channels=3,
+        out_ch=3,
+        resamp_with_conv=True,
+        use_linear_attn=False,
+        attn_type="vanilla",
+        give_pre_end=False,
+        tanh_out=False,
+    )
+    sizes = config.build(
         Autoencoder2dConfig,
         "ch",
         "ch_mult",
@@ -108,14 +107,5 @@ def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dCo
         attn_resolutions=(),
         norm_groups=32,
     )
-    config.fixed(
-        in_channels=3,
-        out_ch=3,
-        resamp_with_conv=True,
-        use_linear_attn=False,
-        attn_type="vanilla",
-        give_pre_end=False,
-        tanh_out=False,
-    )
-    config.ignore("dropout")
-    return Autoencoder2dConfig(**sizes, embed_dim=embed_dim)
+    config.finish("dropout")
+    return replace(sizes, embed_dim=embed_dim)

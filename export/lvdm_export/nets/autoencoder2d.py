@@ -8,22 +8,29 @@ from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention import attend
 from lvdm_export.nets.layers import GroupNorm
+from lvdm_export.nets.sizes import Blocks, Levels, Sides, Width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder2dConfig:
     """Sizes of a 2D autoencoder; `attn_resolutions` are side lengths counted from `resolution`."""
 
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
-    num_res_blocks: int = 2
-    attn_resolutions: tuple[int, ...] = ()
-    resolution: int = 256
-    in_channels: int = 3
-    out_ch: int = 3
-    z_channels: int = 4
-    embed_dim: int = 4
-    norm_groups: int = 32
+    ch: Width = 128
+    ch_mult: Levels = (1, 2, 4, 4)
+    num_res_blocks: Blocks = 2
+    attn_resolutions: Sides = ()
+    resolution: Width = 256
+    in_channels: Width = 3
+    out_ch: Width = 3
+    z_channels: Width = 4
+    embed_dim: Width = 4
+    norm_groups: Width = 32
+
+    @property
+    def downsample(self) -> tuple[int, int, int]:
+        """Frames, rows and columns per latent."""
+        side = 2 ** (len(self.ch_mult) - 1)
+        return 1, side, side
 
 
 class ResBlock(nn.Module):

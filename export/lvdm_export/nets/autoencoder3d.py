@@ -15,18 +15,19 @@ from lvdm_export.nets.layers import (
     unit_gain,
     zero,
 )
+from lvdm_export.nets.sizes import Downsample, Width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder3dConfig:
     """Sizes of a 3D autoencoder; `downsample` are powers of two for time, height and width."""
 
-    n_hiddens: int = 32
-    downsample: tuple[int, int, int] = (4, 8, 8)
-    z_channels: int = 4
-    embed_dim: int = 4
-    norm_groups: int = 32
-    image_channels: int = 3
+    n_hiddens: Width = 32
+    downsample: Downsample = (4, 8, 8)
+    z_channels: Width = 4
+    embed_dim: Width = 4
+    norm_groups: Width = 32
+    image_channels: Width = 3
 
     def __post_init__(self) -> None:
         """Raise ValueError unless every factor is a power of two and one is above 1."""

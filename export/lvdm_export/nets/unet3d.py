@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
+from lvdm_export.nets.sizes import Blocks, Frames, Heads, Levels, Sides, Steps, Width
 from lvdm_export.nets.transformer import VideoTransformer
 
 
@@ -28,23 +29,23 @@ class UNet3dConfig:
     models do, or v, from which `UNet3d` makes ε with the ᾱ of its `timesteps`.
     """
 
-    in_channels: int = 4
-    out_channels: int = 4
-    model_channels: int = 256
-    num_res_blocks: int = 3
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    attention_resolutions: tuple[int, ...] = (8, 4, 2)
-    num_heads: int = 4
-    num_head_channels: int = -1
-    temporal_length: int = 4
+    in_channels: Width = 4
+    out_channels: Width = 4
+    model_channels: Width = 256
+    num_res_blocks: Blocks = 3
+    channel_mult: Levels = (1, 2, 3, 4)
+    attention_resolutions: Sides = (8, 4, 2)
+    num_heads: Heads = 4
+    num_head_channels: Heads = -1
+    temporal_length: Frames = 4
     use_scale_shift_norm: bool = True
-    num_classes: int | None = None
-    context_dim: int | None = None
+    num_classes: Steps | None = None
+    context_dim: Width | None = None
     use_temporal_transformer: bool = False
-    transformer_depth: int = 1
-    norm_groups: int = 32
+    transformer_depth: Blocks = 1
+    norm_groups: Width = 32
     prediction: Literal["eps", "v"] = "eps"
-    timesteps: int = 1000
+    timesteps: Steps = 1000
 
     def heads(self, channels: int) -> int:
         """Return the number of attention heads at a width of `channels`."""
