@@ -85,7 +85,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"\bframes/": pictures,
     r"\bstill\.jpg": picture,
     r"\b(?:predict|interp|sky|taichi|text2video)\.yaml": configuration,
-    r"\b(?:predict|interp|short_sky|short_taichi)\.ckpt": checkpoint,
+    r"\b(?:predict|later|interp|short_sky|short_taichi)\.ckpt": checkpoint,
     r"\bae_(?:sky|taichi)\.ckpt": autoencoder,
     r"\bt2v\.ckpt": text_checkpoint,
     r"(?<!--out )\bmy-bundle\b": bundle,
