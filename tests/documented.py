@@ -135,7 +135,7 @@ class Shell:
         """Run a command and return its exit code, or TOO_LONG, and its output."""
         keep = f'code=$?\n{{ export -p; echo "cd $PWD"; }} > {self.state}\nexit $code'
         script = f". {self.state}\n{command.script}\n{keep}"
-        process = subprocess.Popen(
+        with subprocess.Popen(
             ["bash", "-c", script],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -143,13 +143,16 @@ class Shell:
             env=self.environment,
             text=True,
             start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=60 * self.minutes)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, code = process.communicate()[0], TOO_LONG
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=60 * self.minutes)
+                code = process.returncode
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, code = process.communicate()[0], TOO_LONG
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         with self.log.open("a") as log:
             log.write(f"$ {command.text}\n{output}\n")
         return code, output
