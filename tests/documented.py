@@ -125,7 +125,8 @@ class Shell:
         self.state, self.log = folder / ".state", folder / "log.txt"
         self.state.write_text(f"cd {folder}\n")
         kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-        self.environment = kept | {"COLUMNS": "120"}
+        # an index that cannot be reached costs no minutes
+        self.environment = kept | {"COLUMNS": "120", "PIP_RETRIES": "0"}
 
     def where(self) -> Path:
         """Return the folder that commands run in."""
