@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,26 @@ def picture(path: Path) -> None:
     imsave(path, toys("toy_films.py")["plain"]([120], (48, 64))[0])
 
 
+def clip(path: Path) -> int:
+    """Return the latents of a tiny denoiser's clip: 16 frames of those for short clips."""
+    return 8 if "sky" in path.name or "taichi" in path.name else 5
+
+
 def configuration(path: Path) -> None:
     """Write the YAML of a tiny denoiser as the authors write theirs."""
     import yaml
 
-    text = "text" in path.name
-    described = toys("export/test_text.py")["CONFIG"] if text else official()["official_yaml"]()
+    described = official()["official_yaml"]()
+    network = described["model"]["params"]["unet_config"]["params"]
+    network["temporal_length"] = clip(path)
     path.write_text(yaml.safe_dump(described))
+
+
+def text_configuration(path: Path) -> None:
+    """Write the YAML of a tiny text-to-video model as the authors write theirs."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(toys("export/test_text.py")["CONFIG"]))
 
 
 def checkpoint(path: Path) -> None:
@@ -45,7 +59,8 @@ def checkpoint(path: Path) -> None:
     import torch
 
     made = official()
-    networks = [made["filled"](made["UNet3d"](made["UNET"]), seed) for seed in (1, 2)]
+    config = replace(made["UNET"], temporal_length=clip(path))
+    networks = [made["filled"](made["UNet3d"](config), seed) for seed in (1, 2)]
     autoencoder = made["filled"](made["Autoencoder3d"](made["AUTOENCODER"]), 3)
     torch.save({"state_dict": made["official_state"](*networks, autoencoder)}, path)
 
@@ -84,7 +99,8 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"\bclip\.mp4": film,
     r"\bframes/": pictures,
     r"\bstill\.jpg": picture,
-    r"\b(?:predict|interp|sky|taichi|text2video)\.yaml": configuration,
+    r"\b(?:predict|interp|sky|taichi)\.yaml": configuration,
+    r"\btext2video\.yaml": text_configuration,
     r"\b(?:predict|later|interp|short_sky|short_taichi)\.ckpt": checkpoint,
     r"\bae_(?:sky|taichi)\.ckpt": autoencoder,
     r"\bt2v\.ckpt": text_checkpoint,
