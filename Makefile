@@ -6,7 +6,7 @@ GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALL = -m "slow or not slow"
 
-.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix docs video clean
+.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -60,6 +60,10 @@ test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 # The documentation as a site, in site/; a warning is an error (but not with --quiet).
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Every command of the documentation as it is written, each page in a fresh clone: most of an hour.
+documented: $(VENV)/.installed
+	$(BIN)/python tests/documented.py
 
 # All lean tests on every Python that is here, with the oldest and the newest allowed packages.
 matrix: $(VENV)/.installed

@@ -1,14 +1,23 @@
 """What the documents say of the code, held against the code."""
 
 import re
+import shlex
+import tomllib
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import pytest
+from documented import Command, commands, pages
 from test_arrows import LAYERS
+from test_command_lines import SCRIPTS
 
 from lvdm_rt.cli import generate
 
 ROOT = Path(__file__).parents[1]
+WRITTEN = [(page, command) for page in pages(ROOT) for command in commands(page)]
+UNFINISHED = (click.MissingParameter, click.exceptions.NoArgsIsHelpError)
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -59,3 +68,88 @@ def test_the_table_of_options_names_every_option_of_generate():
     table = text("docs/generate.md").partition("## Options")[2].partition("\n## ")[0]
     told = set(re.findall(r"^\| `(-{1,2}[\w-]+)", table, re.MULTILINE))
     assert told == {max(option.opts, key=len) for option in generate.params} - {"--prompt"}
+
+
+def expanded(words: list[str]) -> list[str]:
+    """The words as bash hands them over: `model.{json,safetensors}` is two."""
+    parts = [(word, re.fullmatch(r"(.*)\{(.*)\}(.*)", word)) for word in words]
+    return [
+        made
+        for word, part in parts
+        for made in ([f"{part[1]}{x}{part[3]}" for x in part[2].split(",")] if part else [word])
+    ]
+
+
+def parse(name: str, arguments: list[str]) -> None:
+    """Find a command in its group and parse its options, without running it."""
+    command = getattr(SCRIPTS[name], name.replace("-", "_"))
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+        found = command.get_command(click.Context(command), arguments[0])
+        if found is None:
+            raise click.NoSuchOption(arguments[0])
+        command, arguments = found, arguments[1:]
+    with suppress(click.exceptions.Exit):  # --help
+        command.make_context(name, list(arguments))
+
+
+def check(command: Command) -> None:
+    """Fail unless a line of a page names what exists, each of its commands."""
+    for line in re.split(r"&&|\|", command.text):
+        name, *arguments = expanded(shlex.split(line, comments=True))
+        if name in SCRIPTS:
+            try:
+                parse(name, arguments)
+            except UNFINISHED:  # in the text, a command is named without all that it needs
+                assert command.inline
+        elif name == "make":
+            targets = re.findall(r"^([\w-]+):", text("Makefile"), re.MULTILINE)
+            assert [a for a in arguments if a not in targets] == []
+        elif name == "pip":
+            extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+            asked = re.findall(r"[\w-]+", "".join(re.findall(r"\.\[(.*?)\]", line)))
+            assert [extra for extra in asked if extra not in extras] == []
+        elif name.startswith("python") and arguments[0] == "-m":
+            assert find_spec(arguments[1])
+        elif "/" in name:
+            assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), WRITTEN, ids=[f"{p.stem}-{c.title[:40]}" for p, c in WRITTEN]
+)
+def test_every_command_of_the_pages_exists_with_its_options(page, command):
+    if command.language == "python":
+        compile(command.text, str(page), "exec")
+    else:
+        check(command)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lvdm-rt generate -o sky.mp4 --frame-count 8",
+        "lvdm-rt generate -o sky.mp4 --sampler euler",
+        "lvdm-tools eval",
+        "lvdm-rt create -o sky.mp4",
+        "lvdm-tools train denoiser --config toy --data synth --out runs/unet",
+        "lvdm-tools eval sky-tiny --clips many",
+        "lvdm-export build-engines --predict predict.yaml --out my-bundle",
+        "make everything",
+        "pip install '.[gpu]'",
+        "python -m lvdm_tools.bench.gone",
+        "cd lvdm-rt && scripts/gone.sh",
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line):
+    with pytest.raises((click.UsageError, AssertionError)):
+        check(Command(line, "sh"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_of_commands_says_that_it_is_one(page):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    command = re.compile(r"^\$? ?(?:git|make|pip|python3?|lvdm-\w+|docker|eval) ", re.MULTILINE)
+    marked = {"sh", "python"}
+    assert [
+        block for language, block in blocks if language not in marked and command.search(block)
+    ] == []

@@ -14,6 +14,7 @@ from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.backends.trt.build import check_build, check_refit
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.manifest import ModelFacts
 from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
@@ -119,7 +120,15 @@ def build_engines(**options: Any) -> None:
     for line in lines:
         click.echo(line)
     if bundle.manifest.model.context is None:  # no text can be given yet
-        report(f"next: lvdm-rt generate --bundle {_as_argument(options)} -o out.mp4")
+        frames = _longest_clip(bundle.manifest.model)
+        report(f"next: lvdm-rt generate --bundle {_as_argument(options)} {frames}-o out.mp4")
+
+
+def _longest_clip(model: ModelFacts) -> str:
+    """Return the option that asks a model for all it can make where that is one clip."""
+    if model.predict or model.short is None:
+        return ""
+    return f"--frames {model.short.clip * model.frames_per_latent} "
 
 
 def _as_argument(options: dict[str, Any]) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from lvdm_engines.bundle import Bundle
+from lvdm_engines.manifest import ShortFacts
 from lvdm_export import cli
 from lvdm_export.verify import recorded as verify
 
@@ -202,3 +204,14 @@ def test_a_finished_bundle_says_how_to_use_it_unless_quiet(
     assert err.endswith("next: lvdm-rt generate --bundle './my bundle' -o out.mp4\n")
     _, _, err = run(capsys, *command, "--quiet")
     assert err == ""
+
+
+def test_a_bundle_that_makes_one_clip_is_used_with_as_many_frames(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(bundle.manifest.model, predict=None, interpolate=None, short=ShortFacts(4))
+    graphs = {name: bundle.manifest.graphs[name] for name in ("encoder", "decoder")}
+    made = Bundle(bundle.path, replace(bundle.manifest, model=model, graphs=graphs))
+    monkeypatch.setattr(cli, "_export", lambda *_: made)
+    _, _, err = run(capsys, "build-engines", "--short", "a", "b", "--out", "c")
+    assert err == "next: lvdm-rt generate --bundle ./c --frames 8 -o out.mp4\n"

@@ -1,0 +1,126 @@
+"""What the pages of the documentation take for granted: films, pictures, checkpoints, a bundle.
+
+Knows no page and no command: `INPUTS` has a pattern for each name, and what writes such a file.
+"""
+
+import re
+import runpy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+BUILT_IN = TESTS.parent / "engines/lvdm_engines/bundles/sky-tiny"
+
+
+def film(path: Path) -> None:
+    """Write a film of four seconds with sound."""
+    toys("toy_films.py")["film"](path, sound="aac")
+
+
+def pictures(path: Path) -> None:
+    """Write a folder of pictures."""
+    toys("toy_films.py")["write_pictures"](path, list(range(20, 220, 10)))
+
+
+def picture(path: Path) -> None:
+    """Write one picture."""
+    from matplotlib.image import imsave
+
+    imsave(path, toys("toy_films.py")["plain"]([120], (48, 64))[0])
+
+
+def clip(path: Path) -> int:
+    """Return the latents of a tiny denoiser's clip: 16 frames of those for short clips."""
+    return 8 if "sky" in path.name or "taichi" in path.name else 5
+
+
+def configuration(path: Path) -> None:
+    """Write the YAML of a tiny denoiser as the authors write theirs."""
+    import yaml
+
+    described = official()["official_yaml"]()
+    network = described["model"]["params"]["unet_config"]["params"]
+    network["temporal_length"] = clip(path)
+    path.write_text(yaml.safe_dump(described))
+
+
+def text_configuration(path: Path) -> None:
+    """Write the YAML of a tiny text-to-video model as the authors write theirs."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(toys("export/test_text.py")["CONFIG"]))
+
+
+def checkpoint(path: Path) -> None:
+    """Write a tiny denoiser with its autoencoder as the authors' trainer does."""
+    import torch
+
+    made = official()
+    config = replace(made["UNET"], temporal_length=clip(path))
+    networks = [made["filled"](made["UNet3d"](config), seed) for seed in (1, 2)]
+    autoencoder = made["filled"](made["Autoencoder3d"](made["AUTOENCODER"]), 3)
+    torch.save({"state_dict": made["official_state"](*networks, autoencoder)}, path)
+
+
+def autoencoder(path: Path) -> None:
+    """Write the autoencoder of `checkpoint` alone."""
+    import torch
+
+    made = official()
+    network = made["filled"](made["Autoencoder3d"](made["AUTOENCODER"]), 3)
+    torch.save({"state_dict": network.state_dict()}, path)
+
+
+def text_checkpoint(path: Path) -> None:
+    """Write a tiny text-to-video model as the authors' trainer does."""
+    import torch
+
+    made = toys("export/test_text.py")
+    described = made["parse_config"](made["CONFIG"], path)
+    state = {}
+    for part, prefix in (
+        ("denoiser", "model.diffusion_model."),
+        ("autoencoder", "first_stage_model."),
+    ):
+        network = made["build_network"](getattr(described, part).network_config())
+        state |= made["random_state"](network, prefix)
+    torch.save({"state_dict": state}, path)
+
+
+def bundle(path: Path) -> None:
+    """Copy the built-in bundle."""
+    shutil.copytree(BUILT_IN, path)
+
+
+INPUTS: dict[str, Callable[[Path], None]] = {
+    r"\bclip\.mp4": film,
+    r"\bframes/": pictures,
+    r"\bstill\.jpg": picture,
+    r"\b(?:predict|interp|sky|taichi)\.yaml": configuration,
+    r"\btext2video\.yaml": text_configuration,
+    r"\b(?:predict|later|interp|short_sky|short_taichi)\.ckpt": checkpoint,
+    r"\bae_(?:sky|taichi)\.ckpt": autoencoder,
+    r"\bt2v\.ckpt": text_checkpoint,
+    r"(?<!--out )\bmy-bundle\b": bundle,
+}
+
+
+def toys(name: str) -> dict[str, Any]:
+    """Return what a file of the tests defines."""
+    return runpy.run_path(str(TESTS / name))
+
+
+def official() -> dict[str, Any]:
+    """Return the tiny official-looking model of the exporter's tests."""
+    return toys("export/conftest.py")
+
+
+def provide(text: str, folder: Path) -> None:
+    """Make in a folder what a command takes for granted and what is not there."""
+    for pattern, make in INPUTS.items():
+        for name in re.findall(pattern, text):
+            if not (folder / name).exists():
+                make(folder / name)
