@@ -35,8 +35,7 @@ def quiet(_line: str) -> None:
 
 def run(bundle: Bundle, graph: str, feeds: dict[str, Any]) -> Any:
     with open_session(bundle, graph, "cpu") as session:
-        output = next(iter(session.run(feeds).values()))
-    return output
+        return next(iter(session.run(feeds).values()))
 
 
 @pytest.fixture(scope="session")

@@ -125,16 +125,20 @@ def test_a_new_sidecar_never_stands_beside_an_old_video(command, toy, tmp_path, 
     assert (tmp_path / "sky.npz").read_bytes() != old
 
 
+def wait_for_files(process, work, count):
+    """Wait until a run has put more than `count` files into its work directory."""
+    deadline = time.monotonic() + 30
+    while not (work.is_dir() and len(list(work.rglob("*"))) > count):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_path, kind):
     flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact", "--seed", "3")
     process = start("generate", "-o", "sky.npz", *flags)
-    work = tmp_path / ".sky.npz.work"
-    deadline = time.monotonic() + 30
-    while not (work.is_dir() and len(list(work.rglob("*"))) > 3):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_files(process, tmp_path / ".sky.npz.work", 3)
     process.send_signal(kind)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
@@ -151,12 +155,7 @@ def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_
 def test_pressing_again_and_again_ends_no_less_cleanly(start, toy, tmp_path, presses):
     flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--seed", "3", "-q")
     process = start("generate", "-o", "sky.npz", *flags)
-    work = tmp_path / ".sky.npz.work"
-    deadline = time.monotonic() + 30
-    while not (work.is_dir() and len(list(work.rglob("*"))) > 3):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_files(process, tmp_path / ".sky.npz.work", 3)
     for _ in range(presses):
         process.send_signal(signal.SIGINT)
         time.sleep(0.002)
@@ -186,12 +185,7 @@ def test_pressing_while_it_starts_is_neither_lost_nor_called_a_broken_installati
 def test_a_killed_run_resumes_to_the_identical_file(start, command, toy, tmp_path):
     flags = ("-o", "sky.npz", "--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact")
     process = start("generate", *flags)
-    work = tmp_path / ".sky.npz.work"
-    deadline = time.monotonic() + 30
-    while not (work.is_dir() and len(list(work.rglob("*"))) > 5):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_files(process, tmp_path / ".sky.npz.work", 5)
     process.kill()
     process.communicate()
     code, _, err = command("generate", *flags)
