@@ -151,17 +151,22 @@ def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_
     assert (tmp_path / "sky.npz").read_bytes() == resumed
 
 
+def pressed(process, times):
+    """Press Ctrl-C until the run ends as it should, and return what it says."""
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
+    return err
+
+
 @pytest.mark.parametrize("presses", [2, 20])
 def test_pressing_again_and_again_ends_no_less_cleanly(start, toy, tmp_path, presses):
     flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--seed", "3", "-q")
     process = start("generate", "-o", "sky.npz", *flags)
     wait_for_files(process, tmp_path / ".sky.npz.work", 3)
-    for _ in range(presses):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.002)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    assert err.count("\n") == 1
+    err = pressed(process, presses)
     assert "continue with: lvdm-rt generate" in err
 
 
@@ -173,12 +178,7 @@ def test_pressing_while_it_starts_is_neither_lost_nor_called_a_broken_installati
     process = start("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "90000", "-q")
     while library not in Path(f"/proc/{process.pid}/maps").read_text("utf-8"):
         assert process.poll() is None, process.communicate()
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.003)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    assert err.startswith("lvdm-rt: interrupted; ")
+    assert pressed(process, 3).startswith("lvdm-rt: interrupted; ")
     assert not (tmp_path / "sky.npz").exists()
 
 
