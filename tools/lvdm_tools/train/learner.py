@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from lvdm_engines.errors import CheckpointError, NumericsError
+from lvdm_engines.errors import NumericsError
+from lvdm_tools.train import state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lvdm_tools.train.config import Optimizer
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:
@@ -124,23 +128,17 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` gave.
 
-        Raises CheckpointError: a tensor is missing or has another shape.
+        Raises LookupError or ValueError: a tensor is missing or not as it was.
         """
         for name, parameter in self._named():
             _fill(parameter.data, tensors, f"weight.{name}")
-            moments = {
-                key: tensors[f"optimizer.{name}.{key}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer.{name}.{key}" in tensors
-            }
-            if moments:
-                self.adam.state[parameter] = {
-                    # laid out like the parameter: the fused optimizer walks raw memory
-                    key: torch.zeros_like(parameter).copy_(value)
-                    if value.dim()
-                    else value.to(self.fabric.device)
-                    for key, value in moments.items()
-                }
+            if any(f"optimizer.{name}.{key}" in tensors for key in _MOMENTS):
+                # laid out like the parameter: the fused optimizer walks raw memory
+                moments = {key: torch.zeros_like(parameter) for key in _MOMENTS}
+                moments["step"] = torch.zeros((), device=self.fabric.device)
+                for key, moment in moments.items():
+                    _fill(moment, tensors, f"optimizer.{name}.{key}")
+                self.adam.state[parameter] = moments
         for name, tensor in self.average.items():
             _fill(tensor, tensors, f"average.{name}")
 
@@ -155,11 +153,4 @@ class Learner:
 
 
 def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:
-    stored = source.get(name)
-    if stored is None or stored.shape != target.shape:
-        shape = "nothing" if stored is None else tuple(stored.shape)
-        raise CheckpointError(
-            f"the checkpoint holds {shape} for {name}, expected {tuple(target.shape)}: "
-            "it belongs to another network; train into a new folder"
-        )
-    target.copy_(stored)
+    target.copy_(state.tensor(source, name, target.shape, target.dtype))

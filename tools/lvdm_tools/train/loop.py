@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
+import msgspec
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from lvdm_tools.train.config import Every
     from lvdm_tools.train.learner import Learner
     from lvdm_tools.train.prefetch import Batch
+
+
+_Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Task(Protocol):
@@ -58,6 +62,14 @@ class RunLength:
     every: Every
     report: state.Report
     stop: threading.Event
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    """How far a checkpoint is, and the window at that step."""
+
+    step: _Whole
+    sums: dict[str, float]
+    count: _Whole
 
 
 class Window:
@@ -146,16 +158,17 @@ def _shared(means: dict[str, float], fabric: Fabric) -> dict[str, float]:
 
 
 def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
-    if not workspace.state.exists():
+    if not workspace.has_state:
         return 0, Window()
     tensors, meta = state.load(workspace.state)
-    for name, learner in task.learners.items():
-        prefix = name + "/"
-        own = {
-            key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)
-        }
-        learner.restore(own)
-    return meta["step"], Window(meta["sums"], meta["count"])
+    with state.reading(workspace.state):
+        progress = msgspec.convert(meta, _Progress)
+        for name, learner in task.learners.items():
+            prefix = name + "/"
+            learner.restore(
+                {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
+            )
+    return progress.step, Window(progress.sums, progress.count)
 
 
 def _save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 
 from lvdm_engines.bundle import file_sha256
-from lvdm_engines.errors import CheckpointError, ConfigError, ExportError
+from lvdm_engines.errors import CheckpointError, ExportError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.checkpoint.keys import open_checkpoint
-from lvdm_export.checkpoint.weights import load_autoencoder, load_denoiser
+from lvdm_export.checkpoint.weights import check_fit, load_autoencoder, load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
+
+_WEIGHTS = "model.safetensors"
+_AGAIN = "train it again, or name another"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +116,29 @@ def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
     Raises TrainingError: the disk is full or the folder cannot be written.
     """
     try:
-        for draft in folder.glob(".model.*"):  # left by a kill or a full disk
-            draft.unlink()
+        _clear(folder)
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
-        raise state.write_error(err, folder / "model.safetensors") from err
+        with suppress(OSError):
+            _clear(folder)
+        raise state.write_error(err, folder / _WEIGHTS) from err
+
+
+def _clear(folder: Path) -> None:
+    for draft in folder.glob(".model.*"):  # left by a kill or a full disk
+        draft.unlink()
 
 
 def holds(folder: Path, record: ModelRecord) -> bool:
     """Tell whether the whole model of this description, step included, is in `folder` already."""
     try:
-        there = read_record(folder / "model.json")
-    except ConfigError:
+        with state.reading(folder):
+            there = read_record(folder / "model.json")
+            check_fit(there.network_config(), open_checkpoint(folder / _WEIGHTS), ema=False)
+            # tuples became lists
+            return msgspec.json.encode(there) == msgspec.json.encode(record)
+    except CheckpointError:
         return False
-    same = msgspec.json.encode(there) == msgspec.json.encode(record)  # tuples became lists
-    return same and (folder / "model.safetensors").exists()
 
 
 def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
@@ -135,13 +147,16 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
     Returns network, description and the sha256 of the weights.
     Raises LvdmError: missing, damaged, or another kind of model.
     """
-    weights, record = _find(path, "autoencoder")
-    config = record.network_config()
-    if not isinstance(config, Autoencoder3dConfig):
-        raise CheckpointError(f"{path} is a model of kind {record.kind}, expected autoencoder3d")
-    network = load_autoencoder(config, open_checkpoint(weights))
-    assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
-    return network, record, file_sha256(weights)
+    with state.reading(path, _AGAIN):
+        weights, record = _find(path, "autoencoder")
+        config = record.network_config()
+        if not isinstance(config, Autoencoder3dConfig):
+            raise CheckpointError(
+                f"{path} is a model of kind {record.kind}, expected autoencoder3d"
+            )
+        network = load_autoencoder(config, open_checkpoint(weights))
+        assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
+        return network, record, file_sha256(weights)
 
 
 def read_denoiser(path: Path) -> tuple[UNet3d, str]:
@@ -150,22 +165,23 @@ def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     Returns network and the sha256 of the weights.
     Raises LvdmError: missing, damaged, or another kind of model.
     """
-    weights, record = _find(path, "denoiser")
-    config = record.network_config()
-    if not isinstance(config, UNet3dConfig):
-        raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
-    return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
+    with state.reading(path, _AGAIN):
+        weights, record = _find(path, "denoiser")
+        config = record.network_config()
+        if not isinstance(config, UNet3dConfig):
+            raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
+        return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
 
 
 def digest(path: Path) -> str | None:
     """Return the sha256 of the weights in a model's folder or its run's; None without any."""
     weights = _weights(path)
-    return file_sha256(weights) if weights.exists() else None
+    return file_sha256(weights) if weights.is_file() else None
 
 
 def _weights(path: Path) -> Path:
     folder = path / "model" if (path / "model").is_dir() else path
-    return folder / "model.safetensors"
+    return folder / _WEIGHTS
 
 
 def _find(path: Path, what: str) -> tuple[Path, ModelRecord]:

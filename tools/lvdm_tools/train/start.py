@@ -113,7 +113,7 @@ def _begun_with(request: TrainingRequest, workspace: Workspace) -> dict[str, Any
     Returns None where these weights have to be read.
     Raises TrainingError: the run was started from others than are asked for.
     """
-    if not (request.resume and workspace.state.exists()):
+    if not (request.resume and workspace.has_state):
         return None
     begun, asked = workspace.started_from(), request.run.start_from
     if asked is None or str(asked) == begun.get("start_from"):

@@ -11,17 +11,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from lvdm_engines.errors import CheckpointError, TrainingError
+from lvdm_engines.errors import CheckpointError, ConfigError, TrainingError, one_line
 from lvdm_tools.train import config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -31,6 +34,30 @@ if TYPE_CHECKING:
 _META = "lvdm_tools.run"
 _DIGEST = "start_from_sha256"
 _EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields
+_NEW = "restore it from a copy, or train into a new folder"
+
+# what a file that is not as it was written makes its readers raise
+_DAMAGE = (
+    OSError, SafetensorError, ConfigError, msgspec.MsgspecError, ValueError, TypeError, LookupError,
+    AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
+
+@contextmanager
+def reading(path: Path, todo: str = _NEW) -> Iterator[None]:
+    """Turn whatever a damaged file makes its readers raise into one line.
+
+    Raises CheckpointError: naming the file and what is wrong with it, with `todo`.
+    """
+    try:
+        yield
+    except _DAMAGE as err:
+        told = getattr(err, "strerror", None) or f"{err}".removeprefix(f"{path}: ")
+        reason = f"it lacks {told}" if isinstance(err, KeyError) else told
+        raise CheckpointError(
+            f"{path} cannot be read ({one_line(reason, 300)}): it is damaged or not of this "
+            f"version; {todo}"
+        ) from err
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -71,10 +98,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises CheckpointError: missing, truncated or foreign file.
     """
     header = read_header(path)
-    try:
+    with reading(path):
         return load_file(path), header
-    except (OSError, SafetensorError) as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err}") from err
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -82,15 +107,24 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError: missing, truncated or foreign file.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = (file.metadata() or {}).get(_META)
-    except (OSError, SafetensorError) as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err}") from err
-    if meta is None:
-        raise CheckpointError(f"{path} is no checkpoint of this tool: its header lacks {_META!r}")
-    header: dict[str, Any] = json.loads(meta)
-    return header
+    with reading(path), safe_open(path, framework="pt") as file:
+        return msgspec.convert(json.loads((file.metadata() or {})[_META]), dict[str, Any])
+
+
+def tensor(
+    tensors: Mapping[str, Tensor], name: str, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """Return one of the tensors of a file.
+
+    Raises KeyError: it is missing; ValueError: another shape or type, NaN or infinity.
+    """
+    stored = tensors[name]
+    got, expected = (tuple(stored.shape), stored.dtype), (tuple(shape), dtype)
+    if got != expected:
+        raise ValueError(f"{name} is {got}, expected {expected}")
+    if not bool(torch.isfinite(stored).all()):
+        raise ValueError(f"{name} holds NaN or infinity")
+    return stored
 
 
 def write_error(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
@@ -115,6 +149,11 @@ class Workspace:
         return self.root / "state.safetensors"
 
     @property
+    def has_state(self) -> bool:
+        """Whether there is a checkpoint, readable or not."""
+        return os.path.lexists(self.state)
+
+    @property
     def model(self) -> Path:
         """The folder of the model that is exported with every checkpoint."""
         return self.root / "model"
@@ -130,13 +169,19 @@ class Workspace:
         Raises TrainingError: the folder holds a run already, none to resume, or another config.
         """
         record = self.root / "config.json"
+        there = os.path.lexists(record)
+        if self.has_state and not there:
+            raise TrainingError(
+                f"{self.root} holds a checkpoint, but not the {record.name} that says of what: "
+                f"{_NEW}"
+            )
         if resume:
-            if not record.exists():
+            if not there:
                 raise TrainingError(
                     f"{self.root} holds no run to resume: start it without --resume"
                 )
             config.check_same(identity, self._started_with(record), self.root)
-        elif record.exists():
+        elif there:
             raise TrainingError(
                 f"{self.root} already holds a run: pass --resume to go on, or choose another --out"
             )
@@ -151,18 +196,16 @@ class Workspace:
     def started_from(self) -> dict[str, Any]:
         """Return what was recorded of the weights that the run began with: folder and digest."""
         record = self.root / "config.json"
-        stored = self._started_with(record) if record.exists() else {}
+        stored = self._started_with(record) if os.path.lexists(record) else {}
         return {name: stored[name] for name in ("start_from", _DIGEST) if name in stored}
 
     def _started_with(self, record: Path) -> dict[str, Any]:
-        try:
+        with reading(record):
             stored = json.loads(record.read_text(encoding="utf-8"))
             extra = {name: stored.pop(name) for name in _EXTRA if name in stored}
             # parsed again, so that settings added since then show their defaults
             run = config.parse(stored, stored["kind"], str(record))
-        except (ValueError, KeyError, AttributeError, TypeError) as err:
-            raise TrainingError(f"{record} is damaged ({err!r}): train into a new folder") from err
-        return config.to_plain(run) | extra
+            return config.to_plain(run) | msgspec.convert(extra, dict[str, str | None])
 
     def rewind_log(self, step: int) -> None:
         """Drop log lines after `step`: the resumed run writes them again."""
@@ -181,13 +224,19 @@ class Workspace:
             raise write_error(err, self.log) from err
 
     def history(self) -> list[dict[str, Any]]:
-        """Read the log, if there is one yet; a line cut short by a kill is skipped."""
+        """Read the log, if there is one yet; a line cut short by a kill, or damaged, is skipped.
+
+        Raises CheckpointError: it is not a file, or not readable.
+        """
         if not self.log.exists():
             return []
-        lines = []
-        for text in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                continue
-        return lines
+        with reading(self.log, "move it away, then --resume"):
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [record for record in map(_record, lines) if "step" in record]
+
+
+def _record(line: str) -> dict[str, int | float]:
+    try:
+        return msgspec.convert(json.loads(line), dict[str, int | float])
+    except _DAMAGE:
+        return {}

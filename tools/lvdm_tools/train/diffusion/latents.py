@@ -98,7 +98,7 @@ def read(encoding: Encoding) -> Latents:
     be normalised.
     """
     starts = range(0, encoding.data.sequences, _PART)
-    parts = [state.load(_part(encoding.folder, first))[0]["means"].numpy() for first in starts]
+    parts = [_means(encoding, _part(encoding.folder, first), first).numpy() for first in starts]
     means = np.concatenate(parts)
     centre, spread = float(means.mean(dtype=np.float64)), float(means.std(dtype=np.float64))
     if not spread > 0:
@@ -131,7 +131,23 @@ def _earlier_part(encoding: Encoding, first: int) -> Tensor | None:
     if encoding.earlier is None:
         return None
     path = _part(encoding.earlier, first)
-    return state.load(path)[0]["means"] if _is_current(path, encoding.fingerprint) else None
+    try:
+        current = _is_current(path, encoding.fingerprint)
+        return _means(encoding, path, first) if current else None
+    except CheckpointError as err:
+        _logger.warning("encoding again: %s", err)
+        return None
+
+
+def _means(encoding: Encoding, path: Path, first: int) -> Tensor:
+    """Read a part, of which the shape is known."""
+    data, config = encoding.data, encoding.autoencoder.config
+    count = min(_PART, data.sequences - first)
+    sizes = zip((data.frames, *data.size), config.downsample, strict=True)
+    shape = (count, config.embed_dim, *(size // factor for size, factor in sizes))
+    tensors, _ = state.load(path)
+    with state.reading(path, "delete it, then --resume"):
+        return state.tensor(tensors, "means", shape, torch.float32)
 
 
 def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
