@@ -97,7 +97,7 @@ def _train(kind: str, options: Mapping[str, Any]) -> int:
     run = config.load(config.find(options["config"]), kind)
     overrides = {name: options.get(name) for name in ("steps", "autoencoder", "start_from")}
     run = start.with_overrides(run, **overrides)
-    stop, report = threading.Event(), _silent if options["quiet"] else _Progress()
+    stop, report = threading.Event(), _silent if options["quiet"] else _ProgressLines()
     _stop_on_signals(stop)
     asked = {name: options[name] for name in ("data", "out", "resume")}
     request = start.TrainingRequest(run, report=report, stop=stop, **asked)
@@ -146,7 +146,7 @@ def _silent(_: Mapping[str, Any]) -> None:
     """Report nothing."""
 
 
-class _Progress:
+class _ProgressLines:
     """One line per log interval, with the time that is left."""
 
     def __init__(self) -> None:
