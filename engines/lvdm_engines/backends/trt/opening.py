@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.scratch import shared_scratch
 from lvdm_engines.backends.plan_facts import rebuild_command
@@ -16,7 +17,6 @@ from lvdm_engines.backends.trt.context import OpenEngine
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import CompiledPlan, find_plan
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
-from lvdm_engines.bundle_writer import partial_of
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
 
@@ -203,12 +203,11 @@ def _read_cache(file: Path) -> bytes | None:
 def _write_cache(file: Path, data: bytes) -> None:
     if len(data) > _CACHE_LIMIT or data == _read_cache(file):
         return
-    partial, digest = partial_of(file), hashlib.sha256(data)
+    digest = hashlib.sha256(data)
     try:
-        with partial.open("xb") as new:
+        with whole_file(file) as new:
             new.write(digest.digest() + data)
-        vouch(digest.hexdigest())
-        partial.replace(file)
+            vouch(digest.hexdigest())
     except OSError as err:  # the cache only saves time
         _log.info("%s: not kept (%s)", file, err)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
+from lvdm_engines.atomic import partial_of, put_in_place, remove, remove_leftovers, sync
 from lvdm_engines.backends.plan_facts import (
     Fingerprint,
     PlanFacts,
@@ -27,7 +27,6 @@ from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.bundle_writer import partial_of, put_in_place, remove_leftovers, sync_tree
 from lvdm_engines.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
         (partial / facts.file).write_bytes(plan)
         sidecar = msgspec.json.format(msgspec.json.encode(facts), indent=1)
         (partial / f"{facts.file}.json").write_bytes(sidecar)
-        sync_tree(partial)
+        sync(partial)
         vouch(facts.sha256)
         put_in_place(partial, folder)
     except OSError as err:
@@ -106,7 +105,7 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
             "bundle to a directory of yours and build there"
         ) from err
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
     return CompiledPlan(folder / facts.file, facts)
 
 

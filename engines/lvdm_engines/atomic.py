@@ -1,0 +1,116 @@
+"""Files and directories that appear under their name whole or not at all, and stay.
+
+Until then they have a hidden, random name beside it, opened exclusively; the name is given once
+everything is on the disk and not in a cache. Knows nothing of what is written.
+"""
+
+import ctypes
+import glob
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_log = logging.getLogger(__name__)
+
+DAY = 24 * 3600.0  # seconds
+_WINDOWS = os.name == "nt"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` once the block has ended well. Raises OSError."""
+    part = partial_of(path)
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        remove(part)
+        raise
+
+
+def partial_of(target: Path) -> Path:
+    """Return a new hidden name beside `target`, where it is made until it is whole."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def remove_leftovers(target: Path, idle: float = DAY) -> None:
+    """Remove what killed processes left beside `target`, if nothing touched it for `idle` seconds.
+
+    Somebody may be at work on it: only who has locked `target` may ask for 0.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????.partial"):
+        with suppress(OSError):  # somebody else removes it
+            times = [path.lstat().st_mtime for path in (left, *left.rglob("*"))]
+            if idle == 0 or max(times) < time.time() - idle:
+                _log.info("%s: removed, a killed process left it", left)
+                remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole directory, as far as that can be done; no link is followed."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Rename the directory `new` to `target`; what stood there goes once the new one stands."""
+    if not target.exists():
+        new.rename(target)
+        sync_directory(target.parent)
+        return
+    old = new
+    if not _exchange(new, target):  # then two renames, undone if the second fails
+        old = new.with_suffix(".old")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+    sync_directory(target.parent)
+    _log.info("%s: replaced what was there", target)
+    shutil.rmtree(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    rename = None if _WINDOWS else getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory and all that is in it, is on the disk. Raises OSError."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            sync(inside)
+        sync_directory(path)
+        return
+    with path.open("r+b") as file:  # Windows syncs no file that is open to be read
+        os.fsync(file.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Wait until the names in a directory are on the disk. Raises OSError."""
+    if _WINDOWS:  # which has no such thing
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
