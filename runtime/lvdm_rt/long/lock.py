@@ -1,6 +1,7 @@
 """One owner for a directory at a time, on any system; knows nothing of what is in it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -23,6 +24,18 @@ except ImportError:  # Windows
             raise BlockingIOError(err.errno, err.strerror) from err
         return holder
 
+    def holds(holder: int, folder: Path) -> bool:  # noqa: ARG001 - the other one needs it
+        """Tell whether the directory of that name is the one that is locked."""
+        return folder.exists()  # which Windows removes for nobody while a file in it is open
+
+    def release(holder: int, emptied: Path | None = None) -> None:
+        """Give a lock back, and remove the directory if it was `emptied`."""
+        os.close(holder)
+        if emptied is not None:
+            with suppress(OSError):
+                (emptied / LOCK_FILE).unlink()
+                emptied.rmdir()
+
 else:
     LOCK_FILE = ""
 
@@ -36,7 +49,16 @@ else:
             raise
         return holder
 
+    def holds(holder: int, folder: Path) -> bool:
+        """Tell whether the directory of that name is the one that is locked."""
+        try:
+            return os.path.samestat(os.fstat(holder), folder.stat())
+        except FileNotFoundError:
+            return False
 
-def release(holder: int) -> None:
-    """Give a lock back."""
-    os.close(holder)
+    def release(holder: int, emptied: Path | None = None) -> None:
+        """Give a lock back, after removing the directory if it was `emptied`."""
+        if emptied is not None:
+            with suppress(OSError):  # something is in it that is not ours
+                emptied.rmdir()
+        os.close(holder)

@@ -1,14 +1,15 @@
 """Finished latents on disk, one file per clip, so that an interrupted run can go on.
 
     work.json                        what the run is: every setting, model and condition
-    video-000000/predict-000003.npy  latents of one clip, (c, t, h, w) float32
+    video-000000/predict-000003.npy  latents of one clip, (c, t, h, w) float32, and their sha256
 
 A file appears whole or not at all. Knows nothing of networks or video files.
 """
 
+import hashlib
+import io
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,17 +17,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.lib.format import read_array, write_array
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import OtherRunError, WorkError
+from lvdm_engines.atomic import remove_leftovers, sync_directory, whole_file
+from lvdm_engines.errors import OtherRunError, WorkError, quoted
 from lvdm_rt.diffusion.noise import Site
 from lvdm_rt.long import lock
 
 _log = logging.getLogger(__name__)
 
 IDENTITY = "work.json"
-_CLIP = re.compile(r"\.?(predict|infill|short)-\d+\.npy(\.part)?")
+_CLIP = re.compile(
+    r"(predict|infill|short)-\d+\.npy|\.(predict|infill|short)-\d+\.npy\.\w{8}\.partial"
+)
 _VIDEO = re.compile(r"video-\d+")
+_CHECKSUM = hashlib.sha256().digest_size  # bytes, after the array, where NumPy does not look
 
 
 class WorkDir:
@@ -48,8 +54,7 @@ class WorkDir:
         """
         self._path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock.acquire(path)
+            self._lock = _made_and_locked(path)
         except BlockingIOError as err:
             raise OtherRunError(f"{path} is in use by another run; wait for it or stop it") from err
         except OSError as err:
@@ -66,20 +71,18 @@ class WorkDir:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is not None and not holds_clips(self._path):
-                remove(self._path)  # nothing that a later run would have to resume
-        finally:
-            lock.release(self._lock)
+        # nothing that a later run would have to resume
+        useless = error is not None and not holds_clips(self._path)
+        _release(self._lock, self._path, remove=useless)
 
     def load(self, site: Site, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Return the latents of a finished clip, None if it is not there or damaged."""
         file = self._file(site)
         try:
-            latents = np.load(file, allow_pickle=False)
+            latents = read_array(io.BytesIO(_checked(file.read_bytes())))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as err:
+        except (OSError, ValueError) as err:
             _log.warning("%s is damaged (%s) and is made again", file, err)
             return None
         if latents.shape != shape or latents.dtype != np.float32 or not np.isfinite(latents).all():
@@ -89,18 +92,13 @@ class WorkDir:
 
     def save(self, site: Site, latents: NDArray[np.float32]) -> None:
         """Store a finished clip, durably. Raises WorkError, e.g. if the disk is full."""
-        file = self._file(site)
-        part = file.with_name(f".{file.name}.part")
+        file, data = self._file(site), io.BytesIO()
+        write_array(data, latents)
         try:
             file.parent.mkdir(exist_ok=True)
-            with part.open("wb") as out:
-                np.save(out, latents)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(file)
+            with whole_file(file) as out:
+                out.write(data.getvalue() + hashlib.sha256(data.getvalue()).digest())
         except OSError as err:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise _unwritable(file, err) from err
 
     def _file(self, site: Site) -> Path:
@@ -110,14 +108,18 @@ class WorkDir:
         file = self._path / IDENTITY
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
-            ours = {f".{IDENTITY}.part", lock.LOCK_FILE}
-            strangers = [e.name for e in self._path.iterdir() if e.name not in ours]
+            remove_leftovers(file, idle=0)
+            strangers = [e.name for e in self._path.iterdir() if e.name != lock.LOCK_FILE]
             if strangers:
                 raise OtherRunError(
                     f"{self._path} is not a work directory (it holds {strangers[0]}); "
                     "choose another or empty it"
                 )
-            self._write_identity(file, wanted)
+            try:
+                with whole_file(file) as out:
+                    out.write(json.dumps(wanted, indent=1).encode())
+            except OSError as err:
+                raise _unwritable(file, err) from err
             return
         _compare(self._path, self._read_identity(file), wanted)
         if not resume:
@@ -126,21 +128,10 @@ class WorkDir:
                 "it, --restart throws it away"
             )
 
-    def _write_identity(self, file: Path, identity: Mapping[str, Any]) -> None:
-        part = file.with_name(f".{file.name}.part")
-        try:
-            with part.open("w", encoding="utf-8") as out:
-                json.dump(identity, out, indent=1)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(file)
-        except OSError as err:
-            raise _unwritable(file, err) from err
-
     def _read_identity(self, file: Path) -> dict[str, Any]:
         try:
             found = json.loads(file.read_bytes())
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             raise OtherRunError(
                 f"{file} cannot be read ({err}); --restart throws the run away"
             ) from err
@@ -160,15 +151,44 @@ def holds_clips(work: Path | None) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a work directory: its own files, and directories that are then empty.
+    """Delete a work directory that nobody uses: its own files, and directories that are then empty.
 
     Raises WorkError if something cannot be deleted.
     """
-    _clear(path)
-    with suppress(OSError):  # holds something that is not ours, or is locked
-        if lock.LOCK_FILE:
-            (path / lock.LOCK_FILE).unlink(missing_ok=True)
-        path.rmdir()
+    try:
+        holder = lock.acquire(path)
+    except OSError:  # it is gone, or another run has begun in it
+        return
+    _release(holder, path, remove=True)
+    with suppress(OSError):
+        sync_directory(path.parent)
+
+
+def _release(holder: int, path: Path, *, remove: bool) -> None:
+    """Unlock a directory, which nobody else may have in between where it is removed."""
+    try:
+        if remove:
+            _clear(path)
+    finally:
+        lock.release(holder, path if remove else None)
+
+
+def _checked(data: bytes) -> bytes:
+    """Return what stands before its checksum. Raises ValueError if that differs."""
+    content, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
+    if hashlib.sha256(content).digest() != checksum:
+        raise ValueError("its checksum differs")
+    return content
+
+
+def _made_and_locked(path: Path) -> int:
+    """Make a directory and lock it. Raises OSError."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        holder = lock.acquire(path)
+        if lock.holds(holder, path):
+            return holder
+        lock.release(holder)  # its last owner has just removed it
 
 
 def _clear(path: Path) -> None:
@@ -181,18 +201,19 @@ def _clear(path: Path) -> None:
                     file.unlink()
             with suppress(OSError):  # holds something that is not ours
                 folder.rmdir()
-        for name in (IDENTITY, f".{IDENTITY}.part"):
-            (path / name).unlink(missing_ok=True)
+        remove_leftovers(path / IDENTITY, idle=0)
+        (path / IDENTITY).unlink(missing_ok=True)
     except OSError as err:
         raise WorkError(f"{path} cannot be removed ({err.strerror}); remove it by hand") from err
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+        before, now = found.get(name), wanted.get(name)
+        if before != now:
             raise OtherRunError(
-                f"{path} holds an interrupted run with {name} {found.get(name)!r}, now it is "
-                f"{wanted.get(name)!r}; use the same and --resume, or throw it away with --restart"
+                f"{path} holds an interrupted run with {name} {quoted(before)}, now it is "
+                f"{quoted(now)}; use the same and --resume, or throw it away with --restart"
             )
 
 

@@ -19,6 +19,26 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_lock_of_a_directory_that_was_removed_says_so(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    first = lock.acquire(work)
+    late = os.open(work, os.O_RDONLY)  # of a run that waits for the first one
+    assert lock.holds(first, work)
+    lock.release(first, emptied=work)
+    assert not work.exists()
+    assert not lock.holds(late, work)
+    work.mkdir()
+    assert not lock.holds(late, work)
+    lock.release(late)
+
+
+def test_a_directory_with_something_in_it_is_not_removed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    lock.release(lock.acquire(tmp_path), emptied=tmp_path)
+    assert (tmp_path / "mine").exists()
+
+
 def test_without_fcntl_a_file_inside_is_locked(tmp_path, monkeypatch):
     taken = set()
 
@@ -36,8 +56,12 @@ def test_without_fcntl_a_file_inside_is_locked(tmp_path, monkeypatch):
         holder = other.acquire(tmp_path)
         with pytest.raises(BlockingIOError):
             other.acquire(tmp_path)
+        assert other.holds(holder, tmp_path)
         other.release(holder)
         assert [path.name for path in tmp_path.iterdir()] == [other.LOCK_FILE]
+        taken.clear()
+        other.release(other.acquire(tmp_path), emptied=tmp_path)
+        assert not tmp_path.exists()
     finally:
         monkeypatch.undo()
         importlib.reload(lock)

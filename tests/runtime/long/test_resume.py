@@ -93,8 +93,11 @@ def test_a_damaged_or_missing_clip_is_made_again(make_fake, expected, tmp_path):
     files[0].write_bytes(files[0].read_bytes()[:-7])
     files[1].write_bytes(b"")
     files[2].unlink()
-    np.save(files[3], np.full_like(np.load(files[3]), np.nan))
-    np.save(files[4], np.zeros((1, 2), np.float32))
+    with files[3].open("wb") as zipped:
+        np.savez(zipped, latents=np.load(files[4]))
+    flipped = bytearray(files[4].read_bytes())
+    flipped[200] ^= 1  # a bit of a number that stays finite
+    files[4].write_bytes(flipped)
     assert_same(run(manifest, sessions, tmp_path, resume=True), expected)
 
 
@@ -202,6 +205,18 @@ def test_two_runs_do_not_share_a_work_directory(make_fake, tmp_path):
             run(*make_fake(), tmp_path, resume=True)
         stream.close()
     run(*make_fake(), tmp_path, resume=True)
+
+
+def test_a_work_directory_in_use_is_not_removed(make_fake, tmp_path):
+    with Pipeline(*make_fake()) as pipeline:
+        stream = pipeline.stream_videos(OPTIONS, work=tmp_path / "work")
+        next(stream)
+        held = sorted((tmp_path / "work").rglob("*.npy"))
+        workdir.remove(tmp_path / "work")
+        assert sorted((tmp_path / "work").rglob("*.npy")) >= held
+        stream.close()
+    workdir.remove(tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_part_of_a_clip(
