@@ -5,11 +5,10 @@ Everything is on the disk, not in a cache, before a name says that it is there.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from lvdm_engines.bundle_writer import sync_directory
+from lvdm_engines.atomic import sync
 
 
 def sidecar_path(path: Path) -> Path:
@@ -20,7 +19,8 @@ def sidecar_path(path: Path) -> Path:
 def write_sidecar(path: Path, settings: str, video: Path) -> None:
     """Write `settings` (JSON, one object) and what tells `video`, a finished file, from others."""
     described = {**json.loads(settings), "file": file_facts(video)}
-    path.write_text(json.dumps(described) + "\n", encoding="utf-8")
+    with path.open("xb") as file:
+        file.write(json.dumps(described).encode() + b"\n")
     sync(path)
 
 
@@ -28,7 +28,7 @@ def read_sidecar(video: Path) -> dict[str, Any] | None:
     """Return what lies beside a video, None where that is no JSON object."""
     try:
         settings = json.loads(sidecar_path(video).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
 
@@ -51,14 +51,3 @@ def file_facts(video: Path) -> dict[str, Any]:
                 digest.update(block)
                 size += len(block)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a directory with its files, is on the disk. Raises OSError."""
-    if path.is_dir():
-        for file in path.iterdir():
-            sync(file)
-        sync_directory(path)
-        return
-    with path.open("r+b") as opened:
-        os.fsync(opened.fileno())

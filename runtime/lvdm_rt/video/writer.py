@@ -1,22 +1,20 @@
 """Writing a video: beside its name while it grows, under its name once it is whole."""
 
 import errno
-import os
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
 import av
 import numpy as np
 
-from lvdm_engines.bundle_writer import sync_directory
+from lvdm_engines.atomic import partial_of, remove, remove_leftovers, sync, sync_directory
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
-from lvdm_rt.video.sidecar import sidecar_path, sync, write_sidecar
+from lvdm_rt.video.sidecar import sidecar_path, write_sidecar
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 
@@ -38,12 +36,13 @@ def open_writer(
             return VideoWriter(out, spec, sink, None)
         path = Path(out)
         _check_codec_options(out, kind, spec)
-        part = part_path(path)
-        _remove(part)  # left by a run that was killed
+        for name in (path, sidecar_path(path)):
+            remove_leftovers(name, idle=0)
+        files = _Files(path)
         try:
-            return VideoWriter(out, spec, _file_sink(kind, part, spec), path)
+            return VideoWriter(out, spec, _file_sink(kind, files.video, spec), files)
         except BaseException:  # an interrupt as well: nobody owns the file yet
-            _remove(part)
+            files.remove()
             raise
 
 
@@ -83,9 +82,36 @@ def missing_encoder(kind: OutputKind) -> str | None:
     return None
 
 
-def part_path(path: Path) -> Path:
-    """Return the name that `path` has while it is being written."""
-    return path.with_name(f".{path.name}.part")
+class _Files:
+    """A video and its sidecar: hidden, under random names, until both are whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Choose names beside `path`, the final name of the video."""
+        self._path, self._sidecar = path, sidecar_path(path)
+        self.video, self._settings = partial_of(path), partial_of(self._sidecar)
+
+    def publish(self, settings: str) -> None:
+        """Rename both, in an order that a run killed in between can resume from.
+
+        A new video comes last: a sidecar alone announces nothing, but frames in a directory without
+        one would be somebody else's. One that is replaced comes first: the new sidecar must not
+        describe the old video.
+        """
+        sync(self.video)
+        if self._path.is_dir():
+            self._path.rmdir()  # empty, or it would have been refused
+        renamed = [(self.video, self._path)]
+        if settings:
+            write_sidecar(self._settings, settings, self.video)
+            renamed.insert(int(self._path.exists()), (self._settings, self._sidecar))
+        for hidden, name in renamed:
+            hidden.replace(name)
+        sync_directory(self._path.parent)
+
+    def remove(self) -> None:
+        """Remove what is not published."""
+        remove(self.video)
+        remove(self._settings)
 
 
 class VideoWriter:
@@ -94,9 +120,9 @@ class VideoWriter:
     As a context manager it closes on success and aborts on any exception, Ctrl-C included.
     """
 
-    def __init__(self, out: str, spec: VideoSpec, sink: FrameSink, path: Path | None) -> None:
-        """Write to `sink`; `path` is the final name, or None for a stream without one."""
-        self._out, self._spec, self._sink, self._path = out, spec, sink, path
+    def __init__(self, out: str, spec: VideoSpec, sink: FrameSink, files: _Files | None) -> None:
+        """Write to `sink`, which fills `files`, or None for a stream without a name."""
+        self._out, self._spec, self._sink, self._files = out, spec, sink, files
         self._count = 0
         self._open = True
 
@@ -139,8 +165,8 @@ class VideoWriter:
                 )
             with _write_errors(self._out):
                 self._sink.close()
-                if self._path is not None:
-                    _publish(self._path, self._spec.settings)
+                if self._files is not None:
+                    self._files.publish(self._spec.settings)
             self._open = False
         finally:
             self.abort()
@@ -151,9 +177,8 @@ class VideoWriter:
             return
         self._open = False
         self._sink.abort()
-        if self._path is not None:
-            _remove(part_path(self._path))
-            _remove(part_path(sidecar_path(self._path)))
+        if self._files is not None:
+            self._files.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -166,11 +191,12 @@ class VideoWriter:
 
 
 def _file_sink(kind: OutputKind, part: Path, spec: VideoSpec) -> FrameSink:
+    if kind == "png":
+        return PngSink(part, spec, ENCODERS[kind])
+    part.open("xb").close()  # exclusively, which the libraries do not
     if kind == "npz":
         return NpzSink(part, spec)
     encoder = ENCODERS[kind]
-    if kind == "png":
-        return PngSink(part, spec, encoder)
     if kind == "gif":
         return GifSink(part, spec, encoder)
     return ContainerSink(part, spec, encoder)
@@ -179,8 +205,18 @@ def _file_sink(kind: OutputKind, part: Path, spec: VideoSpec) -> FrameSink:
 def _check_place(path: Path, kind: OutputKind, *, replace: bool) -> None:
     if not path.parent.is_dir():
         raise VideoError(f"cannot write {path}: there is no directory {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise VideoError(f"cannot write {path}: no permission to write in {path.parent}")
+    if path.is_symlink():
+        raise VideoError(f"cannot write {path}: it is a link; give the place that it leads to")
+    sidecar = sidecar_path(path)
+    if sidecar.is_symlink() or sidecar.is_dir():
+        raise VideoError(
+            f"cannot write {path}: its settings go to {sidecar}, which is no file; move that away "
+            "or choose another name"
+        )
+    probe = partial_of(sidecar)  # the longest name there will be
+    with _write_errors(str(path)):
+        probe.open("xb").close()
+    remove(probe)
     if kind != "png" and path.is_dir():
         raise VideoError(
             f"cannot write {path}: it is a directory; remove it or choose another name"
@@ -191,35 +227,6 @@ def _check_place(path: Path, kind: OutputKind, *, replace: bool) -> None:
             f"cannot write frames to {path}: it exists and is not an empty directory;"
             " remove it or choose another name"
         )
-
-
-def _publish(path: Path, settings: str) -> None:
-    """Rename the video and its sidecar, in an order that a run killed in between can resume from.
-
-    A new video comes last: a sidecar alone announces nothing, but frames in a directory without
-    one would be somebody else's. One that is replaced comes first: the new sidecar must not
-    describe the old video.
-    """
-    sidecar = sidecar_path(path)
-    sync(part_path(path))
-    if path.is_dir():
-        path.rmdir()  # empty, or it would have been refused
-    paths = [path, sidecar] if path.exists() else [sidecar, path]
-    if settings:
-        write_sidecar(part_path(sidecar), settings, part_path(path))
-    else:
-        paths.remove(sidecar)
-    for name in paths:
-        part_path(name).replace(name)
-    sync_directory(path.parent)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 @contextmanager

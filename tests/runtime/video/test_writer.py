@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def test_nothing_has_the_final_name_before_the_end_and_nothing_stays_after_an_er
     def interrupted() -> None:
         with open_writer(str(tmp_path / name), spec) as writer:
             writer.write(frames)
-            assert [path.name for path in tmp_path.iterdir()] == [f".{name}.part"]
+            (hidden,) = tmp_path.iterdir()
+            assert re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}\.partial", hidden.name)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -122,14 +124,15 @@ def test_nothing_has_the_final_name_before_the_end_and_nothing_stays_after_an_er
 
 @pytest.mark.parametrize("name", ["sky.mp4", "frames"])
 def test_what_a_killed_run_left_is_replaced(scene, write, tmp_path, name):
-    part = tmp_path / f".{name}.part"
+    part = tmp_path / f".{name}.0123abcd.partial"
+    (tmp_path / f".{name}.json.0123abcd.partial").write_bytes(b"{")
     if name == "frames":
         part.mkdir()
         (part / "000099.png").write_bytes(b"old")
     else:
         part.write_bytes(b"old" * 9999)
     path = write(name, scene(2, 16, 16))
-    assert not part.exists()
+    assert [found.name for found in tmp_path.iterdir()] == [name]
     assert not (path / "000099.png").exists()
 
 
