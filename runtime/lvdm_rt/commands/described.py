@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from lvdm_rt.video import PICTURES, Frames, ReadSpec, VideoSpec, read_frames
+from lvdm_rt.video import MAX_PIXELS, PICTURES, Frames, ReadSpec, VideoSpec, read_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Described:
     crf: int | None
     condition: Path | None = None
     given: int = 0
+    max_pixels: int = MAX_PIXELS
 
     def spec(self, settings: str) -> VideoSpec:
         """Return what the writer of one video needs."""
@@ -42,7 +43,8 @@ class Described:
     def joined(self) -> Iterator[Frames]:
         """Yield the frames that come before the new ones."""
         if self.condition is not None and self.given:
-            yield from read_frames(self.condition, ReadSpec(size=self.size, fps=self.fps))
+            spec = ReadSpec(size=self.size, fps=self.fps, max_pixels=self.max_pixels)
+            yield from read_frames(self.condition, spec)
 
 
 def _may_sound(path: Path) -> bool:

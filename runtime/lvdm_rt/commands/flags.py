@@ -38,6 +38,8 @@ _FLAGS = (
                  help="Number of the first video, where several runs share one seed."),
     click.option("--condition", metavar="IN",
                  help="Continue this video, folder of frames, .npz or still picture."),
+    click.option("--max-pixels", type=_count, default=1 << 26, show_default=True, metavar="N",
+                 help="Refuse IN if its pictures have more: they would take too much memory."),
     click.option("--join", is_flag=True, help="Put IN before the new frames, with its sound."),
     click.option("--fade", type=click.IntRange(0), metavar="N",
                  help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
@@ -139,7 +141,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_bytes())
     except OSError as err:
         raise OptionsError(f"{path}: cannot be read ({err.strerror}); give an OUT.json") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
     if not isinstance(settings, dict) or "lvdm_rt" not in settings:
         raise OptionsError(f"{path}: holds no settings of a video; give an OUT.json")
@@ -202,7 +204,18 @@ def job_of(flags: dict[str, Any]) -> GenerateJob:
     from lvdm_rt.options import GenerateOptions
 
     asked = {name: flags[name] for name in GenerateOptions.__struct_fields__ if name in flags}
-    same = ("out", "bundle", "backend", "join", "prompt", "crf", "resume", "restart", "force")
+    same = (
+        "out",
+        "bundle",
+        "backend",
+        "join",
+        "prompt",
+        "crf",
+        "resume",
+        "restart",
+        "force",
+        "max_pixels",
+    )
     return GenerateJob(
         options=GenerateOptions(**asked),
         session=SessionOptions(threads=flags["threads"], device=flags["device"]),

@@ -20,16 +20,16 @@ from lvdm_rt.long.workdir import work_path
 from lvdm_rt.options import GenerateOptions, Settings
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
-from lvdm_rt.video import Frames, ReadSpec, read_frames
+from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, read_frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob:
     """What to generate, with what, and where it goes (see `output_kind` for `out`).
 
-    `join` puts the frames of `condition` before the new ones. `force` replaces what lies at `out`,
-    `restart` throws away what an interrupted run left. `repeats` holds the settings of a sidecar
-    that this job must repeat.
+    `condition` has pictures of at most `max_pixels`; `join` puts its frames before the new ones.
+    `force` replaces what lies at `out`, `restart` throws away what an interrupted run left.
+    `repeats` holds the settings of a sidecar that this job must repeat.
     """
 
     out: str
@@ -38,6 +38,7 @@ class GenerateJob:
     backend: str = "auto"
     session: SessionOptions | None = None
     condition: Path | None = None
+    max_pixels: int = MAX_PIXELS
     join: bool = False
     prompt: str | None = None
     crf: int | None = None
@@ -129,7 +130,8 @@ def _given(job: GenerateJob, pipeline: Pipeline, settings: Settings) -> _Given |
     if job.condition is None:
         return None
     manifest = pipeline.manifest
-    spec = ReadSpec(size=manifest.model.frame_size, fps=_rate(manifest.defaults.fps))
+    rate = _rate(manifest.defaults.fps)
+    spec = ReadSpec(size=manifest.model.frame_size, fps=rate, max_pixels=job.max_pixels)
     last: deque[Frames] = deque(maxlen=pipeline.condition_frames(settings))
     count = 0
     for frames in read_frames(job.condition, spec):
@@ -165,6 +167,7 @@ def _describe(
         crf=job.crf,
         condition=job.condition,
         given=given.count if job.join and given is not None else 0,
+        max_pixels=job.max_pixels,
     )
 
 

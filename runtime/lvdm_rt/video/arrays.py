@@ -1,15 +1,78 @@
-"""Sinks without a codec: frames as a NumPy archive, and uncompressed y4m to a stream."""
+"""Without a codec: frames to and from a NumPy archive, and uncompressed y4m to a stream."""
 
+import math
 import zipfile
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.lib import format as npy
 
+from lvdm_engines.errors import VideoError
 from lvdm_rt.video.spec import Frames, VideoSpec
+
+Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]  # start and length in seconds
+
+_SMALL = 1 << 10  # bytes of a file that holds one number
+# what archives that are damaged, locked or of another kind end in
+_FAULTS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, OverflowError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def read_npz(path: Path, max_pixels: int) -> Iterator[Timed]:
+    """Yield the frames of an .npz with `frames` uint8 (f, h, w, 3) and `fps`, one at a time.
+
+    Raises VideoError for any other file, and for frames of more than `max_pixels`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
+            fps = _rate(archive)
+            npy.read_magic(member)
+            shape, turned, dtype = npy.read_array_header_1_0(member)
+            _check(path, shape, np.dtype(np.void) if turned else dtype, max_pixels)
+            for index in range(shape[0]):
+                pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
+                frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
+                yield index / fps, 1 / fps, frame
+    except _FAULTS as err:
+        raise VideoError(
+            f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "
+            "uint8 (f, h, w, 3) and fps"
+        ) from err
+
+
+def _rate(archive: zipfile.ZipFile) -> Fraction:
+    if archive.getinfo("fps.npy").file_size > _SMALL:
+        raise ValueError("fps is not one number")
+    with archive.open("fps.npy") as member:
+        fps = Fraction(float(npy.read_array(member))).limit_denominator(1001)
+    if fps <= 0:
+        raise ValueError(f"fps is {fps}")
+    return fps
+
+
+def _check(path: Path, shape: tuple[int, ...], dtype: object, max_pixels: int) -> None:
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+        raise VideoError(
+            f"cannot read {path}: got frames {dtype} {shape}, expected uint8 (f, h, w, 3)"
+        )
+    if shape[1] * shape[2] > max_pixels:
+        raise too_large(path, shape[2], shape[1], max_pixels)
+
+
+def too_large(path: Path, width: int, height: int, most: int) -> VideoError:
+    """Return the error of pictures that would take too much memory."""
+    return VideoError(
+        f"cannot read {path}: its pictures have {width} x {height} pixels, expected at most {most} "
+        "in all; give smaller ones, or raise the limit with --max-pixels"
+    )
 
 
 class NpzSink:

@@ -7,15 +7,13 @@ import errno
 import math
 import os
 import re
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import numpy as np
@@ -23,12 +21,13 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.lib.format import read_array, read_array_header_1_0, read_magic
 
 from lvdm_engines.errors import VideoError
+from lvdm_rt.video.arrays import Timed, read_npz, too_large
 from lvdm_rt.video.spec import Frames
 
-_Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]  # start and length in seconds
+MAX_PIXELS = 1 << 26  # of a picture, which takes about 10 bytes each while it is fitted
+_PADDING = 1 << 16  # pixels that codecs add around a picture
 _FALLBACK_RATE = Fraction(25)  # what FFmpeg assumes for streams that name no rate
 # Containers round times to milliseconds, and some leave out the last frame's length.
 _SLACK_FRAMES = 1
@@ -38,31 +37,36 @@ _EARLY = Fraction(1, 4)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # One picture shown for longer than this is a damaged time stamp, not a slide show.
 _LONGEST_FRAME_S = 600
-# what archives that are damaged, locked or of another kind end in
-_ARCHIVE_FAULTS = (
-    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, OverflowError,
-    NotImplementedError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 # Titles that are not UTF-8 must not stop a reading; from PyAV 19 on they never do.
 _METADATA: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
 
 
-def open_film(path: Path) -> InputContainer:
-    """Open a media file. Raises av.FFmpegError, OSError."""
+def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
+    """Open a media file; pictures of more than twice `max_pixels` are never decoded.
+
+    Raises av.FFmpegError, OSError.
+    """
+    limit = {"max_pixels": str(2 * max_pixels + _PADDING)}
     # file: keeps FFmpeg from reading a protocol into a name with a colon.
-    container: InputContainer = av.open(f"file:{path}", "r", **_METADATA)
+    container: InputContainer = av.open(f"file:{path}", "r", options=limit, **_METADATA)
+    for stream in container.streams.video:
+        stream.codec_context.options = limit
     return container
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSpec:
-    """How frames should come: `size` (height, width), `fps`, and frames per yielded array."""
+    """How frames should come: `size` (height, width), `fps`, and frames per yielded array.
+
+    Pictures of more than `max_pixels` are refused before they take memory.
+    """
 
     size: tuple[int, int]
     fps: Fraction
     chunk: int = 16
+    max_pixels: int = MAX_PIXELS
 
 
 def read_frames(path: Path, spec: ReadSpec) -> Iterator[Frames]:
@@ -87,7 +91,7 @@ def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     elif not path.is_file():
         raise VideoError(f"cannot read {path}: there is no such file; give a video file")
     elif path.suffix.lower() == ".npz":
-        timed = _archive(path)
+        timed = read_npz(path, spec.max_pixels)
         yield from (_fit(f, spec.size, 1.0) for f in _resample(path, timed, spec.fps))
     else:
         still = path.suffix.lower() in PICTURES
@@ -115,41 +119,14 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
 
 def _film(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     try:
-        with open_film(path) as container:
+        with open_film(path, spec.max_pixels) as container:
             stream = _video_stream(path, container)
+            _check_size(path, stream, spec.max_pixels)
             timed = _decode(path, container, stream)
             shape = float(stream.sample_aspect_ratio or 1)
             yield from (_fit(f, spec.size, shape) for f in _resample(path, timed, spec.fps))
     except (OSError, av.FFmpegError) as err:
         raise _damaged(path, _reason(err)) from err
-
-
-def _archive(path: Path) -> Iterator[_Timed]:
-    """Yield the frames of an .npz with `frames` uint8 (f, h, w, 3) and `fps`, one at a time."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
-            with archive.open("fps.npy") as rate:
-                fps = Fraction(float(read_array(rate))).limit_denominator(1001)
-            read_magic(member)
-            shape, turned, dtype = read_array_header_1_0(member)
-            _check_array(path, shape, np.dtype(np.void) if turned else dtype, fps)
-            for index in range(shape[0]):
-                pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
-                frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
-                yield index / fps, 1 / fps, frame
-    except _ARCHIVE_FAULTS as err:
-        raise VideoError(
-            f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "
-            "uint8 (f, h, w, 3) and fps"
-        ) from err
-
-
-def _check_array(path: Path, shape: tuple[int, ...], dtype: object, fps: Fraction) -> None:
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or fps <= 0:
-        raise VideoError(
-            f"cannot read {path}: got frames {dtype} {shape} at {fps} per second, expected uint8 "
-            "(f, h, w, 3)"
-        )
 
 
 def read_last_frames(path: Path, spec: ReadSpec, count: int) -> Frames:
@@ -191,7 +168,18 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     )
 
 
-def _decode(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[_Timed]:
+def _check_size(path: Path, stream: VideoStream, most: int) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width:  # FFmpeg has tried already
+        raise VideoError(
+            f"cannot read {path}: its pictures are damaged or have more than {most} pixels; give a "
+            "complete file with smaller ones, or raise the limit with --max-pixels"
+        )
+    if width * height > most:
+        raise too_large(path, width, height, most)
+
+
+def _decode(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Timed]:
     """Yield decoded frames with their times, and make sure that the file does not end early."""
     rate = stream.guessed_rate or stream.average_rate or _FALLBACK_RATE
     end: Fraction | None = None
@@ -234,7 +222,7 @@ def _announced_end(container: InputContainer, stream: VideoStream) -> Fraction |
     return None
 
 
-def _resample(path: Path, timed: Iterator[_Timed], fps: Fraction) -> Iterator[VideoFrame]:
+def _resample(path: Path, timed: Iterator[Timed], fps: Fraction) -> Iterator[VideoFrame]:
     """Yield the frame that is on show at 0, 1/fps, 2/fps, …; at least one."""
     start: Fraction | None = None
     end = Fraction(0)

@@ -223,7 +223,7 @@ def test_a_folder_of_pictures_is_one_frame_each_in_the_order_of_their_numbers(pi
 
 def test_a_damaged_picture_in_a_folder_is_named(pictures):
     (pictures / "frame3.png").write_bytes(b"not a picture")
-    with pytest.raises(VideoError, match=r"frame3\.png: it is no video, damaged"):
+    with pytest.raises(VideoError, match=r"frame3\.png: its pictures are damaged"):
         list(read_frames(pictures, ReadSpec(size=(8, 8), fps=Fraction(8))))
 
 

@@ -1,0 +1,60 @@
+"""Pictures that would take too much memory are refused before they do."""
+
+import io
+import zipfile
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from lvdm_engines.errors import VideoError
+from lvdm_rt.video import MAX_PIXELS, ReadSpec, read_frames
+
+
+def read(path, most):
+    spec = ReadSpec(size=(8, 8), fps=Fraction(8), max_pixels=most)
+    return np.concatenate(list(read_frames(path, spec)))
+
+
+@pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "sky/"])
+def test_pictures_with_more_pixels_than_the_limit_are_refused(scene, write, name):
+    path = write(name, scene(3, 16, 24))
+    assert read(path, 16 * 24).shape == (3, 8, 8, 3)
+    with pytest.raises(
+        VideoError, match=r"383.*smaller ones, or raise the limit with --max-pixels"
+    ):
+        read(path, 16 * 24 - 1)
+
+
+def test_pictures_far_over_the_limit_are_not_even_decoded(scene, write):
+    path = write("sky/", scene(1, 400, 600)) / "000000.png"
+    with pytest.raises(VideoError, match=r"damaged or have more than 9 pixels.*--max-pixels"):
+        read(path, 9)
+
+
+def archive(path, shape, fps):
+    """Write an archive whose headers say what its bytes do not hold."""
+    with zipfile.ZipFile(path, "w") as out:
+        for name, header in (("frames", ("|u1", shape)), ("fps", ("<f8", fps))):
+            data = io.BytesIO()
+            described = {"descr": header[0], "fortran_order": False, "shape": header[1]}
+            np.lib.format.write_array_header_1_0(data, described)
+            out.writestr(f"{name}.npy", data.getvalue() + bytes(4096 if fps else 8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "fps"),
+    [((1, 1 << 20, 1 << 20, 3), ()), ((1, 8, 8, 3), (1 << 40,)), ((1 << 40, 1, 1, 3), ())],
+)
+def test_an_archive_that_says_it_is_huge_is_refused_by_its_header(tmp_path, shape, fps):
+    path = archive(tmp_path / "a.npz", shape, fps)
+    with pytest.raises(VideoError, match=r"cannot read .*a\.npz"):
+        read(path, MAX_PIXELS)
+
+
+def test_the_limit_is_a_flag_of_the_command_line():
+    from lvdm_rt.cli import lvdm_rt
+
+    flag = next(p for p in lvdm_rt.commands["generate"].params if p.name == "max_pixels")
+    assert flag.default == MAX_PIXELS
