@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -73,7 +74,8 @@ class CommandLine:
 
     def say(self, message: object) -> None:
         """Print one line on stderr, under the command's name."""
-        click.echo(f"{self.command.name}: {one_line(str(message))}", err=True)
+        with suppress(OSError):  # the terminal has gone
+            click.echo(f"{self.command.name}: {one_line(str(message))}", err=True)
 
     def explain(self, err: Exception) -> str | None:
         """Say what happened and what to do next; None for what is a fault of this program."""

@@ -10,6 +10,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
+from lvdm_engines.errors import SessionError
+
 T = TypeVar("T")
 
 _POLL = 0.01  # seconds between two looks at a thread that is to end
@@ -122,7 +124,13 @@ def prefetch(source: Generator[T, None, None], ahead: int, stop: Stop) -> Genera
     )
     ended = _End(Cancelled())
     try:
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as err:
+            raise SessionError(
+                f"no thread can be started ({err}); end other programs, or raise the limit of "
+                "processes (ulimit -u)"
+            ) from err
         while not isinstance(item := items.get(), _End):
             yield item
         ended = item

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -20,6 +21,7 @@ from lvdm_rt.video import (
     sidecar_path,
 )
 
+_OTHER_FILES = 64  # that a process has open: graphs, libraries, the condition
 _OUR_PICTURE = re.compile(r"\d{6,}\.png")
 
 
@@ -44,6 +46,7 @@ class Outputs:
     def check(self) -> None:
         """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
         self._spec(0)
+        check_open_files(min(len(self.names), self.job.settings["batch_size"]))
         for index, name in enumerate(self.names):
             if self._done(index):
                 continue
@@ -118,14 +121,26 @@ class Outputs:
         return self._finished[index]
 
 
+def check_open_files(videos: int) -> None:
+    """Refuse more videos in flight than files may be open. Raises OptionsError."""
+    if sys.platform == "win32":  # has no such limit
+        return
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if videos + _OTHER_FILES > most != resource.RLIM_INFINITY:
+        raise OptionsError(
+            f"{videos} videos are written at once, but this process may open {most} files; lower "
+            f"--batch-size, or raise the limit to {videos + _OTHER_FILES} (ulimit -n)"
+        )
+
+
 def check_free(path: Path, *, force: bool) -> None:
     """Refuse to replace what is there, and with `force` what this program did not make.
 
     Raises OptionsError.
     """
     sidecar, ours = sidecar_path(path), "lvdm_rt" in (read_sidecar(path) or {})
-    if path.is_symlink():
-        raise OptionsError(f"cannot write {path}: it is a link; give the place that it leads to")
     if sidecar.exists() and not ours:
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "

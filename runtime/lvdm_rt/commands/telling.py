@@ -6,7 +6,7 @@ Knows the stream it is given; nothing of flags or exit codes.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 from lvdm_rt.progress import Progress, ProgressCallback
@@ -32,8 +32,13 @@ def telling(style: Style, stream: TextIO, prefix: str) -> Iterator[ProgressCallb
 
 def event(stream: TextIO, name: str, **facts: Any) -> None:
     """Write one event as a line of JSON, at once."""
-    stream.write(json.dumps({"event": name, **facts}) + "\n")
-    stream.flush()
+    _say(stream, json.dumps({"event": name, **facts}))
+
+
+def _say(stream: TextIO, line: str) -> None:
+    with suppress(OSError):  # nobody listens any more, which must not end the run
+        stream.write(line + "\n")
+        stream.flush()
 
 
 @contextmanager
@@ -61,8 +66,7 @@ def _now_and_then(
         now = time.monotonic()
         if now - last >= seconds:
             last = now
-            stream.write(line(done, now - started) + "\n")
-            stream.flush()
+            _say(stream, line(done, now - started))
 
     return tell
 

@@ -154,13 +154,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `lvdm-rt` as a process of its own."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
+    def start(*arguments: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         code = "import sys; from lvdm_rt.cli import main; sys.argv[0] = 'lvdm-rt'; main()"
         process = subprocess.Popen(
             [sys.executable, *_WARNINGS, "-c", code, *map(str, arguments)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         started.append(process)

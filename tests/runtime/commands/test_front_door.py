@@ -247,14 +247,6 @@ def test_pictures_of_somebody_else_are_never_replaced(command, toy, tmp_path):
     assert len(list((tmp_path / "co").iterdir())) == 2
 
 
-@pytest.mark.parametrize("target", ["real", "sky.npz"])
-def test_a_link_as_output_is_refused_before_any_work(command, toy, tmp_path, target):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(target)
-    code, _, err = command("generate", "-o", "link", "--bundle", toy, *SMALL, "--force")
-    assert (code, "link: it is a link" in err) == (1, True)
-
-
 @pytest.mark.parametrize("changes", [("--sampler", "ddpm"), ("--preset", "fast")])
 def test_another_sampler_brings_its_own_numbers_to_a_repeat(
     command, toy, tmp_path, settings_of, changes
