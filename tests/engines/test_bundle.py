@@ -6,7 +6,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines import bundle_writer
+from lvdm_engines import atomic
 from lvdm_engines.bundle import builtin_bundles, file_sha256, load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import BundleError
@@ -104,7 +104,7 @@ def test_force_replaces_a_bundle_and_leaves_nothing_behind(
     make_bundle, tmp_path, monkeypatch, exchange
 ):
     if not exchange:
-        monkeypatch.setattr(bundle_writer, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     old = make_bundle()
     (old.path / "engines").mkdir()
     make_bundle(force=True, external=True)
@@ -129,7 +129,7 @@ def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
     make_bundle, tmp_path, monkeypatch
 ):
     old = make_bundle()
-    monkeypatch.setattr(bundle_writer, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     real = type(tmp_path).rename
 
     def fail(path, target):

@@ -67,7 +67,7 @@ def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
         elif stage == "last frames":
             patch.setattr(writer.VideoWriter, "write", stop_late)
         else:
-            patch.setattr(writer, "_publish", stop)
+            patch.setattr(writer, "write_sidecar", stop)
         code, out, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
     assert (code, out) == (130, "")
     left = [path.name for path in tmp_path.iterdir()]
@@ -142,7 +142,7 @@ def test_resume_does_not_write_finished_videos_again(command, toy, tmp_path, mon
     stop = raiser(KeyboardInterrupt())
 
     def stop_in_second(self: writer.VideoWriter, frames: np.ndarray) -> None:
-        if "sky-001" in str(self._path):
+        if "sky-001" in self._out:
             stop()
         plain_write(self, frames)
 

@@ -48,7 +48,7 @@ def test_the_old_plan_stays_until_the_new_one_is_whole(source, make_plan, here, 
         assert find_plan(source, here).read() == old.read()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "sync_tree", full)
+    monkeypatch.setattr(store, "sync", full)
     with pytest.raises(BundleError, match="cannot be written"):
         make_plan()
     assert [path.name for path in source.engines.iterdir()] == [old.path.parent.name]
