@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def file_sha256(path: Path) -> str:
     Raises BundleError if the file cannot be read.
     """
     try:
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         stat = path.stat()
         key = (path, stat.st_mtime_ns, stat.st_size)
         if key not in _digests:

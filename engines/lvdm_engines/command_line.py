@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _IMPORTER = "<frozen importlib._bootstrap>"  # the file that frames of an import name
+_IGNORED = "ignored due to race condition"  # of a signal that came before it was to be ignored
 _LATER = 0.02  # seconds
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
 
@@ -48,7 +49,9 @@ class CommandLine:
                 signal.signal(number, _interrupt)
         sys.unraisablehook = _unraisable
         logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
-        sys.exit(self.run(sys.argv[1:]))
+        code = self.run(sys.argv[1:])
+        _ignore_signals()  # Python would die of one while it cleans up
+        sys.exit(code)
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run the command and return its exit code; errors are said on stderr, in one line."""
@@ -110,9 +113,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
         _again(number)
         return
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
     for known in _SIGNALS:
         signal.signal(known, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _again(number: int) -> None:
@@ -136,6 +143,8 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     """Interrupt again where a destructor or a callback has swallowed it."""
+    if issubclass(lost.exc_type, OSError) and _IGNORED in str(lost.exc_value):
+        return
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return

@@ -1,5 +1,6 @@
 """One generation job from options to whole video files; knows nothing of flags or terminals."""
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,10 +101,14 @@ def _check_condition(job: GenerateJob, names: list[str]) -> None:
     """Refuse to write over what is continued. Raises OptionsError."""
     if job.condition is None:
         return
-    given = job.condition.resolve()
+    given = _real(job.condition)
     for name in names:
-        if name != "-" and Path(name).resolve() in (given, *given.parents):
+        if name != "-" and _real(Path(name)) in (given, *given.parents):
             raise OptionsError(f"{name} is or holds what is continued; choose another OUT")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # of a link to itself as well, which ends Path.resolve
 
 
 def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:

@@ -4,39 +4,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import toy_disk
 
 FLAGS = ("--frames", "40", "--sampler", "ddpm", "--seed", "3", "-q")
 
 
-@contextmanager
-def mounted(image: Path, place: Path) -> Iterator[Path]:
-    """Mount an image as a computer does that starts again: its journal is read."""
-    place.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of its own, whose image lies beside it."""
-    image = tmp_path / "disk.img"
-    try:
-        with image.open("wb") as file:
-            file.truncate(64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
-        with mounted(image, tmp_path / "disk") as place:
-            subprocess.run(["sync"], check=True)
-            yield place
-    except (OSError, subprocess.CalledProcessError) as err:
-        pytest.skip(f"no file system can be mounted here ({err})")
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(toy_disk.new_disk(tmp_path))
+        except toy_disk.NoDiskError as err:
+            pytest.skip(f"no file system can be mounted here ({err})")
+        yield place
 
 
 def generate(folder: Path, toy: Path, *flags: str) -> "subprocess.Popen[str]":
@@ -50,25 +35,15 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def power_loss(disk: Path, check: Callable[[Path], None]) -> None:
-    """Copy the image as it is on the disk by now, and start again with that."""
-    image = shutil.copy(disk.parent / "disk.img", disk.parent / "cut.img")
-    with mounted(image, disk.parent / "after") as place:
-        check(place)
-
-
 @pytest.mark.parametrize("out", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "sky/"])
 def test_a_video_that_was_called_written_survives(toy, disk, out):
     run = generate(disk, toy, "-o", out)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 0, said
-
-    def check(after: Path) -> None:
+    with toy_disk.after_power_loss(disk) as after:
         expected = content(disk)
         assert content(after) == expected
         assert len(expected) >= 2
-
-    power_loss(disk, check)
 
 
 def test_an_interrupted_run_goes_on_with_what_was_finished(toy, disk, tmp_path):
@@ -77,18 +52,14 @@ def test_an_interrupted_run_goes_on_with_what_was_finished(toy, disk, tmp_path):
     while len(list(disk.rglob("*.npy"))) < 5:
         assert run.poll() is None
         time.sleep(0.01)
-
     finished = {path.name for path in disk.rglob("*.npy")}
-
-    def check(after: Path) -> None:
+    with toy_disk.after_power_loss(disk) as after:
         run.kill()
         run.communicate()
-        assert {p.name for p in after.rglob("*.npy")} >= finished
+        assert {path.name for path in after.rglob("*.npy")} >= finished
         again = generate(after, toy, *flags, "--resume")
         assert again.communicate(timeout=60)[1] == ""
         shutil.copy(after / "sky.npz", tmp_path)
-
-    power_loss(disk, check)
     whole = generate(tmp_path, toy, *flags, "--force")
     resumed = (tmp_path / "sky.npz").read_bytes()
     assert whole.communicate(timeout=60)[1] == ""
