@@ -56,8 +56,9 @@ class CommandLine:
     def run(self, arguments: Sequence[str]) -> int:
         """Run the command and return its exit code; errors are said on stderr, in one line."""
         try:
-            name = self.command.name
-            code = self.command.main(list(arguments), prog_name=name, standalone_mode=False)
+            code = self._invoke(list(arguments))
+        except click.exceptions.Exit as end:  # --help, --version
+            return end.exit_code
         except click.ClickException as err:
             err.show()
             return err.exit_code
@@ -74,6 +75,17 @@ class CommandLine:
             self.say(line)
             return 1
         return code if isinstance(code, int) else 0
+
+    def _invoke(self, arguments: list[str]) -> object:
+        """Do what click's own main does, which prints an empty line where it is interrupted."""
+        name = self.command.name or ""
+        variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
+        if asked := os.environ.get(variable):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(self.command, {}, name, variable, asked)
+        with self.command.make_context(name, arguments) as context:
+            return self.command.invoke(context)
 
     def say(self, message: object) -> None:
         """Print one line on stderr, under the command's name."""
