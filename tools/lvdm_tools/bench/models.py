@@ -4,34 +4,27 @@ The weights' magnitudes keep activations near 1: speed and rounding do not depen
 nothing has to be downloaded.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import torch
 import yaml
 from torch import nn
 
-from lvdm_engines.bundle import load_bundle
-from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts
+from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.manifest import InterpolateFacts, Manifest, Precision, PredictFacts, ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.config.model_json import ModelRecord, save_model
 from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lvdm_engines.bundle import Bundle
-    from lvdm_engines.manifest import Manifest, Precision
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _MODELS = {  # configs of the denoiser and the autoencoder

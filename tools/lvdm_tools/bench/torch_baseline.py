@@ -1,22 +1,17 @@
 """PyTorch on the same device, as the yardstick: eager, half precision, compiled; and its peak."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from lvdm_export.nets.layers import to_half
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-    from torch import nn
 
 EAGER, HALF, COMPILED = "torch eager fp32", "torch fp16 channels_last", "torch.compile fp16"
 VARIANTS = (EAGER, HALF, COMPILED)

@@ -1,16 +1,16 @@
 """The trained model as `lvdm-export build-engines` reads it: model.safetensors and model.json."""
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ExportError
@@ -21,13 +21,7 @@ from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_tools.train import state
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
-    from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
+from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
 
 _WEIGHTS = "model.safetensors"
 _AGAIN = "train it again, or name another"

@@ -1,16 +1,12 @@
 """Batches made ahead of time in a background thread."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+from torch import Tensor
 
-    from torch import Tensor
-
-Batch = dict[str, "Tensor"]
+Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 

@@ -1,24 +1,18 @@
 """A GPU through cuda-core: the real side of `device.py`."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lvdm_engines.backends.gpu.device import Device, HostMemory, Memory, Stream
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.backends.gpu.device import Device, HostMemory, Memory, Stream
 
 
 @contextmanager

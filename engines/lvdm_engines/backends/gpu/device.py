@@ -3,15 +3,11 @@
 `cuda_device.py` is the real one; tests bring one made of NumPy arrays.
 """
 
-from __future__ import annotations
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Memory(Protocol):

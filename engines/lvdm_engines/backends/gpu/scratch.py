@@ -4,19 +4,15 @@ The engines of a video take turns, so the largest need is enough for all. A turn
 streams, not of threads: the next one is enqueued at once and starts when the last has finished.
 """
 
-from __future__ import annotations
-
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from lvdm_engines.backends.gpu.device import Device, Memory, Stream
 
-    from lvdm_engines.backends.gpu.device import Device, Memory, Stream
-
-_scratches: weakref.WeakValueDictionary[int, SharedScratch] = weakref.WeakValueDictionary()
+_scratches: "weakref.WeakValueDictionary[int, SharedScratch]" = weakref.WeakValueDictionary()
 _scratches_lock = threading.Lock()
 
 

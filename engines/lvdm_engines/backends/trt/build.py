@@ -1,14 +1,13 @@
 """Compile the graphs of a bundle into plans for this machine: what `build-engines` calls."""
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 import logging
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,7 +17,7 @@ from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions
 from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.compile import CompileJob, Step, check_options, compile_plan
 from lvdm_engines.backends.trt.inspection import summary_of
-from lvdm_engines.backends.trt.library import TargetMachine
+from lvdm_engines.backends.trt.library import TargetMachine, TrtLibrary
 from lvdm_engines.backends.trt.profiles import graph_files
 from lvdm_engines.backends.trt.refit import check_library, refit
 from lvdm_engines.backends.trt.store import (
@@ -29,14 +28,9 @@ from lvdm_engines.backends.trt.store import (
     plans_of,
     save_plan,
 )
+from lvdm_engines.bundle import Bundle, GraphSource
 from lvdm_engines.errors import BackendError, BundleError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.bundle import Bundle, GraphSource
-    from lvdm_engines.manifest import Precision
+from lvdm_engines.manifest import Precision
 
 _log = logging.getLogger(__name__)
 

@@ -1,21 +1,16 @@
 """One execution context: shapes, addresses, activation memory, and recorded work."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lvdm_engines.backends.gpu.device import Device, Recording, Stream
+from lvdm_engines.backends.gpu.scratch import SharedScratch
+from lvdm_engines.backends.plan_facts import Profile
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lvdm_engines.backends.gpu.device import Device, Recording, Stream
-    from lvdm_engines.backends.gpu.scratch import SharedScratch
-    from lvdm_engines.backends.plan_facts import Profile
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.manifest import TensorSpec
 
 _log = logging.getLogger(__name__)
 

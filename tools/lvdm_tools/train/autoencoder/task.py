@@ -1,18 +1,20 @@
 """Training of the 3D KL autoencoder: reconstruction, KL, perceptual and hinge losses."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
 import torch
-from torch import nn
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools.data.clip import ClipSpec, check_divisible
+from lvdm_tools.data.clip import ClipSource, ClipSpec, check_divisible
 from lvdm_tools.quality import metrics
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
@@ -20,22 +22,12 @@ from lvdm_tools.train.autoencoder import losses
 from lvdm_tools.train.autoencoder.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.autoencoder.lpips import Lpips
 from lvdm_tools.train.autoencoder.whitening import whitened
+from lvdm_tools.train.config import Adversarial, AutoencoderRun
 from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Learner
 from lvdm_tools.train.networks import build, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from lightning_fabric import Fabric
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from lvdm_tools.data.clip import ClipSource
-    from lvdm_tools.train.config import Adversarial, AutoencoderRun
-    from lvdm_tools.train.prefetch import Batch
+from lvdm_tools.train.prefetch import Batch
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
@@ -60,6 +52,8 @@ class _Reconstruct(nn.Module):
 
 class AutoencoderTask:
     """What the loop trains; see `loop.Task`."""
+
+    learners: Mapping[str, Learner]
 
     def __init__(
         self,
@@ -88,7 +82,7 @@ class AutoencoderTask:
         main = Learner(
             fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
         )
-        self.learners: Mapping[str, Learner] = {"autoencoder": main}
+        self.learners = {"autoencoder": main}
         self.perceptual = None
         if run.loss.perceptual is None:
             _logger.info("loss.perceptual names no LPIPS weights: training on pixel errors only")

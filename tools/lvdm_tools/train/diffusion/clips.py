@@ -4,24 +4,17 @@ A batch holds clips of one length and stride. The network is not told the stride
 is trained for two strides, the clip's length has to differ too and is what tells them apart.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lvdm_rt.diffusion.schedule import Schedule
+from lvdm_tools.train.config import ClipKind
 from lvdm_tools.train.draws import DrawStream, generator
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lvdm_rt.diffusion.schedule import Schedule
-    from lvdm_tools.train.config import ClipKind
-
-    Array = NDArray[np.float32]
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
