@@ -44,9 +44,7 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a `.safetensors` file of ours, or anything written by `torch.save`.
 
-    Raises:
-        CheckpointError: missing, unreadable, damaged, or without tensors.
-
+    Raises CheckpointError: missing, unreadable, damaged, or without tensors.
     """
     try:
         mode = path.stat().st_mode
@@ -101,9 +99,7 @@ def denoiser_keys(
     The averaged copies are stored under the parameter's name without its dots, so they are found
     from the network's own `parameters`. Names that the network lacks are kept as they are.
 
-    Raises:
-        CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
-
+    Raises CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
     """
     if checkpoint.ours:
         return checkpoint.below("")

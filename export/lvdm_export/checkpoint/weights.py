@@ -43,9 +43,7 @@ def build(config: NetworkConfig) -> Network:
 def load_denoiser(config: UNet3dConfig, checkpoint: Checkpoint, *, ema: bool) -> UNet3d:
     """Build a denoiser and give it the averaged (`ema`) or the plain weights of a checkpoint.
 
-    Raises:
-        CheckpointError: keys are missing or left over, or shapes disagree with the config.
-
+    Raises CheckpointError: keys are missing or left over, or shapes disagree with the config.
     """
     network = build(config)
     _fill(network, _denoiser_keys(network, checkpoint, ema=ema), checkpoint)
@@ -58,9 +56,7 @@ def load_autoencoder(
 ) -> Autoencoder3d | Autoencoder2d:
     """Build an autoencoder and give it the weights of a checkpoint.
 
-    Raises:
-        CheckpointError: keys are missing or left over, or shapes disagree with the config.
-
+    Raises CheckpointError: keys are missing or left over, or shapes disagree with the config.
     """
     network = build(config)
     _fill(network, autoencoder_keys(checkpoint), checkpoint)
@@ -84,9 +80,7 @@ def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> No
 def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
     """Compare the config's noise schedule with the one the authors' trainer stores with weights.
 
-    Raises:
-        CheckpointError: they differ, so the weights were trained on another schedule.
-
+    Raises CheckpointError: they differ, so the weights were trained on another schedule.
     """
     stored = checkpoint.shapes.get("betas")
     power = {"linear": 1.0, "sqrt-linear": 2.0}.get(schedule.kind)

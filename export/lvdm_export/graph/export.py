@@ -51,9 +51,7 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
 
     The graph's network is used up: it ends baked, and in the target's precision.
 
-    Raises:
-        ExportError: the graph cannot be exported, runs over in half precision, or differs.
-
+    Raises ExportError: the graph cannot be exported, runs over in half precision, or differs.
     """
     stem = names[0] if len(names) == 1 else "denoiser"
     clip = {name: _clip(target.model, name) for name in names}

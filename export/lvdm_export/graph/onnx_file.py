@@ -38,9 +38,7 @@ def write_onnx(
         clip: length to trace with where the clip length is free.
         compact: store float32 weights that half precision holds exactly as half.
 
-    Raises:
-        ExportError: torch cannot express the graph.
-
+    Raises ExportError: torch cannot express the graph.
     """
     feeds = {spec.name: _example(spec, clip) for spec in graph.inputs}
     with warnings.catch_warnings(), torch.no_grad():

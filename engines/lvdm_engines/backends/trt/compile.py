@@ -1,6 +1,5 @@
 """Compile one ONNX file into a plan, with TensorRT or TensorRT-RTX, by one path."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, ExportError
 from lvdm_engines.manifest import GraphFacts, TensorSpec
-
-_log = logging.getLogger(__name__)
 
 TURING = "7.5"  # compute capability that TensorRT-RTX leaves out unless asked
 _OTHERWISE = "export with --precision fp16, or use --backend cuda"

@@ -5,7 +5,6 @@ own list, not only in the sidecar, and a plan that does not match is neither use
 """
 
 import hashlib
-import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ from lvdm_engines.bundle import GraphSource, load_bundle
 from lvdm_engines.bundle_writer import partial_of, put_in_place, remove_leftovers, sync_tree
 from lvdm_engines.errors import BackendError, BundleError
 from lvdm_engines.manifest import Manifest
-
-_log = logging.getLogger(__name__)
 
 # what a message calls the fields of a fingerprint beside its options
 _WORDS = {
