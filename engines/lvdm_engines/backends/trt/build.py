@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lvdm_engines.backends.gpu import cuda_device
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
@@ -196,7 +196,7 @@ def _activation(library: TrtLibrary, device: int) -> Callable[[], None] | None:
         return None
     problem = libraries.lacks_cuda(library.name)
     if problem is None:
-        return cuda_device.open_device(device).activate
+        return CudaDevice(device).activate
     if device == 0:  # which the library takes by itself
         return None
     raise BackendError(f"{library.name}: to build on GPU {device}: {problem}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
-from lvdm_engines.backends.gpu.device import Device
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.scratch import shared_scratch
 from lvdm_engines.backends.plan_facts import rebuild_command
 from lvdm_engines.backends.trt import library as libraries
@@ -35,9 +35,7 @@ def _backend(name: str) -> Backend:
         plan = find_plan(source, here, options.plan)
 
         def open_plan() -> TrtSession:
-            from lvdm_engines.backends.gpu.cuda_device import open_device
-
-            device = open_device(options.device)
+            device = CudaDevice(options.device)
             return open_session(source, plan, library, device, options.device)
 
         return open_plan
@@ -46,7 +44,7 @@ def _backend(name: str) -> Backend:
 
 
 def open_session(
-    source: GraphSource, plan: CompiledPlan, library: TrtLibrary, device: Device, index: int = 0
+    source: GraphSource, plan: CompiledPlan, library: TrtLibrary, device: CudaDevice, index: int = 0
 ) -> TrtSession:
     """Open a plan that fits on a device.
 

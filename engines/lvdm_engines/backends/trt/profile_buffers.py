@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.gpu.device import HostMemory, Memory
+from lvdm_engines.backends.gpu.cuda_device import CudaMemory
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.trt.context import Context, OpenEngine, Shapes
 from lvdm_engines.backends.trt.profiles import shape_at
@@ -25,8 +25,8 @@ class Binding:
     """The buffers of one tensor, of its largest size, and the shape that it was fed last."""
 
     spec: TensorSpec
-    device: Memory
-    host: HostMemory
+    device: CudaMemory
+    host: CudaMemory
     fed: tuple[int, ...] | None = None
 
     def view(self, shape: tuple[int, ...]) -> NDArray[Any]:
