@@ -13,6 +13,8 @@ from lvdm_engines.errors import NumericsError
 from lvdm_tools.train import state
 from lvdm_tools.train.config import Optimizer
 
+Batch = dict[str, Tensor]
+
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 
 

@@ -24,10 +24,9 @@ from lvdm_tools.train.autoencoder.lpips import Lpips
 from lvdm_tools.train.autoencoder.whitening import whitened
 from lvdm_tools.train.config import Adversarial, AutoencoderRun
 from lvdm_tools.train.draws import DrawStream, generator
-from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.learner import Batch, Learner
 from lvdm_tools.train.networks import build, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
-from lvdm_tools.train.prefetch import Batch
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
@@ -69,8 +68,8 @@ class AutoencoderTask:
         self.fabric = fabric
         self.config = network_config(Autoencoder3dConfig, run.network)
         check_divisible(source.spec, self.config.downsample)
-        if run.crop is not None:
-            check_divisible(ClipSpec(run.data.frames, run.crop), self.config.downsample)
+        self.size = run.data.size if run.crop is None else run.crop
+        check_divisible(ClipSpec(run.data.frames, self.size), self.config.downsample)
         torch.manual_seed(run.seed)
         network = self._new() if initial is None else initial
         if network.config != self.config:
@@ -104,24 +103,18 @@ class AutoencoderTask:
         optimizer = self.run.optimizer
         if rate is not None:
             optimizer = msgspec.structs.replace(optimizer, learning_rate=rate)
-        size = self.run.data.size if self.run.crop is None else self.run.crop
-        check_discriminator(settings, (self.run.data.frames, *size))
+        check_discriminator(settings, (self.run.data.frames, *self.size))
         network = PatchDiscriminator3d(settings.channels, settings.layers)
         return Learner(self.fabric, network, optimizer, steps=self.run.steps)
 
     def batch(self, step: int) -> Batch:
         """Clips and posterior noise of this process's share of a step."""
         mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
-        size = self.run.data.size if self.run.crop is None else self.run.crop
-        t, h, w = self.config.downsample
-        shape = (self.config.embed_dim, self.run.data.frames // t, size[0] // h, size[1] // w)
+        (height, width), (t, h, w) = self.size, self.config.downsample
+        shape = (self.config.embed_dim, self.run.data.frames // t, height // h, width // w)
         frames = [self._crop(self.source.clip(step * self.run.batch + i), step, i) for i in mine]
-        noise = [
-            generator(self.run.seed, DrawStream.NOISE, step, item).standard_normal(
-                shape, np.float32
-            )
-            for item in mine
-        ]
+        draws = [generator(self.run.seed, DrawStream.NOISE, step, item) for item in mine]
+        noise = [draw.standard_normal(shape, np.float32) for draw in draws]
         return {
             "frames": to_tensor(np.stack(frames)),
             "noise": torch.from_numpy(np.stack(noise)),
@@ -131,10 +124,8 @@ class AutoencoderTask:
         """Cut this item's random window out of a clip (f, h, w, 3), if the run trains on crops."""
         if self.run.crop is None:
             return clip
-        (height, width), random = (
-            self.run.crop,
-            generator(self.run.seed, DrawStream.CROP, step, item),
-        )
+        height, width = self.run.crop
+        random = generator(self.run.seed, DrawStream.CROP, step, item)
         y = int(random.integers(clip.shape[1] - height + 1))
         x = int(random.integers(clip.shape[2] - width + 1))
         return clip[:, y : y + height, x : x + width]

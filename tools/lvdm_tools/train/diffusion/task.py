@@ -21,10 +21,9 @@ from lvdm_tools.train.diffusion import preview
 from lvdm_tools.train.diffusion.clips import ClipMaker, given
 from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.draws import DrawStream, generator
-from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.learner import Batch, Learner
 from lvdm_tools.train.model_json import FrozenDecoder
 from lvdm_tools.train.networks import build, network_config
-from lvdm_tools.train.prefetch import Batch
 
 Array = NDArray[np.float32]
 Clips = NDArray[np.uint8]
