@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
-from lvdm_export.nets.layers import FoldedConv
-from lvdm_export.nets.unet3d import Downsample, ResBlock, UNet3d, Upsample
+from lvdm_export.nets.layers import FoldedConv, Upsample
+from lvdm_export.nets.unet3d import Downsample, ResBlock, UNet3d
 
 
 def forward(
