@@ -29,6 +29,7 @@ from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _MODELS = {  # configs of the denoiser and the autoencoder
     "sky": ("sky-interpolate", "sky-autoencoder"),
+    "sky-predict": ("sky-predict", "sky-autoencoder"),
     "sky-tiny": ("sky-tiny", "sky-tiny-autoencoder"),
     "tiny": ("toy", "toy-autoencoder"),
 }
@@ -62,15 +63,9 @@ class Sizes:
 
 
 def sizes(model: str) -> Sizes:
-    """Return the sizes of one of the models that a GPU is measured with."""
-    return read_sizes(*_MODELS[model])
-
-
-def read_sizes(denoiser: str, autoencoder: str) -> Sizes:
-    """Read the sizes in two of training's ready configs."""
+    """Read the sizes of one of the models that speed is measured with."""
     run, other = (
-        yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text("utf-8"))
-        for name in (denoiser, autoencoder)
+        yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text("utf-8")) for name in _MODELS[model]
     )
     return Sizes(
         msgspec.convert(run["network"], UNet3dConfig),

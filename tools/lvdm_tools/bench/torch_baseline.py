@@ -71,9 +71,9 @@ def matrix_peak(device: str, seconds: float) -> float:
     return best
 
 
-def median_ms(call: Callable[[], None], seconds: float, *, warm_up: int = 3) -> float:
+def median_ms(call: Callable[[], None], seconds: float) -> float:
     """Call for about `seconds`, at least five times after warming up; the median in ms."""
-    for _ in range(warm_up):
+    for _ in range(3):
         call()
     taken: list[float] = []
     end = time.perf_counter() + seconds
