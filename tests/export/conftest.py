@@ -4,14 +4,12 @@ import dataclasses
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import nn
 
-from lvdm_engines.bundle import Bundle
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.config.model_json import ModelRecord, save_model
@@ -38,16 +36,16 @@ UNET = UNet3dConfig(
 class Callback:
     """A class of the trainer that only the pickle names."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.best = torch.ones(2)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_threads() -> None:
+def _few_threads():
     torch.set_num_threads(2)
 
 
-def filled(network: nn.Module, seed: int = 0) -> nn.Module:
+def filled(network, seed=0):
     """Give every parameter (zero-initialised layers too) values that keep magnitudes near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -59,7 +57,7 @@ def filled(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def official_yaml() -> dict[str, Any]:
+def official_yaml():
     """Describe UNET and AUTOENCODER as the authors' files do."""
     encoder = {
         "n_hiddens": 4,
@@ -136,7 +134,7 @@ def official_yaml() -> dict[str, Any]:
     }
 
 
-def official_state(unet: nn.Module, ema: nn.Module, autoencoder: nn.Module) -> dict[str, Any]:
+def official_state(unet, ema, autoencoder):
     """Name tensors as the authors' trainer does."""
     state = OrderedDict({"betas": torch.linspace(0.0015**0.5, 0.0155**0.5, 1000) ** 2})
     for name, tensor in unet.state_dict().items():
@@ -163,7 +161,7 @@ class Model:
 
 
 @pytest.fixture(scope="session")
-def official(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def official(tmp_path_factory):
     """Write a YAML file and a Lightning checkpoint with callback state in it."""
     folder = tmp_path_factory.mktemp("official")
     unet, ema = filled(UNet3d(UNET), 1), filled(UNet3d(UNET), 2)
@@ -181,7 +179,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="session")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def ours(tmp_path_factory):
     """Write a denoiser that was trained jointly and an autoencoder in our own format."""
     folder = tmp_path_factory.mktemp("ours")
     unet, autoencoder = filled(UNet3d(UNET), 1), filled(Autoencoder3d(AUTOENCODER), 3)
@@ -216,7 +214,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="session")
-def bundle(official: Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(official, tmp_path_factory):
     """Export the official-looking model once, as predictor and as infill network."""
     source = Source(official.config, official.checkpoint)
     return build(

@@ -42,7 +42,7 @@ def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
     with open_session(toy.write_bundle(tmp_path / "slow", endless=True), "predict") as session:
         thread = threading.get_ident()
 
-        def cancel() -> None:
+        def cancel():
             time.sleep(0.3)  # it runs by then
             session.cancel(thread + 1)  # another thread's: nothing happens
             session.cancel(thread)
