@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from toy_checkpoints import quiet
 
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
@@ -24,10 +25,6 @@ from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.verify.recorded import verify_bundle
-
-
-def quiet(_line):
-    return
 
 
 def run(bundle, graph, feeds):

@@ -9,11 +9,11 @@ import time
 
 import onnx
 import pytest
+from toy_checkpoints import quiet
 
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.contract import MEAN
 from lvdm_engines.errors import BundleError, ConfigError
-from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder
@@ -21,16 +21,6 @@ from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph
-
-
-def quiet(_line):
-    return
-
-
-def run(bundle, graph, feeds):
-    with open_session(bundle, graph, "cpu") as session:
-        (output,) = session.run(feeds).values()
-    return output
 
 
 def options(official, out, **changes):

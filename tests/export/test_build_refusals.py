@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from toy_checkpoints import quiet
 
 from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
@@ -13,10 +14,6 @@ from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.weights import check_schedule
 from lvdm_export.config.yaml_config import parse_config
-
-
-def quiet(_line):
-    return
 
 
 def test_inputs_that_do_not_belong_together_are_refused_before_any_export(official, ours, tmp_path):

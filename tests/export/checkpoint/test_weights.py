@@ -1,27 +1,11 @@
 import pytest
 import torch
+from toy_checkpoints import AUTOENCODER, UNET
 
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import build, load_autoencoder, load_denoiser
-from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
-
-UNET = UNet3dConfig(
-    in_channels=3,
-    out_channels=2,
-    model_channels=8,
-    num_res_blocks=1,
-    channel_mult=(1,),
-    attention_resolutions=(2,),
-    num_heads=2,
-    temporal_length=5,
-    num_classes=11,
-    norm_groups=4,
-)
-AUTOENCODER = Autoencoder3dConfig(
-    n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
-)
 
 
 def same(network, other):
