@@ -1,5 +1,6 @@
 """A model of arrays: smooth, deterministic, and quick enough to sample hundreds of clips."""
 
+import math
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 import toy
 
 from lvdm_engines.contract import graph_tensors
+from lvdm_engines.errors import DeviceMemoryError
 from lvdm_engines.manifest import (
     Defaults,
     GraphFacts,
@@ -17,6 +19,7 @@ from lvdm_engines.manifest import (
     ShortFacts,
 )
 from lvdm_engines.session import check_feeds
+from lvdm_rt import Pipeline
 
 MODEL = toy.model_facts(
     latent=LatentFacts(channels=2, size=(4, 4), scale=0.5, shift=0.1),
@@ -41,8 +44,8 @@ def make_manifest(model=MODEL, defaults=DEFAULTS):
 class FakeSession:
     """A graph as a function of its feeds; counts its calls and keeps their batch sizes.
 
-    `hook(call number)` runs before each call. With `jitter` results change in their last bits
-    with the number of rows, as those of real kernels do.
+    `hook(call number)` runs before each call. Memory is for `most` rows. With `jitter` results
+    change in their last bits with the number of rows, as those of real kernels do.
     """
 
     backend = "arrays"
@@ -53,7 +56,7 @@ class FakeSession:
         self.inputs, self.outputs = facts.inputs, facts.outputs
         self.compute = compute
         self.hook = lambda call: None
-        self.jitter = False
+        self.jitter, self.most = False, math.inf
         self.rows: list[int] = []
         self.closed = False
         self.seconds = 0.0
@@ -64,6 +67,8 @@ class FakeSession:
         rows = len(next(iter(feeds.values())))
         self.rows.append(rows)
         self.hook(len(self.rows))
+        if rows > self.most:
+            raise DeviceMemoryError("no room")
         time.sleep(self.seconds)
         out = self.compute(**feeds)
         if self.jitter and out.dtype == np.float32:
@@ -119,6 +124,12 @@ def manifest():
 @pytest.fixture
 def sessions(manifest):
     return make_sessions(manifest)
+
+
+@pytest.fixture
+def pipeline(manifest, sessions):
+    with Pipeline(manifest, sessions) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
