@@ -4,7 +4,6 @@ import gc
 import json
 import signal
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _state(tmp_path_factory):
     # what tests build is not remembered as built by whoever runs them
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
@@ -25,20 +24,20 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _interruptible() -> None:
+def _interruptible():
     # A shell starts what it runs in the background with interrupts ignored, and Python keeps that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _rarely_collected() -> None:
+def _rarely_collected():
     # an export makes millions of objects that stay, among which to look for garbage is a quarter
     # of its time
     gc.set_threshold(50_000, 50, 50)
 
 
-def rule_weight(source_key: str, shape: list[int]) -> np.ndarray:
+def rule_weight(source_key, shape):
     """Make a weight tensor from its name; golden/ was recorded on weights made this way."""
     rng = np.random.Generator(np.random.Philox(key=zlib.crc32(source_key.encode())))
     n = rng.standard_normal(shape, dtype=np.float32)
@@ -51,7 +50,7 @@ def rule_weight(source_key: str, shape: list[int]) -> np.ndarray:
     )
 
 
-def weights_of(rows: list[list[Any]]) -> dict[str, np.ndarray]:
+def weights_of(rows):
     """Make all weights of one network from rows of [key, shape, source key]."""
     return {key: rule_weight(source, shape) for key, shape, source in rows}
 
@@ -66,10 +65,10 @@ class GoldenCase:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str], GoldenCase]:
+def golden():
     """Load a case of tests/golden by name."""
 
-    def load(name: str) -> GoldenCase:
+    def load(name):
         with np.load(GOLDEN / f"{name}.npz") as file:
             arrays = {key: file[key] for key in file.files}
         config = json.loads(str(arrays.pop("config")))
@@ -84,7 +83,7 @@ def golden() -> Callable[[str], GoldenCase]:
 
 
 @pytest.fixture(scope="session")
-def quick_rules() -> Iterator[None]:
+def quick_rules():
     """Let onnxscript try rules on large graphs sooner, to the same end.
 
     It lists all nodes of the graph for each node on which it tries a rule of several outputs, also
@@ -95,7 +94,7 @@ def quick_rules() -> Iterator[None]:
 
     whole = SimplePatternMatcher.match
 
-    def match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+    def match(self, model, graph, node, **options):
         first = self.pattern.output_nodes[0].op_identifier()
         if first in (None, node.op_identifier()):
             return whole(self, model, graph, node, **options)
@@ -116,9 +115,7 @@ class ExportedCase:
 
 
 @pytest.fixture(scope="session")
-def exported_denoiser(
-    golden: Callable[[str], GoldenCase], tmp_path_factory: pytest.TempPathFactory, quick_rules: None
-) -> Callable[[str, str], ExportedCase]:
+def exported_denoiser(golden, tmp_path_factory, quick_rules):
     """Export a golden denoiser in a precision, once for all tests: it takes about 15 s each."""
     from lvdm_engines.manifest import TensorSpec
     from lvdm_export.config.mapping import StrictMapping
@@ -130,7 +127,7 @@ def exported_denoiser(
     folder = tmp_path_factory.mktemp("golden")
 
     @cache
-    def export(name: str, precision: str) -> ExportedCase:
+    def export(name, precision):
         case = golden(name)
         params = {key: value for key, value in case.config.items() if key != "kind"}
         params.setdefault("use_temporal_transformer", False)
@@ -153,14 +150,14 @@ def exported_denoiser(
 
 
 @pytest.fixture(scope="session")
-def golden_autoencoder(golden: Callable[[str], GoldenCase]) -> Callable[[str, str], Any]:
+def golden_autoencoder(golden):
     """Make the autoencoder of a case with its weights, baked and in a precision."""
     from lvdm_export.config.mapping import StrictMapping
     from lvdm_export.config.networks import read_autoencoder2d
     from lvdm_export.nets.autoencoder2d import Autoencoder2d
     from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 
-    def make(name: str, precision: str) -> Any:
+    def make(name, precision):
         case = golden(name)
         config = {k: v for k, v in case.config.items() if k not in {"kind", "double_z"}}
         if case.config["kind"] == "ae2d":
@@ -175,7 +172,7 @@ def golden_autoencoder(golden: Callable[[str], GoldenCase]) -> Callable[[str, st
     return make
 
 
-def loaded(network: Any, case: GoldenCase, precision: str) -> Any:
+def loaded(network, case, precision):
     """Return the network with the weights of a case, baked and in a precision."""
     import torch
 

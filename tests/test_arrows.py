@@ -52,7 +52,7 @@ LAYERS = {
     "lvdm_tools": [
         "outputs data",
         "quality bench",
-        "train.config train.state train.networks train.draws train.pixels train.prefetch",
+        "train.config train.state train.networks train.draws train.pixels",
         "train.learner train.sheets train.model_json",
         "train.autoencoder train.diffusion",
         "train.loop train.start",
@@ -75,7 +75,7 @@ HOMES = {
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 
 
-def named(file: Path) -> str:
+def named(file):
     """The dotted name of a module or package."""
     root = next(folder for folder in PACKAGES.values() if folder in file.parents)
     parts = file.relative_to(root.parent).with_suffix("").parts
@@ -85,7 +85,7 @@ def named(file: Path) -> str:
 MODULES = {named(file): file for file in FILES}
 
 
-def dotted(file: Path) -> set[str]:
+def dotted(file):
     """What a file imports anywhere: lazily, for types only, by importlib.import_module("…")."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -100,7 +100,7 @@ def dotted(file: Path) -> set[str]:
     return names
 
 
-def imported(file: Path) -> set[str]:
+def imported(file):
     """Top-level names that a file imports anywhere."""
     return {name.split(".")[0] for name in dotted(file)}
 
@@ -110,7 +110,7 @@ ARROWS_OF_MODULES = {
 }
 
 
-def layer(module: str) -> int:
+def layer(module):
     """The row of LAYERS in which a module stands; the package itself stands above all."""
     package, _, inner = module.partition(".")
     rows = LAYERS[package]
@@ -120,12 +120,12 @@ def layer(module: str) -> int:
     return places[inner] if inner else len(rows)
 
 
-def circles() -> list[list[str]]:
+def circles():
     """Chains of modules that import each other in the end."""
-    done: set[str] = set()
+    done = set()
     found = []
 
-    def follow(module: str, way: list[str]) -> None:
+    def follow(module, way):
         if module in way:
             found.append([*way[way.index(module) :], module])
         elif module not in done:

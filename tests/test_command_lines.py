@@ -17,8 +17,8 @@ from lvdm_tools import cli as tools_cli
 SCRIPTS = {"lvdm-rt": runtime_cli, "lvdm-export": export_cli, "lvdm-tools": tools_cli}
 
 
-def failing(error: BaseException) -> CommandLine:
-    def fail() -> None:
+def failing(error):
+    def fail():
         raise error
 
     return CommandLine(click.Command("lvdm-x", callback=fail), "extra", "use less")

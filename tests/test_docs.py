@@ -21,7 +21,7 @@ UNFINISHED = (click.MissingParameter, click.exceptions.NoArgsIsHelpError)
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def text(name: str) -> str:
+def text(name):
     return (ROOT / name).read_text("utf-8")
 
 
@@ -70,7 +70,7 @@ def test_the_table_of_options_names_every_option_of_generate():
     assert told == {max(option.opts, key=len) for option in generate.params} - {"--prompt"}
 
 
-def expanded(words: list[str]) -> list[str]:
+def expanded(words):
     """The words as bash hands them over: `model.{json,safetensors}` is two."""
     parts = [(word, re.fullmatch(r"(.*)\{(.*)\}(.*)", word)) for word in words]
     return [
@@ -80,7 +80,7 @@ def expanded(words: list[str]) -> list[str]:
     ]
 
 
-def parse(name: str, arguments: list[str]) -> None:
+def parse(name, arguments):
     """Find a command in its group and parse its options, without running it."""
     command = getattr(SCRIPTS[name], name.replace("-", "_"))
     while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
@@ -92,7 +92,7 @@ def parse(name: str, arguments: list[str]) -> None:
         command.make_context(name, list(arguments))
 
 
-def check(command: Command) -> None:
+def check(command):
     """Fail unless a line of a page names what exists, each of its commands."""
     for line in re.split(r"&&|\|", command.text):
         name, *arguments = expanded(shlex.split(line, comments=True))

@@ -10,7 +10,7 @@ from test_arrows import PACKAGES
 OFFICIAL = PACKAGES["lvdm_export"] / "nets"
 
 
-def classes(folder: Path) -> list[tuple[str, str]]:
+def classes(folder):
     return [
         (node.name, str(file.relative_to(folder.parents[1])))
         for file in folder.rglob("*.py")

@@ -40,8 +40,9 @@ def clip(path: Path) -> int:
 def configuration(path: Path) -> None:
     """Write the YAML of a tiny denoiser as the authors write theirs."""
     import yaml
+    from toy_checkpoints import official_yaml
 
-    described = official()["official_yaml"]()
+    described = official_yaml()
     network = described["model"]["params"]["unet_config"]["params"]
     network["temporal_length"] = clip(path)
     path.write_text(yaml.safe_dump(described))
@@ -57,21 +58,25 @@ def text_configuration(path: Path) -> None:
 def checkpoint(path: Path) -> None:
     """Write a tiny denoiser with its autoencoder as the authors' trainer does."""
     import torch
+    from toy_checkpoints import AUTOENCODER, UNET, filled, official_state
 
-    made = official()
-    config = replace(made["UNET"], temporal_length=clip(path))
-    networks = [made["filled"](made["UNet3d"](config), seed) for seed in (1, 2)]
-    autoencoder = made["filled"](made["Autoencoder3d"](made["AUTOENCODER"]), 3)
-    torch.save({"state_dict": made["official_state"](*networks, autoencoder)}, path)
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+    from lvdm_export.nets.unet3d import UNet3d
+
+    config = replace(UNET, temporal_length=clip(path))
+    networks = [filled(UNet3d(config), seed) for seed in (1, 2)]
+    state = official_state(*networks, filled(Autoencoder3d(AUTOENCODER), 3))
+    torch.save({"state_dict": state}, path)
 
 
 def autoencoder(path: Path) -> None:
     """Write the autoencoder of `checkpoint` alone."""
     import torch
+    from toy_checkpoints import AUTOENCODER, filled
 
-    made = official()
-    network = made["filled"](made["Autoencoder3d"](made["AUTOENCODER"]), 3)
-    torch.save({"state_dict": network.state_dict()}, path)
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+
+    torch.save({"state_dict": filled(Autoencoder3d(AUTOENCODER), 3).state_dict()}, path)
 
 
 def text_checkpoint(path: Path) -> None:
@@ -111,11 +116,6 @@ INPUTS: dict[str, Callable[[Path], None]] = {
 def toys(name: str) -> dict[str, Any]:
     """Return what a file of the tests defines."""
     return runpy.run_path(str(TESTS / name))
-
-
-def official() -> dict[str, Any]:
-    """Return the tiny official-looking model of the exporter's tests."""
-    return toys("export/conftest.py")
 
 
 def provide(text: str, folder: Path) -> None:

@@ -4,8 +4,6 @@ Exit codes: 0 done · 1 an error that one line explains · 2 usage · 130 interr
 Knows no command: it gets one, runs it, and says in one line what went wrong.
 """
 
-from __future__ import annotations
-
 import _thread
 import logging
 import os
@@ -13,17 +11,15 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from lvdm_engines.errors import LvdmError, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FrameType
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -153,7 +149,7 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
     """Interrupt again where a destructor or a callback has swallowed it."""
     if issubclass(lost.exc_type, OSError) and _IGNORED in str(lost.exc_value):
         return

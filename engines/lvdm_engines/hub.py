@@ -4,8 +4,6 @@ huggingface_hub fetches and caches; what is cached already is used without a net
 of files only: their sha256 are checked against the manifest like those of any other bundle.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -80,16 +80,6 @@ def open_sessions(
     return opened
 
 
-def choose_backend(
-    bundle: Bundle, graph: str, backend: str = "auto", options: SessionOptions | None = None
-) -> Choice:
-    """Return the backend that `open_session` would take for a graph.
-
-    Raises BackendError for an unknown name, or if nothing can run the graph.
-    """
-    return _choose(bundle, graph, backend, options)[0]
-
-
 def _choose(
     bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
 ) -> tuple[Choice, Opener]:

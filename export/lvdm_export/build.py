@@ -73,9 +73,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
 
     `report` receives one line per long step. Nothing is left behind on an error or an interrupt.
 
-    Raises:
-        LvdmError: the subclass and the message say what is wrong with which input.
-
+    Raises LvdmError: the subclass and the message say what is wrong with which input.
     """
     if not options.denoisers:
         raise ConfigError("nothing to export: give --predict, --interpolate, --short or --text")

@@ -1,20 +1,15 @@
 """What a bundle holds: one screen for people, everything for scripts."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from lvdm_engines.backends.trt.build import stored_plans
+from lvdm_engines.backends.trt.store import CompiledPlan
 from lvdm_engines.bundle import Bundle, load_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lvdm_engines.backends.trt.store import CompiledPlan
-    from lvdm_engines.manifest import GraphFacts, ModelFacts, Provenance
+from lvdm_engines.manifest import GraphFacts, ModelFacts, Provenance
 
 _WIDTH = 80
 _LABEL = 12

@@ -9,16 +9,7 @@ manifest and sessions of a bundle; nothing of torch, of training, or of how a gr
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_engines.errors import LvdmError, WorkError
-    from lvdm_rt.decoding.frames import Chunk
-    from lvdm_rt.long.sampling import LatentChunk
-    from lvdm_rt.options import GenerateOptions, Settings
-    from lvdm_rt.pipeline import Pipeline
-    from lvdm_rt.progress import Progress
+from typing import Any
 
 __all__ = [
     "Chunk",

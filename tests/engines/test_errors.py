@@ -38,7 +38,7 @@ def test_no_message_moves_the_cursor_of_a_terminal(text):
 
 def test_an_object_that_cannot_be_shown_is_named_by_its_type():
     class Sulking:
-        def __repr__(self) -> str:
+        def __repr__(self):
             raise RuntimeError
 
     assert "Sulking" in quoted(Sulking())

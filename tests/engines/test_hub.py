@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +27,7 @@ except LvdmError as err:
 """
 
 
-def cached(bundle: Path, cache: Path) -> Path:
+def cached(bundle, cache):
     """Lay a bundle out as the hub's cache does: blobs, and snapshots of links to them."""
     repo = cache / "models--someone--sky"
     snapshot = repo / "snapshots" / COMMIT
@@ -46,7 +45,7 @@ def cached(bundle: Path, cache: Path) -> Path:
 def show(tmp_path):
     """Open a bundle in a process whose hub is offline."""
 
-    def run(reference: str) -> str:
+    def run(reference):
         home = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
         done = subprocess.run(
             [sys.executable, "-c", SHOW, reference],

@@ -14,7 +14,7 @@ from lvdm_engines.backends.ort import cpu
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import GraphFacts, TensorSpec
-from lvdm_engines.opening import backend_report, choose_backend, open_session, open_sessions
+from lvdm_engines.opening import backend_report, open_session, open_sessions
 from lvdm_engines.session import check_feeds
 
 OPTIONS = SessionOptions(threads=1)
@@ -203,9 +203,6 @@ def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypat
     with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
         pass
     assert "predict runs on cpu (not tensorrt, tensorrt-rtx, cuda: no device)" in caplog.text
-    choice = choose_backend(bundle, "predict")
-    assert choice.backend == "cpu"
-    assert list(choice.refused) == ["tensorrt", "tensorrt-rtx", "cuda"]
 
 
 def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(make_bundle, monkeypatch):

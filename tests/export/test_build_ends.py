@@ -6,16 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
+from toy_checkpoints import quiet
 
-from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.bundle import load_bundle
 from lvdm_engines.contract import MEAN
 from lvdm_engines.errors import BundleError, ConfigError
-from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder
@@ -23,37 +21,24 @@ from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph
-from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 
 
-def quiet(_line: str) -> None:
-    return
-
-
-def run(bundle: Bundle, graph: str, feeds: dict[str, Any]) -> Any:
-    with open_session(bundle, graph, "cpu") as session:
-        (output,) = session.run(feeds).values()
-    return output
-
-
-def options(official: Any, out: Path, **changes: Any) -> BuildOptions:
+def options(official, out, **changes):
     source = Source(official.config, official.checkpoint)
     return BuildOptions(denoisers={"predict": source}, out=out, **changes)
 
 
-def test_an_existing_bundle_is_kept_unless_forced(official: Any, bundle: Bundle) -> None:
+def test_an_existing_bundle_is_kept_unless_forced(official, bundle):
     before = (bundle.path / "manifest.json").read_bytes()
     with pytest.raises(BundleError, match="already exists"):
         build(options(official, bundle.path), quiet)
     assert (bundle.path / "manifest.json").read_bytes() == before
 
 
-def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(
-    official: Any, tmp_path: Path, bundle: Bundle
-) -> None:
+def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(official, tmp_path, bundle):
     shutil.copytree(bundle.path, tmp_path / "old")
 
-    def stop(line: str) -> None:
+    def stop(line):
         if "reading weights" in line:
             raise KeyboardInterrupt
 
@@ -65,11 +50,10 @@ def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(
 
 
 @pytest.mark.slow
-def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
+def test_a_killed_export_cleans_up(official, tmp_path):
     command = [sys.executable, "-m", "lvdm_export.cli", "build-engines", "--predict"]
     command += [str(official.config), str(official.checkpoint), "--out", str(tmp_path / "b")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
         for line in process.stderr:
             if "exporting to ONNX" in line:
                 break
@@ -83,14 +67,11 @@ def test_a_killed_export_cleans_up(official: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float32(
-    ours: Any, tmp_path: Path
-) -> None:
+def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float32(ours, tmp_path):
     record = read_record(ours.config)
     described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
     model = model_facts({"predict": record}, described)
     config = described.network_config()
-    assert isinstance(config, Autoencoder3dConfig)
     weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
     target = ExportTarget(tmp_path, model, "fp32", quiet, weights="fp16")
     graph = decoder_graph(load_autoencoder(config, weights), model)
@@ -105,9 +86,7 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     assert facts.outputs[-1] == MEAN
 
 
-def test_a_default_noise_level_that_the_model_does_not_know_is_refused(
-    ours: Any, tmp_path: Path
-) -> None:
+def test_a_default_noise_level_that_the_model_does_not_know_is_refused(ours, tmp_path):
     denoisers = {"predict": Source(ours.config, ours.checkpoint)}
     autoencoder = ours.config.parent.parent / "autoencoder" / "model.safetensors"
     options = BuildOptions(

@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
+from toy_checkpoints import quiet
 
 from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
@@ -16,13 +16,7 @@ from lvdm_export.checkpoint.weights import check_schedule
 from lvdm_export.config.yaml_config import parse_config
 
 
-def quiet(_line: str) -> None:
-    return
-
-
-def test_inputs_that_do_not_belong_together_are_refused_before_any_export(
-    official: Any, ours: Any, tmp_path: Path
-) -> None:
+def test_inputs_that_do_not_belong_together_are_refused_before_any_export(official, ours, tmp_path):
     mixed = {
         "predict": Source(official.config, official.checkpoint),
         "interpolate": Source(tmp_path / "other.json", ours.checkpoint),
@@ -48,22 +42,20 @@ def test_inputs_that_do_not_belong_together_are_refused_before_any_export(
 
 
 def test_without_onnx_runtime_the_export_is_refused_before_anything_is_read(
-    official: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    official, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     sources = {"predict": Source(official.config, tmp_path / "none.ckpt")}
     with pytest.raises(BackendError, match=r"no ONNX Runtime is installed; pip install 'lvdm-rt\["):
         build(BuildOptions(denoisers=sources, out=tmp_path / "out"), quiet)
 
 
-def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(
-    official: Any, tmp_path: Path
-) -> None:
+def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(official, tmp_path):
     config = tmp_path / "wider.yaml"
     config.write_text(
         official.config.read_text().replace("model_channels: 8", "model_channels: 16")
     )
-    lines: list[str] = []
+    lines = []
     wider = {"predict": Source(config, official.checkpoint)}
     with pytest.raises(
         CheckpointError, match=r"has shape \[32, 8\], but the config expects \[64, 16\]"
@@ -80,8 +72,8 @@ def test_a_config_that_disagrees_with_its_weights_is_refused_before_any_export(
     ],
 )
 def test_a_schedule_that_the_weights_were_not_trained_on_is_refused(
-    official: Any, tmp_path: Path, old: str, new: str, message: str
-) -> None:
+    official, tmp_path, old, new, message
+):
     config = tmp_path / "other.yaml"
     config.write_text(official.config.read_text().replace(old, new))
     source = {"predict": Source(config, official.checkpoint)}
@@ -91,7 +83,7 @@ def test_a_schedule_that_the_weights_were_not_trained_on_is_refused(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_schedule_stored_in_half_precision_is_recognised(dtype: torch.dtype) -> None:
+def test_a_schedule_stored_in_half_precision_is_recognised(dtype):
     betas = (torch.linspace(0.0015**0.5, 0.0155**0.5, 1000) ** 2).to(dtype)
     stored = Checkpoint(Path("half.ckpt"), {"betas": (1000,)}, lambda _: betas, ours=False)
     check_schedule(ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155), stored)
@@ -106,9 +98,7 @@ def test_a_schedule_stored_in_half_precision_is_recognised(dtype: torch.dtype) -
         ("interpolate", {"p_pred": 0.5, "p_interp": 0.0}, "network for short, predict;"),
     ],
 )
-def test_swapped_networks_are_refused(
-    official: Any, tmp_path: Path, given: str, trained: dict[str, Any], advice: str
-) -> None:
+def test_swapped_networks_are_refused(official, tmp_path, given, trained, advice):
     content = yaml.safe_load(official.config.read_text())
     content["model"]["params"].update(trained)
     (tmp_path / "swapped.yaml").write_text(yaml.safe_dump(content))
@@ -118,9 +108,8 @@ def test_swapped_networks_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_trained_for_both_may_be_given_for_both(official: Any) -> None:
+def test_a_network_trained_for_both_may_be_given_for_both(official):
     params = yaml.safe_load(official.config.read_text())["model"]["params"]
     for chances in ({}, {"p_pred": 0.3, "p_interp": 0.3}, {"p_pred": 0.0, "p_interp": 0.0}):
         record = parse_config({"model": {"params": params | chances}}, official.config).denoiser
-        assert record is not None
         assert (record.predict is None, record.interpolate is None) == (False, False)

@@ -3,8 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -15,15 +13,13 @@ from lvdm_export import cli
 from lvdm_export.verify import recorded as verify
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+def run(capsys, *arguments):
     code = cli.run([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
-def test_verify_and_inspect_of_a_good_bundle_exit_0(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_and_inspect_of_a_good_bundle_exit_0(bundle, capsys):
     code, out, err = run(capsys, "verify", bundle.path)
     assert code == 0
     assert re.search(r"predict: ok, max_rel", out)
@@ -33,9 +29,7 @@ def test_verify_and_inspect_of_a_good_bundle_exit_0(
     assert "GFLOP" in out
 
 
-def test_inspect_as_json_lists_plans(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inspect_as_json_lists_plans(bundle, capsys, monkeypatch):
     import json
 
     from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions
@@ -69,9 +63,7 @@ def test_inspect_as_json_lists_plans(
     assert told["fingerprint"]["gpu"] == "NVIDIA H100"
 
 
-def test_impossible_compilation_is_refused_before_the_export(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_impossible_compilation_is_refused_before_the_export(tmp_path, capsys):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     wanted = ["--backend", "tensorrt-rtx", "--target", "1.0", "--out", tmp_path / "b"]
     code, _, err = run(capsys, "build-engines", "--predict", "no.yaml", "no.ckpt", *wanted)
@@ -79,9 +71,7 @@ def test_impossible_compilation_is_refused_before_the_export(
     assert "got target '1.0', expected compute capabilities out of" in err
 
 
-def test_json_reports_are_json_and_nothing_else(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_reports_are_json_and_nothing_else(bundle, capsys):
     import json
 
     for verb in ("verify", "inspect"):
@@ -107,17 +97,13 @@ def test_json_reports_are_json_and_nothing_else(
         (["frobnicate"], "No such command"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_what_is_wrong(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_wrong_usage_exits_2_and_says_what_is_wrong(capsys, arguments, message):
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert message in err
 
 
-def test_bad_input_exits_1_with_one_line(
-    official: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_exits_1_with_one_line(official, tmp_path, capsys):
     out = tmp_path / "out"
     truncated = tmp_path / "cut.ckpt"
     truncated.write_bytes(official.checkpoint.read_bytes()[:5000])
@@ -137,9 +123,7 @@ def test_bad_input_exits_1_with_one_line(
         assert not out.exists()
 
 
-def test_an_unwritable_place_is_refused_before_any_work(
-    official: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unwritable_place_is_refused_before_any_work(official, tmp_path, capsys):
     (tmp_path / "file").write_text("not a directory")
     arguments = ["build-engines", "--predict", official.config, official.checkpoint, "--out"]
     code, _, err = run(capsys, *arguments, tmp_path / "file" / "bundle")
@@ -153,13 +137,8 @@ def test_an_unwritable_place_is_refused_before_any_work(
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
 )
-def test_running_out_of_memory_is_one_line(
-    bundle: Bundle,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-) -> None:
-    def fail(*_: object) -> None:
+def test_running_out_of_memory_is_one_line(bundle, capsys, monkeypatch, error):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(verify, "verify_bundle", fail)
@@ -169,7 +148,7 @@ def test_running_out_of_memory_is_one_line(
 
 
 @pytest.mark.parametrize("module", ["torch", "yaml", "safetensors", "onnx"])
-def test_a_missing_extra_is_one_line_that_says_what_to_install(module: str, tmp_path: Path) -> None:
+def test_a_missing_extra_is_one_line_that_says_what_to_install(module, tmp_path):
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
         "from lvdm_export import cli\n"
@@ -185,7 +164,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(module: str, tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_help_is_quick_because_torch_is_not_imported() -> None:
+def test_help_is_quick_because_torch_is_not_imported():
     code = (
         "import sys, lvdm_export.cli as cli\n"
         "cli.run(['build-engines', '--help'])\n"
@@ -195,9 +174,7 @@ def test_help_is_quick_because_torch_is_not_imported() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_finished_bundle_says_how_to_use_it_unless_quiet(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_bundle_says_how_to_use_it_unless_quiet(bundle, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_export", lambda *_: bundle)
     command = ["build-engines", "--predict", "a", "b", "--out", "my bundle"]
     _, _, err = run(capsys, *command)
@@ -206,9 +183,7 @@ def test_a_finished_bundle_says_how_to_use_it_unless_quiet(
     assert err == ""
 
 
-def test_a_bundle_that_makes_one_clip_is_used_with_as_many_frames(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_makes_one_clip_is_used_with_as_many_frames(bundle, capsys, monkeypatch):
     model = replace(bundle.manifest.model, predict=None, interpolate=None, short=ShortFacts(4))
     graphs = {name: bundle.manifest.graphs[name] for name in ("encoder", "decoder")}
     made = Bundle(bundle.path, replace(bundle.manifest, model=model, graphs=graphs))

@@ -1,13 +1,11 @@
 """The text-to-video model: a 2D autoencoder frame by frame, and a denoiser that reads a context."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from lvdm_engines.manifest import ContextFacts
 from lvdm_engines.opening import open_session
@@ -67,7 +65,7 @@ CONFIG = {
 }
 
 
-def random_state(network: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+def random_state(network, prefix):
     generator = torch.Generator().manual_seed(0)
     return {
         prefix + name: torch.randn(p.shape, generator=generator) * 0.3
@@ -76,12 +74,10 @@ def random_state(network: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_text_model_becomes_short_clips_with_a_context(tmp_path: Path) -> None:
+def test_a_text_model_becomes_short_clips_with_a_context(tmp_path):
     config, checkpoint = tmp_path / "t2v.yaml", tmp_path / "t2v.ckpt"
     config.write_text(yaml.safe_dump(CONFIG))
     described = parse_config(CONFIG, config)
-    assert described.denoiser is not None
-    assert described.autoencoder is not None
     unet = build_network(described.denoiser.network_config())
     autoencoder = build_network(described.autoencoder.network_config())
     state = random_state(unet, "model.diffusion_model.")

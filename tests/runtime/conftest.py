@@ -1,9 +1,8 @@
 """A model of arrays: smooth, deterministic, and quick enough to sample hundreds of clips."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,16 +10,16 @@ import pytest
 import toy
 
 from lvdm_engines.contract import graph_tensors
+from lvdm_engines.errors import DeviceMemoryError
 from lvdm_engines.manifest import (
     Defaults,
     GraphFacts,
     LatentFacts,
-    Manifest,
-    ModelFacts,
     ScheduleFacts,
     ShortFacts,
 )
 from lvdm_engines.session import check_feeds
+from lvdm_rt import Pipeline
 
 MODEL = toy.model_facts(
     latent=LatentFacts(channels=2, size=(4, 4), scale=0.5, shift=0.1),
@@ -31,7 +30,7 @@ MODEL = toy.model_facts(
 DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=5, fps=8.0)
 
 
-def make_manifest(model: ModelFacts = MODEL, defaults: Defaults = DEFAULTS) -> Manifest:
+def make_manifest(model=MODEL, defaults=DEFAULTS):
     graphs = {}
     for name in ("encoder", "decoder", "short", "predict", "interpolate"):
         if hasattr(model, name) and getattr(model, name) is None:
@@ -45,36 +44,38 @@ def make_manifest(model: ModelFacts = MODEL, defaults: Defaults = DEFAULTS) -> M
 class FakeSession:
     """A graph as a function of its feeds; counts its calls and keeps their batch sizes.
 
-    `hook(call number)` runs before each call. With `jitter` results change in their last bits
-    with the number of rows, as those of real kernels do.
+    `hook(call number)` runs before each call. Memory is for `most` rows. With `jitter` results
+    change in their last bits with the number of rows, as those of real kernels do.
     """
 
     backend = "arrays"
 
-    def __init__(self, manifest: Manifest, graph: str, compute: Callable[..., np.ndarray]) -> None:
+    def __init__(self, manifest, graph, compute):
         self.graph = graph
         facts = manifest.graphs[graph]
         self.inputs, self.outputs = facts.inputs, facts.outputs
         self.compute = compute
-        self.hook: Callable[[int], None] = lambda call: None
-        self.jitter = False
+        self.hook = lambda call: None
+        self.jitter, self.most = False, math.inf
         self.rows: list[int] = []
         self.closed = False
         self.seconds = 0.0
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds):
         check_feeds(self.inputs, feeds, self.graph)
         assert not self.closed
         rows = len(next(iter(feeds.values())))
         self.rows.append(rows)
         self.hook(len(self.rows))
+        if rows > self.most:
+            raise DeviceMemoryError("no room")
         time.sleep(self.seconds)
         out = self.compute(**feeds)
         if self.jitter and out.dtype == np.float32:
             out = out * np.float32(1 + rows * 2e-7)
         return {self.outputs[0].name: out}
 
-    def close(self) -> None:
+    def close(self):
         self.closed = True
 
 
@@ -109,27 +110,33 @@ def encode(frames):
 COMPUTE = {"encoder": encode, "decoder": decode}
 
 
-def make_sessions(manifest: Manifest) -> dict[str, Any]:
+def make_sessions(manifest):
     return {
         name: FakeSession(manifest, name, COMPUTE.get(name, denoise)) for name in manifest.graphs
     }
 
 
 @pytest.fixture
-def manifest() -> Manifest:
+def manifest():
     return make_manifest()
 
 
 @pytest.fixture
-def sessions(manifest: Manifest) -> dict[str, Any]:
+def sessions(manifest):
     return make_sessions(manifest)
 
 
 @pytest.fixture
-def make_fake() -> Callable[..., tuple[Manifest, dict[str, Any]]]:
+def pipeline(manifest, sessions):
+    with Pipeline(manifest, sessions) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def make_fake():
     """Make manifest and sessions of a model that differs in some facts."""
 
-    def make(**facts: Any) -> tuple[Manifest, dict[str, Any]]:
+    def make(**facts):
         manifest = make_manifest(msgspec.structs.replace(MODEL, **facts))
         return manifest, make_sessions(manifest)
 

@@ -22,12 +22,6 @@ from lvdm_engines.manifest import ScheduleFacts, TensorSpec
 from lvdm_rt import GenerateOptions, Pipeline
 
 
-@pytest.fixture
-def pipeline(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        yield pipeline
-
-
 def consume(pipeline, **options):
     condition = options.pop("condition", None)
     options = {"frames": 60} | options
@@ -78,20 +72,9 @@ def test_nan_from_the_encoder_is_named(pipeline, sessions):
         consume(pipeline, condition=np.zeros((16, 16, 16, 3), np.uint8))
 
 
-class Small:
-    """A session hook: a device on which only so many rows fit."""
-
-    def __init__(self, session, most):
-        self.session, self.most = session, most
-
-    def __call__(self, call):
-        if self.session.rows[-1] > self.most:
-            raise DeviceMemoryError("no room")
-
-
 def test_a_device_that_holds_half_a_batch_gives_the_same_video(pipeline, sessions):
     expected = np.concatenate(consume(pipeline))
-    sessions["interpolate"].hook = Small(sessions["interpolate"], 4)
+    sessions["interpolate"].most = 4
     np.testing.assert_array_equal(np.concatenate(consume(pipeline)), expected)
 
 
@@ -104,7 +87,7 @@ def test_a_device_that_holds_half_a_batch_gives_the_same_video(pipeline, session
     ],
 )
 def test_a_device_that_is_too_small_says_what_to_lower(pipeline, sessions, graph, message):
-    sessions[graph].hook = Small(sessions[graph], 0)
+    sessions[graph].most = 0
     condition = np.zeros((16, 16, 16, 3), np.uint8) if graph == "encoder" else None
     with pytest.raises(DeviceMemoryError, match=message):
         consume(pipeline, videos=3, condition=condition)

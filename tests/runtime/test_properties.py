@@ -29,12 +29,6 @@ def videos_of(pipeline, **options):
 
 
 @pytest.fixture
-def pipeline(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        yield pipeline
-
-
-@pytest.fixture
 def jittery(sessions):
     """Kernels that round differently at another batch size."""
     for name in ("predict", "interpolate"):

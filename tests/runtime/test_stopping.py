@@ -17,12 +17,6 @@ from lvdm_rt import GenerateOptions, Pipeline
 ENDLESS = GenerateOptions(frames=10_000, steps=1)
 
 
-@pytest.fixture
-def pipeline(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        yield pipeline
-
-
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_closing_the_iterator_stops_within_one_network_call(pipeline, sessions, taken):
     stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
@@ -110,7 +104,7 @@ def test_a_call_of_a_network_that_takes_hours_is_cancelled(tmp_path, sessions, c
     assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
 
 
-DROPPED = """
+MODEL = """
     import importlib.util, pathlib, sys
     sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
     spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
@@ -118,6 +112,10 @@ DROPPED = """
     spec.loader.exec_module(fake)
     from lvdm_rt import GenerateOptions, Pipeline
     manifest = fake.make_manifest()
+"""
+
+
+DROPPED = """
     def use():
         pipeline = Pipeline(manifest, fake.make_sessions(manifest))
         return next(pipeline.stream(GenerateOptions(frames=999)))
@@ -129,13 +127,6 @@ DROPPED = """
 
 
 ABANDONED = """
-    import importlib.util, pathlib, sys
-    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
-    spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
-    fake = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fake)
-    from lvdm_rt import GenerateOptions, Pipeline
-    manifest = fake.make_manifest()
     pipeline = Pipeline(manifest, fake.make_sessions(manifest))
     sys.kept = pipeline.stream(GenerateOptions(frames=10_000))
     next(sys.kept)
@@ -148,6 +139,6 @@ ABANDONED = """
 @pytest.mark.parametrize("program", [ABANDONED, DROPPED], ids=["abandoned", "dropped"])
 def test_a_program_that_forgets_an_iterator_stops_its_threads_before_it_exits(program):
     fake = Path(__file__).with_name("conftest.py")
-    argv = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(fake)]
+    argv = [sys.executable, "-W", "error", "-c", textwrap.dedent(MODEL + program), str(fake)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")

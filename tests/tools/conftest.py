@@ -5,6 +5,6 @@ import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _one_thread():
     # Tiny tensors gain nothing from threads, and lose a lot where other work shares the cores.
     torch.set_num_threads(1)

@@ -1,14 +1,9 @@
 """What lies at a place that a command is to write to is refused, as by the other commands."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
 from lvdm_engines.errors import OptionsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 
 def check_free(paths: Iterable[Path], *, force: bool) -> None:

@@ -3,8 +3,6 @@
 Knows no engine library and no device; `trt/store.py` keeps the files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shlex
 from typing import Annotated, Any, Self
@@ -13,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.manifest import Count, Precision, Sha256  # noqa: TC001 - msgspec reads them
+from lvdm_engines.manifest import Count, Precision, Sha256
 
 FORMAT = 1  # of the sidecar, and of how this code compiles: raise it when either changes
 

@@ -78,9 +78,7 @@ class Archive:
 def open_archive(path: Path) -> Archive:
     """Open a checkpoint written by `torch.save`, in either of its two formats.
 
-    Raises:
-        CheckpointError: missing, unreadable, truncated or another kind of file.
-
+    Raises CheckpointError: missing, unreadable, truncated or another kind of file.
     """
     data = _map(path)
     if _is_zip(path):

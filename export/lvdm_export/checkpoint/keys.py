@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lvdm_engines.errors import CheckpointError
-from lvdm_export.checkpoint.archive import Archive, open_archive
+from lvdm_export.checkpoint.archive import open_archive
 from lvdm_export.checkpoint.unpickle import TensorRef
 
 _DENOISER = "model.diffusion_model."
@@ -44,9 +44,7 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a `.safetensors` file of ours, or anything written by `torch.save`.
 
-    Raises:
-        CheckpointError: missing, unreadable, damaged, or without tensors.
-
+    Raises CheckpointError: missing, unreadable, damaged, or without tensors.
     """
     try:
         mode = path.stat().st_mode
@@ -78,19 +76,14 @@ def _open_torch(path: Path) -> Checkpoint:
     refs = _tensors(state)
     if not refs:
         raise CheckpointError(f"{path} holds no state_dict of tensors, expected a model checkpoint")
-    return Checkpoint(
-        path, {k: r.shape for k, r in refs.items()}, _reader(archive, refs), ours=False
-    )
+    shapes = {key: ref.shape for key, ref in refs.items()}
+    return Checkpoint(path, shapes, lambda key: archive.tensor(refs[key], key), ours=False)
 
 
 def _tensors(state: Any) -> dict[str, TensorRef]:
     if not isinstance(state, dict):
         return {}
     return {k: r for k, r in state.items() if isinstance(k, str) and isinstance(r, TensorRef)}
-
-
-def _reader(archive: Archive, refs: dict[str, TensorRef]) -> Callable[[str], torch.Tensor]:
-    return lambda key: archive.tensor(refs[key], key)
 
 
 def denoiser_keys(
@@ -101,9 +94,7 @@ def denoiser_keys(
     The averaged copies are stored under the parameter's name without its dots, so they are found
     from the network's own `parameters`. Names that the network lacks are kept as they are.
 
-    Raises:
-        CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
-
+    Raises CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
     """
     if checkpoint.ours:
         return checkpoint.below("")

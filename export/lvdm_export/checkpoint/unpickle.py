@@ -207,9 +207,7 @@ def unpickle(
         source: what to call it in messages.
         storages: gathers every storage that is named, also inside of `Inert` objects.
 
-    Raises:
-        CheckpointError: damaged bytes, or a tensor that contradicts itself.
-
+    Raises CheckpointError: damaged bytes, or a tensor that contradicts itself.
     """
     file = io.BytesIO(stream) if isinstance(stream, bytes) else stream
     try:

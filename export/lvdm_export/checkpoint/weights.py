@@ -6,6 +6,8 @@ that a file of several gigabytes is held once.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +23,11 @@ from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
 Network = UNet3d | Autoencoder3d | Autoencoder2d
 
+_KINDS: dict[type, Callable[[Any], Network]] = {
+    UNet3dConfig: UNet3d,
+    Autoencoder3dConfig: Autoencoder3d,
+    Autoencoder2dConfig: Autoencoder2d,
+}
 _SHOWN = 12
 
 
@@ -31,11 +38,7 @@ def build(config: NetworkConfig) -> Network:
     """
     try:
         with torch.device("meta"):
-            if isinstance(config, UNet3dConfig):
-                return UNet3d(config)
-            if isinstance(config, Autoencoder3dConfig):
-                return Autoencoder3d(config)
-            return Autoencoder2d(config)
+            return _KINDS[type(config)](config)
     except (ValueError, ZeroDivisionError, RuntimeError) as err:
         raise ConfigError(f"the network cannot be built: {str(err).splitlines()[0]}") from err
 
@@ -43,9 +46,7 @@ def build(config: NetworkConfig) -> Network:
 def load_denoiser(config: UNet3dConfig, checkpoint: Checkpoint, *, ema: bool) -> UNet3d:
     """Build a denoiser and give it the averaged (`ema`) or the plain weights of a checkpoint.
 
-    Raises:
-        CheckpointError: keys are missing or left over, or shapes disagree with the config.
-
+    Raises CheckpointError: keys are missing or left over, or shapes disagree with the config.
     """
     network = build(config)
     _fill(network, _denoiser_keys(network, checkpoint, ema=ema), checkpoint)
@@ -58,9 +59,7 @@ def load_autoencoder(
 ) -> Autoencoder3d | Autoencoder2d:
     """Build an autoencoder and give it the weights of a checkpoint.
 
-    Raises:
-        CheckpointError: keys are missing or left over, or shapes disagree with the config.
-
+    Raises CheckpointError: keys are missing or left over, or shapes disagree with the config.
     """
     network = build(config)
     _fill(network, autoencoder_keys(checkpoint), checkpoint)
@@ -84,9 +83,7 @@ def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> No
 def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
     """Compare the config's noise schedule with the one the authors' trainer stores with weights.
 
-    Raises:
-        CheckpointError: they differ, so the weights were trained on another schedule.
-
+    Raises CheckpointError: they differ, so the weights were trained on another schedule.
     """
     stored = checkpoint.shapes.get("betas")
     power = {"linear": 1.0, "sqrt-linear": 2.0}.get(schedule.kind)
@@ -137,7 +134,7 @@ def _names(network: nn.Module) -> _Names:
 def _fill(network: nn.Module, keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
     names = _names(network)
     sources = _sources(names, keys, checkpoint)
-    read = _Once(checkpoint.read)
+    read = cache(checkpoint.read)  # so that twins stay one tensor
     tensors = {name: _as_float32(key, read(key), checkpoint) for name, key in sources.items()}
     _check_twins(names, keys, read, checkpoint)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -157,19 +154,6 @@ def _sources(names: _Names, keys: Mapping[str, str], checkpoint: Checkpoint) -> 
     sources = {name: key for name, key in candidates.items() if key is not None}
     _check_shapes(sources, names, checkpoint)
     return sources
-
-
-class _Once:
-    """Reads every tensor at most once, so that twins stay one tensor."""
-
-    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
-        self._read = read
-        self._tensors: dict[str, torch.Tensor] = {}
-
-    def __call__(self, key: str) -> torch.Tensor:
-        if key not in self._tensors:
-            self._tensors[key] = self._read(key)
-        return self._tensors[key]
 
 
 def _check_complete(
@@ -215,7 +199,10 @@ def _as_float32(key: str, tensor: torch.Tensor, checkpoint: Checkpoint) -> torch
 
 
 def _check_twins(
-    names: _Names, keys: Mapping[str, str], read: _Once, checkpoint: Checkpoint
+    names: _Names,
+    keys: Mapping[str, str],
+    read: Callable[[str], torch.Tensor],
+    checkpoint: Checkpoint,
 ) -> None:
     """Refuse a checkpoint whose two copies of one tensor differ: nothing says which one counts."""
     for name, twins in names.twins.items():

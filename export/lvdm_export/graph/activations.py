@@ -54,9 +54,7 @@ def measure(module: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Activ
 def check(graph: str, module: nn.Module, largest: Activations) -> None:
     """Refuse a module whose weights or activations come near the end of the half range.
 
-    Raises:
-        ExportError: the tensor's name and magnitude.
-
+    Raises ExportError: the tensor's name and magnitude.
     """
     values = dict(largest.half)
     islands = {id(p) for p in _island_parameters(module)}

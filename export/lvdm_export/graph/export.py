@@ -18,10 +18,10 @@ from lvdm_engines.opening import load_backend
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import round_weights
-from lvdm_export.graph.onnx_file import write_onnx
+from lvdm_export.graph.onnx_file import example, write_onnx
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.verify import parity
-from lvdm_export.verify.probes import DISTINCT, Probe, make_probes
+from lvdm_export.verify.probes import DISTINCT, Probe, clip_of, make_probes
 
 _COSTLY = 100.0  # GFLOP per run above which one probe has to do
 
@@ -51,12 +51,10 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
 
     The graph's network is used up: it ends baked, and in the target's precision.
 
-    Raises:
-        ExportError: the graph cannot be exported, runs over in half precision, or differs.
-
+    Raises ExportError: the graph cannot be exported, runs over in half precision, or differs.
     """
     stem = names[0] if len(names) == 1 else "denoiser"
-    clip = {name: _clip(target.model, name) for name in names}
+    clip = {name: clip_of(target.model, name) for name in names}
     if target.weights == "fp16":
         round_weights(graph.module)
     gflop = max(count_gflop(graph, n) for n in clip.values())
@@ -95,25 +93,13 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
 
 def count_gflop(graph: Graph, clip: int) -> float:
     """Count the multiplications and additions of one run at batch 1, in billions of operations."""
-    sizes = {"b": 1, "t": clip}
     with (
         torch.no_grad(),
         FakeTensorMode(allow_non_fake_inputs=True),
         FlopCounterMode(display=False) as counter,
     ):
-        feeds = {
-            spec.name: torch.zeros(
-                [sizes[n] if isinstance(n, str) else n for n in spec.shape],
-                dtype=getattr(torch, spec.dtype),
-            )
-            for spec in graph.inputs
-        }
-        graph.module(**feeds)
+        graph.module(**example(graph, 1, clip))
     return float(counter.get_total_flops()) / 1e9
-
-
-def _clip(model: ModelFacts, name: str) -> int:
-    return int(getattr(getattr(model, name, None), "clip", model.decode_window))
 
 
 def _answers(module: nn.Module, probes: list[Probe]) -> list[Any]:

@@ -9,14 +9,12 @@ import torch
 from onnxscript import ir  # imported here so that its absence shows before a long export
 
 from lvdm_engines.errors import ExportError
-from lvdm_engines.manifest import TensorSpec
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import store_half
 
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
 _EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
-_TORCH = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,15 @@ def write_onnx(
         clip: length to trace with where the clip length is free.
         compact: store float32 weights that half precision holds exactly as half.
 
-    Raises:
-        ExportError: torch cannot express the graph.
-
+    Raises ExportError: torch cannot express the graph.
     """
-    feeds = {spec.name: _example(spec, clip) for spec in graph.inputs}
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own internals; what matters is checked by running the file.
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
                 graph.module.eval(),
-                kwargs=feeds,
+                kwargs=example(graph, _EXAMPLE_BATCH, clip or 1),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
                 dynamic_shapes=_dynamic(graph),
@@ -73,10 +68,11 @@ def write_onnx(
     return Written(external, parameters)
 
 
-def _example(spec: TensorSpec, clip: int | None) -> torch.Tensor:
-    sizes = {"b": _EXAMPLE_BATCH, "t": clip or 1}
-    shape = [sizes[n] if isinstance(n, str) else n for n in spec.shape]
-    return torch.zeros(shape, dtype=_TORCH[spec.dtype])
+def example(graph: Graph, batch: int, clip: int) -> dict[str, torch.Tensor]:
+    """Return zeros for every input, of these sizes where they are free."""
+    sizes = {"b": batch, "t": clip}
+    shapes = {s: [sizes[n] if isinstance(n, str) else n for n in s.shape] for s in graph.inputs}
+    return {s.name: torch.zeros(n, dtype=getattr(torch, s.dtype)) for s, n in shapes.items()}
 
 
 def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention import attend
-from lvdm_export.nets.layers import GroupNorm
+from lvdm_export.nets.layers import GroupNorm, Upsample
 from lvdm_export.nets.sizes import Blocks, Levels, Sides, Width
 
 
@@ -85,18 +85,6 @@ class Downsample(nn.Module):
         return cast("Tensor", self.conv(F.pad(x, (0, 1, 0, 1))))
 
 
-class Upsample(nn.Module):
-    """Nearest neighbour doubling, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) → (n, c, 2h, 2w)."""
-        return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
 class Level(nn.Module):
     """Residual blocks (and attention) of one resolution, then the resampling layer if any."""
 
@@ -109,7 +97,8 @@ class Level(nn.Module):
         if resample == "down":
             self.downsample = Downsample(widths[-1][1])
         elif resample == "up":
-            self.upsample = Upsample(widths[-1][1])
+            width = widths[-1][1]
+            self.upsample = Upsample(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) → (n, c', h', w')."""

@@ -107,6 +107,18 @@ class TokenConv(nn.Conv1d):
             self.weight = nn.Parameter(self.weight.detach().squeeze(-1), requires_grad=False)
 
 
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution that keeps the size."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, c, 2h, 2w)."""
+        return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+
+
 def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
     """Return k − s per axis, larger half in front, in the order of `F.pad` (last axis first)."""
     padding: list[int] = []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
-from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
+from lvdm_export.nets.layers import ClipNorm, FoldedConv, Upsample, zero
 from lvdm_export.nets.sizes import Blocks, Frames, Heads, Levels, Sides, Steps, Width
 from lvdm_export.nets.transformer import VideoTransformer
 
@@ -143,18 +143,6 @@ class Downsample(nn.Module):
         return cast("Tensor", self.op(x))
 
 
-class Upsample(nn.Module):
-    """Double height and width: nearest neighbour, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = FoldedConv(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b·t, c, h, w) → (b·t, c, 2h, 2w)."""
-        return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
 class _Stage(nn.ModuleList):
     """Layers of one entry of `input_blocks` or `output_blocks`, each given what it needs."""
 
@@ -244,7 +232,7 @@ class UNet3d(nn.Module):
                 if factor in config.attention_resolutions:
                     stage.append(self._attention(ch))
                 if level > 0 and i == config.num_res_blocks:
-                    stage.append(Upsample(ch))
+                    stage.append(Upsample(FoldedConv(ch, ch, 3, padding=1)))
                     factor //= 2
                 self.output_blocks.append(stage)
 

@@ -96,9 +96,7 @@ class Parity:
 def measure(session: Session, probes: Sequence[Probe], reference: Reference | None) -> Parity:
     """Run all probes in a batch of three and the random rows alone.
 
-    Raises:
-        ExportError: an output holds NaN or infinity.
-
+    Raises ExportError: an output holds NaN or infinity.
     """
     name = session.outputs[0].name
     pixels = session.outputs[0].dtype == "uint8"
@@ -122,9 +120,7 @@ def measure(session: Session, probes: Sequence[Probe], reference: Reference | No
 def check(name: str, parity: Parity, precision: Precision) -> None:
     """Compare with the tolerances of a precision.
 
-    Raises:
-        ExportError: which measure is outside, its value and its limit.
-
+    Raises ExportError: which measure is outside, its value and its limit.
     """
     limit = TOLERANCE[precision] + (0.0 if parity.levels is None else _GREY_LEVEL)
     for what, value, most in (

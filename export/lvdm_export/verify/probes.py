@@ -31,11 +31,16 @@ class Probe:
         return {name: array[start:stop] for name, array in self.feeds.items()}
 
 
+def clip_of(model: ModelFacts, name: str) -> int:
+    """Return how many latents a clip of the graph `name` has."""
+    return int(getattr(getattr(model, name, None), "clip", model.decode_window))
+
+
 def make_probes(
     name: str, inputs: tuple[TensorSpec, ...], model: ModelFacts, count: int
 ) -> list[Probe]:
     """Make `count` probes for the graph `name`; even ones saturate high, odd ones low."""
-    clip = getattr(getattr(model, name, None), "clip", model.decode_window)
+    clip = clip_of(model, name)
     return [_probe(name, inputs, model, (clip, index)) for index in range(count)]
 
 

@@ -21,11 +21,8 @@ Report = Callable[[str], None]
 def verify_bundle(path_or_name: str, backend: str, report: Report) -> dict[str, dict[str, Any]]:
     """Check files, numerics and batching of every graph; returns what was measured, by graph.
 
-    Raises:
-        BundleError: a damaged bundle.
-        BackendError: the backend cannot run here.
-        ExportError: a graph is outside its tolerance; all graphs that fail are named.
-
+    Raises BundleError: a damaged bundle; BackendError: the backend cannot run here; ExportError: a
+    graph is outside its tolerance; all graphs that fail are named.
     """
     bundle = load_bundle(path_or_name)
     measured: dict[str, dict[str, Any]] = {}

@@ -138,7 +138,7 @@ class FakeGpu:
 
 
 @pytest.fixture
-def gpu() -> FakeGpu:
+def gpu():
     return FakeGpu()
 
 

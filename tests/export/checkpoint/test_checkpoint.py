@@ -6,7 +6,6 @@ import pickle
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,10 +18,10 @@ from lvdm_export.checkpoint.unpickle import Inert, unpickle
 class TouchesAFile:
     """Creates a file when it is unpickled by something that calls what a pickle names."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = str(path)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return os.system, (f"touch {self.path}",)
 
 
@@ -30,8 +29,8 @@ STATE = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5).half()
 
 
 @pytest.fixture(params=["zip", "stream"])
-def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    def save(content: object) -> Path:
+def saved(request, tmp_path):
+    def save(content):
         path = tmp_path / "model.ckpt"
         torch.save(content, path, _use_new_zipfile_serialization=request.param == "zip")
         return path
@@ -39,14 +38,14 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return save
 
 
-def test_tensors_of_both_formats_are_read_as_they_were_saved(saved: Any) -> None:
+def test_tensors_of_both_formats_are_read_as_they_were_saved(saved):
     checkpoint = open_checkpoint(saved({"state_dict": STATE, "epoch": 3}))
     assert checkpoint.shapes == {"a.weight": (3, 4), "b": (5,)}
     for name, tensor in STATE.items():
         assert torch.equal(checkpoint.read(name), tensor)
 
 
-def test_views_keep_their_offset_and_stride(saved: Any) -> None:
+def test_views_keep_their_offset_and_stride(saved):
     whole = torch.arange(24.0).reshape(4, 6)
     views = {"t": whole.t(), "part": whole[1:3, 2:4]}
     checkpoint = open_checkpoint(saved({"state_dict": views}))
@@ -54,18 +53,18 @@ def test_views_keep_their_offset_and_stride(saved: Any) -> None:
         assert torch.equal(checkpoint.read(name), view)
 
 
-def test_a_plain_state_dict_without_a_trainer_around_it_is_read(saved: Any) -> None:
+def test_a_plain_state_dict_without_a_trainer_around_it_is_read(saved):
     assert set(open_checkpoint(saved(STATE)).shapes) == set(STATE)
 
 
-def test_nothing_that_a_checkpoint_names_is_executed(saved: Any, tmp_path: Path) -> None:
+def test_nothing_that_a_checkpoint_names_is_executed(saved, tmp_path):
     target = tmp_path / "created"
     path = saved({"state_dict": STATE, "evil": TouchesAFile(target)})
     assert set(open_checkpoint(path).shapes) == set(STATE)
     assert not target.exists()
 
 
-def test_code_hidden_in_callback_state_is_not_executed(saved: Any, tmp_path: Path) -> None:
+def test_code_hidden_in_callback_state_is_not_executed(saved, tmp_path):
     target = tmp_path / "created"
     hidden = {"ModelCheckpoint": {"best": [TouchesAFile(target)], "score": STATE["b"]}}
     checkpoint = open_checkpoint(saved({"callbacks": hidden, "state_dict": STATE}))
@@ -73,18 +72,14 @@ def test_code_hidden_in_callback_state_is_not_executed(saved: Any, tmp_path: Pat
     assert not target.exists()
 
 
-def test_code_in_place_of_the_state_dict_is_refused_not_executed(
-    saved: Any, tmp_path: Path
-) -> None:
+def test_code_in_place_of_the_state_dict_is_refused_not_executed(saved, tmp_path):
     target = tmp_path / "created"
     with pytest.raises(CheckpointError, match="no state_dict of tensors"):
         open_checkpoint(saved({"state_dict": TouchesAFile(target)}))
     assert not target.exists()
 
 
-def test_modules_that_a_pickle_names_are_not_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modules_that_a_pickle_names_are_not_imported(tmp_path, monkeypatch):
     (tmp_path / "imported_by_pickle.py").write_text("class Thing: ...")
     monkeypatch.syspath_prepend(tmp_path)
     found = unpickle(b"cimported_by_pickle\nThing\n)R.", "x.ckpt")
@@ -97,7 +92,7 @@ def test_modules_that_a_pickle_names_are_not_imported(
     [b"}(X\x08\x00\x00\x00__call__K\x01u", b"(N}(X\x06\x00\x00\x00_buildK\x01ut"],
 )
 @pytest.mark.parametrize("name", [b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"])
-def test_a_pickle_cannot_change_what_names_stand_for(name: bytes, state: bytes) -> None:
+def test_a_pickle_cannot_change_what_names_stand_for(name, state):
     with contextlib.suppress(CheckpointError):
         unpickle(name + state + b"b.", "x.ckpt")
     intact = unpickle(b"ccollections\nOrderedDict\n)R.", "x.ckpt")
@@ -111,13 +106,13 @@ STORAGE = (
 
 
 @pytest.mark.parametrize("thing", [b"ctorch\nFloatStorage\n", STORAGE])
-def test_a_pickle_cannot_rewrite_the_type_of_a_storage(thing: bytes) -> None:
+def test_a_pickle_cannot_rewrite_the_type_of_a_storage(thing):
     rewrite = b"}X\x05\x00\x00\x00dtypeX\x04\x00\x00\x00loadsb."
     with pytest.raises(CheckpointError, match="refusing to change"):
         unpickle(thing + rewrite, "x.ckpt")
 
 
-def test_attributes_of_a_state_dict_are_dropped() -> None:
+def test_attributes_of_a_state_dict_are_dropped():
     found = unpickle(
         b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemscos\nsystem\nsb.", "x.ckpt"
     )
@@ -136,7 +131,7 @@ def test_attributes_of_a_state_dict_are_dropped() -> None:
         b"cos\npath.join\n(S'x'\ntR.",
     ],
 )
-def test_every_way_of_calling_a_name_builds_an_inert_object(content: bytes) -> None:
+def test_every_way_of_calling_a_name_builds_an_inert_object(content):
     assert isinstance(unpickle(content, "x.ckpt"), Inert)
 
 
@@ -157,12 +152,12 @@ def test_every_way_of_calling_a_name_builds_an_inert_object(content: bytes) -> N
         ),
     ],
 )
-def test_pickles_that_ask_for_too_much_are_refused(content: bytes, reason: str) -> None:
+def test_pickles_that_ask_for_too_much_are_refused(content, reason):
     with pytest.raises(CheckpointError, match=reason):
         unpickle(content, "x.ckpt")
 
 
-def test_a_packed_checkpoint_is_read_and_a_zip_bomb_is_not(tmp_path: Path) -> None:
+def test_a_packed_checkpoint_is_read_and_a_zip_bomb_is_not(tmp_path):
     path = tmp_path / "x.ckpt"
     torch.save(STATE, path)
     with zipfile.ZipFile(path) as archive:
@@ -180,9 +175,7 @@ def test_a_packed_checkpoint_is_read_and_a_zip_bomb_is_not(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_changed_byte_never_ends_in_anything_but_a_short_refusal(
-    tmp_path: Path, method: int
-) -> None:
+def test_a_changed_byte_never_ends_in_anything_but_a_short_refusal(tmp_path, method):
     path = tmp_path / "x.ckpt"
     torch.save(STATE, path)
     with zipfile.ZipFile(path) as archive:
@@ -202,7 +195,7 @@ def test_a_changed_byte_never_ends_in_anything_but_a_short_refusal(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95, 0.999])
-def test_a_truncated_checkpoint_is_refused_in_one_line(saved: Any, share: float) -> None:
+def test_a_truncated_checkpoint_is_refused_in_one_line(saved, share):
     path = saved({"state_dict": {"w": torch.randn(2000)}})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -211,7 +204,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(saved: Any, share: float)
     assert "\n" not in str(caught.value)
 
 
-def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_refused(tmp_path):
     path = tmp_path / "x.ckpt"
     for content, reason in ((b"", "empty"), (b"hello\nworld", "not a PyTorch checkpoint")):
         path.write_bytes(content)
@@ -226,7 +219,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
-def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         open_checkpoint(tmp_path / "none.ckpt")
     with pytest.raises(CheckpointError, match="is a directory"):
@@ -235,14 +228,14 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / f"{'long' * 80}.ckpt")
 
 
-def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"\xff" * 64)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_checkpoint(path)
 
 
-def test_a_tensor_that_reaches_past_its_storage_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_reaches_past_its_storage_is_refused(tmp_path):
     path = tmp_path / "x.ckpt"
     torch.save({"w": torch.zeros(4)}, path)
     with zipfile.ZipFile(path) as archive:
@@ -255,7 +248,7 @@ def test_a_tensor_that_reaches_past_its_storage_is_refused(tmp_path: Path) -> No
         open_checkpoint(path)
 
 
-def test_tensors_are_views_of_the_file_until_they_are_used(tmp_path: Path) -> None:
+def test_tensors_are_views_of_the_file_until_they_are_used(tmp_path):
     path = tmp_path / "big.ckpt"
     torch.save({"state_dict": {"w": torch.zeros(1 << 24), "v": torch.ones(3)}}, path)
     before = _resident()
@@ -265,6 +258,6 @@ def test_tensors_are_views_of_the_file_until_they_are_used(tmp_path: Path) -> No
     assert _resident() - before < 16 << 20  # of 64 MiB
 
 
-def _resident() -> int:
+def _resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

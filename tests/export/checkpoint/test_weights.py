@@ -1,39 +1,19 @@
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from torch import nn
+from toy_checkpoints import AUTOENCODER, UNET
 
 from lvdm_engines.errors import CheckpointError, ConfigError
-from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
+from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import build, load_autoencoder, load_denoiser
-from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 
-UNET = UNet3dConfig(
-    in_channels=3,
-    out_channels=2,
-    model_channels=8,
-    num_res_blocks=1,
-    channel_mult=(1,),
-    attention_resolutions=(2,),
-    num_heads=2,
-    temporal_length=5,
-    num_classes=11,
-    norm_groups=4,
-)
-AUTOENCODER = Autoencoder3dConfig(
-    n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
-)
 
-
-def same(network: nn.Module, other: nn.Module) -> bool:
+def same(network, other):
     ours, theirs = network.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def changed(checkpoint: Path, folder: Path, change: Any) -> Checkpoint:
+def changed(checkpoint, folder, change):
     """Write the checkpoint again after `change(state_dict)`."""
     content = torch.load(checkpoint, weights_only=False)
     change(content["state_dict"])
@@ -42,36 +22,32 @@ def changed(checkpoint: Path, folder: Path, change: Any) -> Checkpoint:
     return open_checkpoint(path)
 
 
-def test_averaged_weights_are_taken_by_default_and_plain_ones_on_request(official: Any) -> None:
+def test_averaged_weights_are_taken_by_default_and_plain_ones_on_request(official):
     checkpoint = open_checkpoint(official.checkpoint)
     assert same(load_denoiser(UNET, checkpoint, ema=True), official.ema)
     assert same(load_denoiser(UNET, checkpoint, ema=False), official.unet)
 
 
-def test_the_autoencoder_inside_a_diffusion_checkpoint_is_found(official: Any) -> None:
+def test_the_autoencoder_inside_a_diffusion_checkpoint_is_found(official):
     network = load_autoencoder(AUTOENCODER, open_checkpoint(official.checkpoint))
     assert same(network, official.autoencoder)
 
 
-def test_an_autoencoder_checkpoint_has_no_prefix_and_its_losses_are_ignored(
-    official: Any, tmp_path: Path
-) -> None:
+def test_an_autoencoder_checkpoint_has_no_prefix_and_its_losses_are_ignored(official, tmp_path):
     state = {**official.autoencoder.state_dict(), "loss.logvar": torch.zeros(())}
     torch.save({"state_dict": state}, tmp_path / "ae.ckpt")
     network = load_autoencoder(AUTOENCODER, open_checkpoint(tmp_path / "ae.ckpt"))
     assert same(network, official.autoencoder)
 
 
-def test_our_own_files_give_back_the_networks_they_were_written_from(ours: Any) -> None:
+def test_our_own_files_give_back_the_networks_they_were_written_from(ours):
     assert same(load_denoiser(UNET, open_checkpoint(ours.checkpoint), ema=True), ours.unet)
     path = ours.config.parent.parent / "autoencoder" / "model.safetensors"
     assert same(load_autoencoder(AUTOENCODER, open_checkpoint(path)), ours.autoencoder)
 
 
-def test_a_checkpoint_without_averages_says_how_to_take_the_plain_weights(
-    official: Any, tmp_path: Path
-) -> None:
-    def drop(state: Any) -> None:
+def test_a_checkpoint_without_averages_says_how_to_take_the_plain_weights(official, tmp_path):
+    def drop(state):
         for key in [k for k in state if k.startswith("model_ema.")]:
             del state[key]
 
@@ -79,8 +55,8 @@ def test_a_checkpoint_without_averages_says_how_to_take_the_plain_weights(
         load_denoiser(UNET, changed(official.checkpoint, tmp_path, drop), ema=True)
 
 
-def test_missing_keys_are_counted_and_the_first_are_named(official: Any, tmp_path: Path) -> None:
-    def drop(state: Any) -> None:
+def test_missing_keys_are_counted_and_the_first_are_named(official, tmp_path):
+    def drop(state):
         for key in [k for k in state if ".diffusion_model.out." in k]:
             del state[key]
 
@@ -90,8 +66,8 @@ def test_missing_keys_are_counted_and_the_first_are_named(official: Any, tmp_pat
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_unexpected_keys_are_counted_and_named(official: Any, tmp_path: Path, ema: bool) -> None:
-    def add(state: Any) -> None:
+def test_unexpected_keys_are_counted_and_named(official, tmp_path, ema):
+    def add(state):
         state["model.diffusion_model.extra.weight"] = torch.zeros(2)
         state["model_ema.diffusion_modelextraweight"] = torch.zeros(2)
 
@@ -100,7 +76,7 @@ def test_unexpected_keys_are_counted_and_named(official: Any, tmp_path: Path, em
         load_denoiser(UNET, checkpoint, ema=ema)
 
 
-def test_a_config_that_disagrees_names_key_found_and_expected_shape(official: Any) -> None:
+def test_a_config_that_disagrees_names_key_found_and_expected_shape(official):
     wider = UNet3dConfig(**{**UNET.__dict__, "num_classes": 12})
     with pytest.raises(
         CheckpointError,
@@ -109,8 +85,8 @@ def test_a_config_that_disagrees_names_key_found_and_expected_shape(official: An
         load_denoiser(wider, open_checkpoint(official.checkpoint), ema=False)
 
 
-def test_weights_that_are_not_finite_are_refused_by_name(official: Any, tmp_path: Path) -> None:
-    def spoil(state: Any) -> None:
+def test_weights_that_are_not_finite_are_refused_by_name(official, tmp_path):
+    def spoil(state):
         state["model.diffusion_model.out.2.bias"][0] = float("nan")
 
     checkpoint = changed(official.checkpoint, tmp_path, spoil)
@@ -118,8 +94,8 @@ def test_weights_that_are_not_finite_are_refused_by_name(official: Any, tmp_path
         load_denoiser(UNET, checkpoint, ema=False)
 
 
-def test_two_copies_of_one_tensor_that_differ_are_refused(official: Any, tmp_path: Path) -> None:
-    def split(state: Any) -> None:
+def test_two_copies_of_one_tensor_that_differ_are_refused(official, tmp_path):
+    def split(state):
         key = "first_stage_model.encoder.conv_first.weight"
         state[key] = state[key] + 1
 
@@ -128,8 +104,8 @@ def test_two_copies_of_one_tensor_that_differ_are_refused(official: Any, tmp_pat
         load_autoencoder(AUTOENCODER, checkpoint)
 
 
-def test_half_precision_checkpoints_are_read_as_float32(official: Any, tmp_path: Path) -> None:
-    def halve(state: Any) -> None:
+def test_half_precision_checkpoints_are_read_as_float32(official, tmp_path):
+    def halve(state):
         for key, tensor in state.items():
             if tensor.is_floating_point():
                 state[key] = tensor.half()
@@ -138,7 +114,7 @@ def test_half_precision_checkpoints_are_read_as_float32(official: Any, tmp_path:
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
-def test_a_checkpoint_of_another_kind_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_kind_says_what_it_lacks(tmp_path):
     torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "x.ckpt")
     checkpoint = open_checkpoint(tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="holds no denoiser"):
@@ -147,6 +123,6 @@ def test_a_checkpoint_of_another_kind_says_what_it_lacks(tmp_path: Path) -> None
         load_autoencoder(AUTOENCODER, checkpoint)
 
 
-def test_sizes_that_cannot_be_built_are_a_config_error() -> None:
+def test_sizes_that_cannot_be_built_are_a_config_error():
     with pytest.raises(ConfigError, match="cannot be built"):
         build(UNet3dConfig(**{**UNET.__dict__, "norm_groups": 3}))

@@ -7,7 +7,7 @@ from lvdm_engines.errors import ExportError
 from lvdm_export.graph import activations
 
 
-def test_a_network_that_would_overflow_in_half_precision_is_refused_by_name() -> None:
+def test_a_network_that_would_overflow_in_half_precision_is_refused_by_name():
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with torch.no_grad():
         network[0].weight.fill_(1e4)
@@ -16,7 +16,7 @@ def test_a_network_that_would_overflow_in_half_precision_is_refused_by_name() ->
         activations.check("decoder", network, found)
 
 
-def test_what_is_measured_belongs_to_the_network_not_to_the_measurement() -> None:
+def test_what_is_measured_belongs_to_the_network_not_to_the_measurement():
     class Island(torch.nn.Identity):
         keep_float32 = True
 

@@ -4,13 +4,9 @@ Tolerances are relative to the output's largest magnitude: 1e-4 in single precis
 summation), 1e-2 in half precision (weights and activations of 11 bits).
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
 from torch import nn
 
 from lvdm_engines.manifest import TensorSpec
@@ -36,21 +32,21 @@ AUTOENCODERS = [
 class Method(nn.Module):
     """One method of a network as a module."""
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network, name):
         super().__init__()
         self.network, self.name = network, name
 
-    def forward(self, x: torch.Tensor) -> Any:
+    def forward(self, x):
         return getattr(self.network, self.name)(x)
 
 
-def export(module: nn.Module, feeds: dict[str, np.ndarray], path: Path) -> ort.InferenceSession:
+def export(module, feeds, path):
     inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())
     write_onnx(Graph(module, inputs, (TensorSpec("out", "float32", ("b",)),)), path)
     return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def error(session: ort.InferenceSession, feeds: dict[str, Any], expected: np.ndarray) -> float:
+def error(session, feeds, expected):
     """Return the relative error of the whole batch, and check that batches of 1 and 3 run too."""
     actual = session.run(None, feeds)[0]
     for rows in ([0], [0, 0, 0]):
@@ -62,8 +58,8 @@ def error(session: ort.InferenceSession, feeds: dict[str, Any], expected: np.nda
 
 @pytest.mark.parametrize(("name", "precision"), UNETS)
 def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
-    golden: Any, exported_denoiser: Any, name: str, precision: str
-) -> None:
+    golden, exported_denoiser, name, precision
+):
     exported = exported_denoiser(name, precision)
     arrays, feeds = golden(name).arrays, exported.feeds
     session = ort.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
@@ -75,8 +71,8 @@ def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
 
 @pytest.mark.parametrize(("name", "precision"), AUTOENCODERS)
 def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
-    golden: Any, golden_autoencoder: Any, name: str, precision: str, tmp_path: Path
-) -> None:
+    golden, golden_autoencoder, name, precision, tmp_path
+):
     arrays, network = golden(name).arrays, golden_autoencoder(name, precision)
     encode = {"x": arrays["x"]}
     session = export(Method(network, "encode"), encode, tmp_path / "encode.onnx")

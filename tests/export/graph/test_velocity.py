@@ -1,7 +1,5 @@
 """A denoiser that predicts v, through its file and its graph, is a denoiser like any other."""
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -31,7 +29,7 @@ CONFIG = UNet3dConfig(
 
 
 @pytest.fixture
-def network() -> UNet3d:
+def network():
     torch.manual_seed(0)
     network = UNet3d(CONFIG).eval()
     for parameter in network.parameters():
@@ -41,7 +39,7 @@ def network() -> UNet3d:
 
 
 @pytest.fixture
-def feeds() -> dict[str, np.ndarray]:
+def feeds():
     rng = np.random.default_rng(0)
     return {
         "latents": rng.standard_normal((2, 4, 4, 8, 8), np.float32),
@@ -51,7 +49,7 @@ def feeds() -> dict[str, np.ndarray]:
     }
 
 
-def predicted(network: UNet3d, feeds: dict[str, np.ndarray]) -> np.ndarray:
+def predicted(network, feeds):
     names = ("latents", "timestep", "mask", "noise_level")
     with torch.inference_mode():
         return network(*(torch.from_numpy(feeds[name]) for name in names)).numpy()
@@ -67,7 +65,7 @@ def test_the_model_file_keeps_the_table_that_turns_v_into_noise(network, feeds, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
-def test_the_graph_gives_noise(network, feeds, tmp_path: Path, precision, tolerance):
+def test_the_graph_gives_noise(network, feeds, tmp_path, precision, tolerance):
     expected = predicted(network, feeds)
     graph = DenoiserGraph(bake(to_half(network) if precision == "fp16" else network))
     inputs = tuple(TensorSpec(k, str(v.dtype), ("b", *v.shape[1:])) for k, v in feeds.items())

@@ -218,7 +218,7 @@ def test_unit_gain_keeps_the_variance_of_its_input():
         assert unit_gain(layer)(x).std().item() == pytest.approx(1.0, rel=0.25)
 
 
-def velocity_unet() -> UNet3d:
+def velocity_unet():
     network = small_unet(prediction="v", timesteps=1000)
     network.velocity.alpha_bar.copy_(torch.linspace(0.9985, 0.0004, 1000))
     return network

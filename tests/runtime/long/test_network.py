@@ -22,22 +22,11 @@ def feeds(rows):
     }
 
 
-class Small:
-    """A session hook: a device on which only so many rows fit."""
-
-    def __init__(self, session, most):
-        self.session, self.most = session, most
-
-    def __call__(self, call):
-        if self.session.rows[-1] > self.most:
-            raise DeviceMemoryError("no room")
-
-
 def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions, model):
     session = sessions["predict"]
     whole = Network(model, "predict", exact=False)(feeds(6))
     session.rows.clear()
-    session.hook = Small(session, 3)
+    session.most = 3
     network = Network(model, "predict", exact=False)
     np.testing.assert_array_equal(network(feeds(6)), whole)
     np.testing.assert_array_equal(network(feeds(6)), whole)
@@ -46,7 +35,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions, model):
 
 def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(sessions, model):
     session = sessions["predict"]
-    session.hook = Small(session, 2)
+    session.most = 2
     with pytest.raises(DeviceMemoryError, match=r"with 4 rows .*no room.*lower the batch size"):
         Network(model, "predict", exact=False)(feeds(8))
 
@@ -54,7 +43,7 @@ def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(s
 @pytest.mark.parametrize("exact", [False, True])
 def test_one_clip_that_does_not_fit_is_not_blamed_on_the_batch_size(sessions, model, exact):
     session = sessions["predict"]
-    session.hook = Small(session, 0)
+    session.most = 0
     with pytest.raises(DeviceMemoryError, match="close other programs, or use a smaller model"):
         Network(model, "predict", exact=exact)(feeds(1))
 

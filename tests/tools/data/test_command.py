@@ -9,7 +9,7 @@ from lvdm_tools.data.source import open_source
 from lvdm_tools.data.synth import sky_clip
 
 
-def run(*arguments: object) -> None:
+def run(*arguments):
     result = CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
 

@@ -18,7 +18,7 @@ from lvdm_tools.data.video_file import count_frames, read_clip
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
 
-def write_with_b_frames(path: Path, codec: str, times: list[int]) -> Path:
+def write_with_b_frames(path, codec, times):
     """Frames of growing brightness, in groups of twelve with two B frames after every P frame."""
     pictures = plain([20 + 3 * number for number in range(len(times))], (32, 32))
     groups = {"gop_size": 12, "max_b_frames": 2, "bit_rate": 400_000}
@@ -169,7 +169,7 @@ def test_a_clip_does_not_depend_on_what_was_read_before(tmp_path, monkeypatch):
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", levels(12))
 
-    def damaged_at_its_end(path: Path, start: int, spec: ClipSpec) -> np.ndarray:
+    def damaged_at_its_end(path, start, spec):
         if path.name == "a.mp4" and start > 4:
             raise TrainingError(f"{path} is damaged near frame {start}")
         return np.full((*spec.size, 3), ord(path.stem) + start, np.uint8)
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_an_inner_one_skipped(
     write_video(folder / "inner" / "b.mp4", levels(12))
     locked, scandir = [folder / "inner"], os.scandir  # patched, because nothing is locked to root
 
-    def refuse(path: str) -> object:
+    def refuse(path):
         if Path(path) in locked:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)

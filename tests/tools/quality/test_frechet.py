@@ -6,7 +6,7 @@ from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.quality.frechet import FEATURES, LEAST_CLIPS, features, frechet_distance
 
 
-def gaussian(seed: int, n: int, d: int) -> np.ndarray:
+def gaussian(seed, n, d):
     """Samples whose mean is 0 and whose covariance is the identity, exactly."""
     x = np.random.default_rng(seed).standard_normal((n, d))
     x -= x.mean(0)
@@ -14,7 +14,7 @@ def gaussian(seed: int, n: int, d: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def skies() -> list[np.ndarray]:
+def skies():
     return [
         np.stack([sky_clip(0, 4, 16, index=first + i) for i in range(LEAST_CLIPS)])
         for first in (0, 1000)

@@ -7,12 +7,12 @@ from lvdm_engines.errors import ConfigError
 from lvdm_tools.quality import metrics
 
 
-def plain(value: int, shape: tuple[int, ...] = (2, 3, 16, 16, 3)) -> np.ndarray:
+def plain(value, shape=(2, 3, 16, 16, 3)):
     return np.full(shape, value, np.uint8)
 
 
 @pytest.fixture
-def noise() -> np.ndarray:
+def noise():
     return np.random.default_rng(0).integers(0, 256, (2, 3, 24, 32, 3), np.uint8)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from toy_runs import AUTOENCODER, changed, different, model_of, state_of, train
 
 from lvdm_export.config.model_json import read_record
+from lvdm_rt.background import Stop, prefetch
 from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import loop, state
 from lvdm_tools.train.diffusion import latents
@@ -149,9 +150,8 @@ def test_training_without_perceptual_weights_says_so(tmp_path, caplog):
 
 
 def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
-    from lvdm_tools.train.prefetch import prefetch
-
-    assert list(prefetch(lambda step: step * step, 3, 9)) == [9, 16, 25, 36, 49, 64]
+    made = prefetch((step * step for step in range(3, 9)), 3, Stop())
+    assert list(made) == [9, 16, 25, 36, 49, 64]
     assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
 
 

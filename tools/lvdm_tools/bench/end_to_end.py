@@ -1,27 +1,20 @@
 """Frames per second of the whole pipeline, and how much of it is not the device's work."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import Timed
+from lvdm_engines.backends.backend import SessionOptions, Timed
+from lvdm_engines.bundle import Bundle
 from lvdm_engines.opening import open_sessions
+from lvdm_engines.session import Session
 from lvdm_rt import GenerateOptions, Pipeline
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_engines.bundle import Bundle
-    from lvdm_engines.session import Session
 
 _STEPS = 10  # of DDIM per clip; the share of the host does not depend on their number
 _BATCH = 8

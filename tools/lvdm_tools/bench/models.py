@@ -4,22 +4,21 @@ The weights' magnitudes keep activations near 1: speed and rounding do not depen
 nothing has to be downloaded.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import torch
 import yaml
 from torch import nn
 
-from lvdm_engines.bundle import load_bundle
-from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts
+from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.manifest import InterpolateFacts, Manifest, Precision, PredictFacts, ScheduleFacts
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.config.model_json import ModelRecord, save_model
 from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph
@@ -27,15 +26,10 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lvdm_engines.bundle import Bundle
-    from lvdm_engines.manifest import Manifest, Precision
-
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _MODELS = {  # configs of the denoiser and the autoencoder
     "sky": ("sky-interpolate", "sky-autoencoder"),
+    "sky-predict": ("sky-predict", "sky-autoencoder"),
     "sky-tiny": ("sky-tiny", "sky-tiny-autoencoder"),
     "tiny": ("toy", "toy-autoencoder"),
 }
@@ -69,15 +63,9 @@ class Sizes:
 
 
 def sizes(model: str) -> Sizes:
-    """Return the sizes of one of the models that a GPU is measured with."""
-    return read_sizes(*_MODELS[model])
-
-
-def read_sizes(denoiser: str, autoencoder: str) -> Sizes:
-    """Read the sizes in two of training's ready configs."""
+    """Read the sizes of one of the models that speed is measured with."""
     run, other = (
-        yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text("utf-8"))
-        for name in (denoiser, autoencoder)
+        yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text("utf-8")) for name in _MODELS[model]
     )
     return Sizes(
         msgspec.convert(run["network"], UNet3dConfig),

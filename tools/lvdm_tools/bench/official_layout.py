@@ -3,20 +3,15 @@
 Runs on the parameters of `UNet3d`; exists only to have something to compare speed with.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
-from lvdm_export.nets.layers import FoldedConv
-from lvdm_export.nets.unet3d import Downsample, ResBlock, Upsample
-
-if TYPE_CHECKING:
-    from lvdm_export.nets.unet3d import UNet3d
+from lvdm_export.nets.layers import FoldedConv, Upsample
+from lvdm_export.nets.unet3d import Downsample, ResBlock, UNet3d
 
 
 def forward(

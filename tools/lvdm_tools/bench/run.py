@@ -5,28 +5,32 @@ decoded clip beside PyTorch on the same device, and frames per second from end t
 or cannot run is recorded as such, beside what can.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import platform
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import BACKENDS, SessionOptions, Timed
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.compile import TURING
+from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import LvdmError
+from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import backend_report, open_session
+from lvdm_engines.session import Session
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.nets.unet3d import UNet3d
@@ -36,16 +40,6 @@ from lvdm_tools.bench import torch_baseline as yardstick
 from lvdm_tools.bench.end_to_end import end_to_end
 from lvdm_tools.bench.models import bundle_of, sizes, torch_graphs
 from lvdm_tools.bench.table import judge
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.bundle import Bundle
-    from lvdm_engines.manifest import Precision
-    from lvdm_engines.session import Session
 
 SCHEMA = 2
 _PACKAGES = (
@@ -62,7 +56,7 @@ _LAUNCHES = 20  # per timing of the device or of copies alone
 _CHANGING = ("latents", "timestep")  # at every step; what else a denoiser reads stays for a clip
 _TRACE = 4  # parts of a traceback that are kept
 
-Feeds = dict[str, "NDArray[Any]"]
+Feeds = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

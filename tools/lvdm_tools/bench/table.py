@@ -1,18 +1,12 @@
 """What a GPU check found, judged against the targets and told as a Markdown page."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    Found = dict[str, Any]  # everything that was measured, as it is saved
-    Entry = dict[str, Any]  # what was measured of one backend, or one variant of PyTorch
-    Target = tuple[
-        str, str, bool | None
-    ]  # what is wanted, what was measured, and whether it meets it
+Found = dict[str, Any]  # everything that was measured, as it is saved
+Entry = dict[str, Any]  # what was measured of one backend, or one variant of PyTorch
+Target = tuple[str, str, bool | None]  # what is wanted, what was measured, and whether it meets it
 
 PEAK_SHARE = 0.40  # of the measured dense half precision peak, at batch 8 or more
 SPEED_UP = 1.3  # over the best PyTorch variant

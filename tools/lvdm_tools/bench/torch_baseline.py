@@ -1,22 +1,17 @@
 """PyTorch on the same device, as the yardstick: eager, half precision, compiled; and its peak."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from lvdm_export.nets.layers import to_half
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-    from torch import nn
 
 EAGER, HALF, COMPILED = "torch eager fp32", "torch fp16 channels_last", "torch.compile fp16"
 VARIANTS = (EAGER, HALF, COMPILED)
@@ -76,9 +71,9 @@ def matrix_peak(device: str, seconds: float) -> float:
     return best
 
 
-def median_ms(call: Callable[[], None], seconds: float, *, warm_up: int = 3) -> float:
+def median_ms(call: Callable[[], None], seconds: float) -> float:
     """Call for about `seconds`, at least five times after warming up; the median in ms."""
-    for _ in range(warm_up):
+    for _ in range(3):
         call()
     taken: list[float] = []
     end = time.perf_counter() + seconds

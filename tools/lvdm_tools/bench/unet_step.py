@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from lvdm_engines.manifest import ModelFacts
     from lvdm_engines.session import Session
     from lvdm_export.nets.unet3d import UNet3d
-    from lvdm_tools.bench.models import Sizes
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Options:
     """What every phase is told; files of one phase lie in `folder` for the next ones."""
 
     folder: Path
-    small: bool
+    model: str
     rounds: int
     threads: int | None
 
@@ -56,11 +55,11 @@ def make_checkpoint(options: Options) -> dict[str, Any]:
     """Write the predictor with random weights."""
     from lvdm_export.config.model_json import save_model
     from lvdm_export.nets.unet3d import UNet3d
-    from lvdm_tools.bench.models import random_network
+    from lvdm_tools.bench.models import random_network, sizes
 
-    sizes = _sizes(options)
-    network = random_network(UNet3d(sizes.unet), 1)
-    _, weights = save_model(options.folder, sizes.records()[0], network)
+    made_of = sizes(options.model)
+    network = random_network(UNet3d(made_of.unet), 1)
+    _, weights = save_model(options.folder, made_of.records()[0], network)
     return {
         "parameters_m": sum(parameter.numel() for parameter in network.parameters()) / 1e6,
         "checkpoint_gib": weights.stat().st_size / 2**30,
@@ -116,9 +115,9 @@ def export_decoder(options: Options) -> dict[str, Any]:
     from lvdm_export.graph.onnx_file import write_onnx
     from lvdm_export.nets.autoencoder3d import Autoencoder3d
     from lvdm_export.nets.layers import bake
-    from lvdm_tools.bench.models import random_network
+    from lvdm_tools.bench.models import random_network, sizes
 
-    network = random_network(Autoencoder3d(_sizes(options).autoencoder), 2)
+    network = random_network(Autoencoder3d(sizes(options.model).autoencoder), 2)
     start = time.monotonic()
     graph = decoder_graph(network, _model(options))
     bake(graph.module)
@@ -155,10 +154,11 @@ PHASES: dict[str, Callable[[Options], dict[str, Any]]] = {
 @click.option("--threads", type=click.IntRange(1), help="Of every run. Default: all cores.")
 @click.option("--only", type=click.Choice(list(PHASES)), help="Repeat one phase in --folder.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the files here.")
-def main(only: str | None, folder: Path | None, **settings: Any) -> None:
+def main(only: str | None, folder: Path | None, *, small: bool, **settings: Any) -> None:
     """Measure speed and memory of paper-size networks on this machine's CPU."""
     with tempfile.TemporaryDirectory() as temporary:
-        options = Options(folder or Path(temporary), **settings)
+        model = "tiny" if small else "sky-predict"
+        options = Options(folder or Path(temporary), model, **settings)
         options.folder.mkdir(parents=True, exist_ok=True)
         for phase in [only] if only else PHASES:
             # in a process of its own, so that peak memory is that phase's
@@ -176,27 +176,21 @@ def _measured(phase: str, options: Options) -> str:
     )
 
 
-def _sizes(options: Options) -> Sizes:
-    from lvdm_tools.bench.models import read_sizes
-
-    if options.small:
-        return read_sizes("toy", "toy-autoencoder")
-    return read_sizes("sky-predict", "sky-autoencoder")
-
-
 def _model(options: Options) -> ModelFacts:
     from lvdm_export.config.model_facts import model_facts
+    from lvdm_tools.bench.models import sizes
 
-    denoiser, autoencoder = _sizes(options).records()
+    denoiser, autoencoder = sizes(options.model).records()
     return model_facts({"predict": denoiser}, autoencoder)
 
 
 def _load_predictor(options: Options) -> UNet3d:
     from lvdm_export.checkpoint.keys import open_checkpoint
     from lvdm_export.checkpoint.weights import load_denoiser
+    from lvdm_tools.bench.models import sizes
 
     checkpoint = open_checkpoint(options.folder / "model.safetensors")
-    return load_denoiser(_sizes(options).unet, checkpoint, ema=False)
+    return load_denoiser(sizes(options.model).unet, checkpoint, ema=False)
 
 
 def _open(options: Options, graph: str) -> Session:

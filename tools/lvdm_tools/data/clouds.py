@@ -5,16 +5,11 @@ turns its phase at its own slow rate, so any frame is computed directly, at any 
 clips that overlap agree. This module knows nothing of colours or of skies.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 # Periods of the field in frame heights: wider than the frame, so that no cloud is seen twice.
 PERIOD_X = 3.0

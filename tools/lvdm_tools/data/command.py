@@ -1,7 +1,5 @@
 """`lvdm-tools synth`: write synthetic sky time-lapses as video files."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, dataclass

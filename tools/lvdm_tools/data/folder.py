@@ -3,28 +3,22 @@
 Owns which videos are usable, which of them are held out, and where clips start.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError
 from lvdm_rt.video.reader import PICTURES, picture_files
+from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.video_file import count_frames, read_clip
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lvdm_tools.data.clip import ClipSpec
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +58,7 @@ class VideoFolder:
     identity: str = ""
 
     @classmethod
-    def of(cls, listing: Listing, spec: ClipSpec, seed: int, *, held_out: bool) -> VideoFolder:
+    def of(cls, listing: "Listing", spec: ClipSpec, seed: int, *, held_out: bool) -> Self:
         """Take the videos for training, or those that are held out, which are long enough.
 
         Of several videos, one in ten (the last of fewer) is held out; of one, its last fifth.

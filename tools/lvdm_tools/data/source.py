@@ -4,20 +4,16 @@ A source maps a clip number to pixels and remembers nothing, so a resumed run se
 workers need no common state. This module knows nothing of networks or losses.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.data.clip import ClipSource, ClipSpec, check_spec
 from lvdm_tools.data.folder import VideoFolder, look
 from lvdm_tools.data.synth import sky_clip
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Synthetic clips from this index on are never trained on.
 HELD_OUT = 1 << 40

@@ -5,29 +5,23 @@ sun; some clips are overcast, some show hills. Every frame is a pure function of
 frame number, size); NumPy only. This module knows nothing of files, training or torch.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.data.clouds import (
     CYCLES_PER_PIXEL,
     MAX_CYCLES,
+    FieldOfWaves,
     Spectrum,
     Waves,
     draw_waves,
     field_of_waves,
     sample,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lvdm_tools.data.clouds import FieldOfWaves
 
 # Colours by the sine of the sun's height: zenith, horizon, lit cloud, shaded cloud (sRGB, 0..255).
 _SUN_HEIGHTS = np.array([-0.20, -0.07, 0.03, 0.16, 0.45])
@@ -167,7 +161,7 @@ class _Canvas:
     hills: NDArray[np.float32] | None  # (h, w), 1 = hill
 
     @staticmethod
-    def prepare(sky: Sky, height: int, width: int) -> _Canvas:
+    def prepare(sky: Sky, height: int, width: int) -> "_Canvas":
         margin = max(1, round(0.03 * height))
         rows = (np.arange(-margin, height + margin) + 0.5) / height
         x = (np.arange(width) + 0.5) / height

@@ -1,27 +1,20 @@
 """Frames of one video file or folder of pictures, by number: how many, and clips of them."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError, VideoError
 from lvdm_rt.video.reader import centre_crop, picture_files, resize, to_pixels
+from lvdm_tools.data.clip import ClipSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from lvdm_tools.data.clip import ClipSpec
-
-    Times = NDArray[np.int64]
+Times = NDArray[np.int64]
 
 _KNOWN_FILES = 1 << 16  # whose frame times are kept: 8 bytes a frame where the rate is uneven
 

@@ -1,7 +1,5 @@
 """`lvdm-tools eval`: measure a bundle on unseen clips."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

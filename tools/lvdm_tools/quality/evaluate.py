@@ -3,35 +3,28 @@
 Everything runs through the runtime's pipeline, as users run it. This module writes nothing.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
+from lvdm_engines.manifest import ModelFacts
 from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
-from lvdm_tools.data.clip import ClipSpec
+from lvdm_rt.options import GenerateOptions
+from lvdm_rt.pipeline import Pipeline
+from lvdm_tools.data.clip import ClipSource, ClipSpec
 from lvdm_tools.data.source import open_source
 from lvdm_tools.quality import targets as quality
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.manifest import ModelFacts
-    from lvdm_rt.options import GenerateOptions
-    from lvdm_rt.pipeline import Pipeline
-    from lvdm_tools.data.clip import ClipSource
-
-    Clips = NDArray[np.uint8]
-    Frames = NDArray[np.uint8]
-    Pair = tuple[Frames, Frames]
+Clips = NDArray[np.uint8]
+Frames = NDArray[np.uint8]
+Pair = tuple[Frames, Frames]
 
 REAL_SETS = 3  # sets of unseen clips: the floor is the mean distance of their pairs
 
@@ -211,8 +204,6 @@ def _clip_options(protocol: Protocol) -> GenerateOptions:
 
 
 def _options(protocol: Protocol, **request: Any) -> GenerateOptions:
-    from lvdm_rt.options import GenerateOptions
-
     return GenerateOptions(seed=protocol.seed, **request, **protocol.sampling)
 
 

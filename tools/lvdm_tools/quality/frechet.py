@@ -9,20 +9,15 @@ twice the speed 1.9, 10 levels brighter 3.2, noise of 3 levels 2.6, frames shuff
 8 clips repeated 42, every frame one plain colour 90, white noise 360.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from lvdm_engines.errors import ConfigError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FEATURES = 24  # dimensions of the space, so that a hundred clips pin a covariance down
 LEAST_CLIPS = 2 * FEATURES  # below this a distance is mostly noise

@@ -4,19 +4,14 @@ Clips are uint8 (n, f, h, w, 3) throughout; 255 is the range. Brightness is the 
 module knows nothing of models, files or reports.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Clips = NDArray[np.uint8]
+Clips = NDArray[np.uint8]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SSIM_SIDE, _SSIM_SIGMA = 11, 1.5

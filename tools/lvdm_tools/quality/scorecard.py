@@ -1,9 +1,9 @@
 """Quality reports as text and as part of a bundle: a Markdown table, JSON, the manifest."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -11,12 +11,7 @@ from lvdm_engines.bundle import MANIFEST, load_bundle
 from lvdm_engines.errors import BundleError, ConfigError
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_tools.quality import targets as quality
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from lvdm_tools.quality.evaluate import Report
+from lvdm_tools.quality.evaluate import Report
 
 _MISSING = "–"
 

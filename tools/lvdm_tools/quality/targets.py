@@ -4,26 +4,20 @@ Clips are uint8 (n, f, h, w, 3). This module knows nothing of bundles, pipelines
 training can call it on what it has just sampled.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.quality import metrics
 from lvdm_tools.quality.frechet import LEAST_CLIPS, features, frechet_distance
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Clips = NDArray[np.uint8]
+Clips = NDArray[np.uint8]
 
 LEAST_PSNR, LEAST_SSIM = 30.0, 0.88
 MOST_DIFFERENCE = 0.20  # of a statistic of generated clips from that of real ones

@@ -1,7 +1,5 @@
 """What a training run is: one YAML file, read into frozen structs that refuse unknown fields."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal

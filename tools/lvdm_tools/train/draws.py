@@ -4,8 +4,6 @@ A counter-based generator per item makes batches independent of the batch's orde
 and of interruptions: a resumed run draws what the uninterrupted one would have drawn.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 import numpy as np

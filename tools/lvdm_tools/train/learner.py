@@ -1,24 +1,19 @@
 """One network with its optimizer, learning rate and running average."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from lvdm_engines.errors import NumericsError
 from lvdm_tools.train import state
+from lvdm_tools.train.config import Optimizer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from lightning_fabric import Fabric
-    from torch import Tensor, nn
-
-    from lvdm_tools.train.config import Optimizer
-
+Batch = dict[str, Tensor]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 

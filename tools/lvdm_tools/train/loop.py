@@ -11,8 +11,8 @@ import msgspec
 import torch
 
 from lvdm_engines.errors import NumericsError, TrainingError
+from lvdm_rt.background import Stop, prefetch
 from lvdm_tools.train import state
-from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
     import threading
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from lvdm_tools.train.config import Every
-    from lvdm_tools.train.learner import Learner
-    from lvdm_tools.train.prefetch import Batch
+    from lvdm_tools.train.learner import Batch, Learner
 
 
+_AHEAD = 3  # batches that are made while others are trained on
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -109,7 +109,8 @@ def train(task: Task, workspace: state.Workspace, length: RunLength, fabric: Fab
         if first:
             task.export(workspace.model, first, if_missing=True)
     started, step = time.monotonic(), first
-    for batch in prefetch(task.batch, first, length.steps):
+    made = (task.batch(number) for number in range(first, length.steps))
+    for batch in prefetch(made, _AHEAD, Stop()):
         try:
             losses = task.update(fabric.to_device(batch), step)
         except NumericsError as err:

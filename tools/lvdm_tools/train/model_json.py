@@ -1,16 +1,16 @@
 """The trained model as `lvdm-export build-engines` reads it: model.safetensors and model.json."""
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ExportError
@@ -21,13 +21,7 @@ from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_tools.train import state
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
-    from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
+from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
 
 _WEIGHTS = "model.safetensors"
 _AGAIN = "train it again, or name another"
@@ -148,15 +142,10 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
     Raises LvdmError: missing, damaged, or another kind of model.
     """
     with state.reading(path, _AGAIN):
-        weights, record = _find(path, "autoencoder")
-        config = record.network_config()
-        if not isinstance(config, Autoencoder3dConfig):
-            raise CheckpointError(
-                f"{path} is a model of kind {record.kind}, expected autoencoder3d"
-            )
+        weights, record = _find(path, "autoencoder", "autoencoder3d")
+        config = cast("Autoencoder3dConfig", record.network_config())
         network = load_autoencoder(config, open_checkpoint(weights))
-        assert isinstance(network, Autoencoder3d)  # noqa: S101 - for the type checker
-        return network, record, file_sha256(weights)
+        return cast("Autoencoder3d", network), record, file_sha256(weights)
 
 
 def read_denoiser(path: Path) -> tuple[UNet3d, str]:
@@ -166,10 +155,8 @@ def read_denoiser(path: Path) -> tuple[UNet3d, str]:
     Raises LvdmError: missing, damaged, or another kind of model.
     """
     with state.reading(path, _AGAIN):
-        weights, record = _find(path, "denoiser")
-        config = record.network_config()
-        if not isinstance(config, UNet3dConfig):
-            raise CheckpointError(f"{path} is a model of kind {record.kind}, expected unet3d")
+        weights, record = _find(path, "denoiser", "unet3d")
+        config = cast("UNet3dConfig", record.network_config())
         return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
 
 
@@ -184,11 +171,14 @@ def _weights(path: Path) -> Path:
     return folder / _WEIGHTS
 
 
-def _find(path: Path, what: str) -> tuple[Path, ModelRecord]:
+def _find(path: Path, what: str, kind: str) -> tuple[Path, ModelRecord]:
     weights = _weights(path)
     if not weights.exists():
         raise CheckpointError(
             f"{path} holds no trained {what} (no {weights.name}): train one first and name its "
             "folder"
         )
-    return weights, read_record(weights.with_name("model.json"))
+    record = read_record(weights.with_name("model.json"))
+    if record.kind != kind:
+        raise CheckpointError(f"{path} is a model of kind {record.kind}, expected {kind}")
+    return weights, record

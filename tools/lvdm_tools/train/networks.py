@@ -1,16 +1,12 @@
 """Building network configs from a run's `network` section."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from lvdm_engines.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 C = TypeVar("C")
 N = TypeVar("N")

@@ -1,15 +1,9 @@
 """Batches of frames, to the networks and back."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor
 
 
 def to_tensor(frames: NDArray[np.uint8]) -> Tensor:

@@ -1,20 +1,15 @@
 """Pictures of a run: sample sheets (PNG, MP4) and loss curves."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.train.state import write_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 _GAP = 2  # pixels between the pictures of a sheet
 

@@ -1,24 +1,20 @@
-"""A GPU through cuda-core: the real side of `device.py`."""
+"""A GPU through cuda-core: memory, ordered copies, and recorded work. A narrow seam.
 
-from __future__ import annotations
+Tests bring a GPU that is made of NumPy arrays.
+"""
 
 import ctypes
 import importlib
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.backends.gpu.device import Device, HostMemory, Memory, Stream
 
 
 @contextmanager
@@ -46,7 +42,10 @@ def _cuda_error() -> type[Exception]:
 
 @dataclass(frozen=True)
 class CudaMemory:
-    """A buffer of the device, or of page-locked host memory."""
+    """A block of device memory, or of page-locked host memory, which the GPU copies by itself.
+
+    It starts at `address`, aligned to 256 bytes.
+    """
 
     buffer: Any
     nbytes: int
@@ -58,14 +57,14 @@ class CudaMemory:
         return np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.address))
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free it; work of the device that was ordered before may still use it."""
         with cuda_errors("free memory"):
             self.buffer.close()
 
 
 @dataclass(frozen=True)
 class CudaRecording:
-    """A CUDA graph bound to its stream."""
+    """A CUDA graph: work of a stream that was recorded once and can be launched as a whole."""
 
     graph: Any
     stream: Any
@@ -83,37 +82,44 @@ class CudaRecording:
 
 @dataclass(frozen=True)
 class CudaStream:
-    """A non-blocking stream."""
+    """Work in order, on a non-blocking stream; everything but `sync` returns at once.
+
+    Every method raises DeviceMemoryError when memory runs out and SessionError for any other fault
+    of the device, which may be one of earlier work.
+    """
 
     stream: Any
 
     @property
     def handle(self) -> int:
-        """The address of the stream."""
+        """The address that engine libraries take."""
         return int(self.stream.handle)
 
-    def upload(self, source: Any, target: Any, nbytes: int) -> None:
-        """Copy to the device."""
+    def upload(self, source: CudaMemory, target: CudaMemory, nbytes: int) -> None:
+        """Copy the first bytes to the device."""
         with cuda_errors("copy to the GPU"):
             _copy(target.address, source.address, nbytes, self.stream)
 
-    def download(self, source: Any, target: Any, nbytes: int) -> None:
-        """Copy from the device."""
+    def download(self, source: CudaMemory, target: CudaMemory, nbytes: int) -> None:
+        """Copy the first bytes from the device."""
         with cuda_errors("copy from the GPU"):
             _copy(target.address, source.address, nbytes, self.stream)
 
     def mark(self) -> Any:
-        """Record an event."""
+        """Return a mark, an event, after all work so far."""
         with cuda_errors("record an event"):
             return self.stream.record()
 
     def wait(self, mark: Any) -> None:
-        """Wait for an event, on the device."""
+        """Start later work only after what another stream has before a mark."""
         with cuda_errors("wait for an event"):
             self.stream.wait(mark)
 
     def record(self, enqueue: Callable[[int], None]) -> CudaRecording:
-        """Capture work as a CUDA graph; a failed capture leaves the stream usable."""
+        """Capture what `enqueue(handle)` puts on the stream, without running it, as a CUDA graph.
+
+        A failed capture leaves the stream usable.
+        """
         with cuda_errors("capture a CUDA graph"), closing(self.stream.create_graph_builder()) as b:
             # relaxed: the library may ask the driver for memory facts meanwhile
             b.begin_building(mode="relaxed")
@@ -127,7 +133,7 @@ class CudaStream:
             return CudaRecording(b.complete(), self.stream)
 
     def sync(self) -> None:
-        """Wait for the stream."""
+        """Wait until all work is done, with the GIL released."""
         with cuda_errors("run"):
             self.stream.sync()
 
@@ -138,7 +144,7 @@ class CudaStream:
 
 
 class CudaDevice:
-    """One GPU by its index in the driver's order."""
+    """One GPU by its index in the driver's order. Raises BackendError if there is none."""
 
     def __init__(self, index: int) -> None:
         self._core: Any = importlib.import_module("cuda.core")
@@ -147,7 +153,7 @@ class CudaDevice:
         self.activate()
 
     def activate(self) -> None:
-        """Make it current in this thread."""
+        """Make it the calling thread's GPU; needed once per thread before anything else."""
         with cuda_errors("use the GPU"):
             try:
                 device = self._core.Device(self._index)
@@ -155,19 +161,19 @@ class CudaDevice:
                 raise BackendError(f"there is no GPU {self._index}; see nvidia-smi") from err
             device.set_current()
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
         """Return a new non-blocking stream."""
         with cuda_errors("create a stream"):
             return CudaStream(self._core.Device(self._index).create_stream())
 
-    def allocate(self, nbytes: int, stream: Any) -> Memory:
-        """Allocate from the stream-ordered pool."""
+    def allocate(self, nbytes: int, stream: CudaStream) -> CudaMemory:
+        """Return device memory, usable by later work of the stream. Raises DeviceMemoryError."""
         with cuda_errors(f"allocate {nbytes / 2**20:.1f} MiB"):
             buffer = self._core.Device(self._index).allocate(nbytes, stream=stream.stream)
             return CudaMemory(buffer, nbytes, int(buffer.handle))
 
-    def pin(self, nbytes: int) -> HostMemory:
-        """Allocate page-locked host memory."""
+    def pin(self, nbytes: int) -> CudaMemory:
+        """Return page-locked host memory. Raises DeviceMemoryError."""
         with cuda_errors(f"pin {nbytes / 2**20:.1f} MiB of host memory"):
             buffer = self._pinned.allocate(nbytes)
             return CudaMemory(buffer, nbytes, int(buffer.handle))
@@ -179,8 +185,3 @@ def _copy(target: int, source: int, nbytes: int, stream: Any) -> None:
     (code,) = driver.cuMemcpyAsync(target, source, nbytes, int(stream.handle))
     if code != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(code.name)
-
-
-def open_device(index: int) -> Device:
-    """Return GPU `index`. Raises BackendError if there is none."""
-    return CudaDevice(index)

@@ -1,7 +1,5 @@
 """The NVIDIA driver and the GPUs it sees, asked through libcuda without any CUDA package."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from dataclasses import dataclass

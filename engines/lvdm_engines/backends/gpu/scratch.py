@@ -4,34 +4,30 @@ The engines of a video take turns, so the largest need is enough for all. A turn
 streams, not of threads: the next one is enqueued at once and starts when the last has finished.
 """
 
-from __future__ import annotations
-
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice, CudaMemory, CudaStream
 
-    from lvdm_engines.backends.gpu.device import Device, Memory, Stream
-
-_scratches: weakref.WeakValueDictionary[int, SharedScratch] = weakref.WeakValueDictionary()
+_scratches: "weakref.WeakValueDictionary[int, SharedScratch]" = weakref.WeakValueDictionary()
 _scratches_lock = threading.Lock()
 
 
 class SharedScratch:
     """Activation memory of one GPU, which grows to the largest need that ever took a turn."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._lock = threading.Lock()
         self._stream = device.stream()
-        self._block: Memory | None = None
+        self._block: CudaMemory | None = None
         self._last: Any = None
 
     @contextmanager
-    def turn(self, stream: Stream, nbytes: int) -> Iterator[int]:
+    def turn(self, stream: CudaStream, nbytes: int) -> Iterator[int]:
         """Give the address of at least `nbytes` to work that is enqueued on `stream` meanwhile.
 
         The address changes when the block grows. Raises DeviceMemoryError.
@@ -45,7 +41,7 @@ class SharedScratch:
             finally:
                 self._last = stream.mark()
 
-    def _grown(self, nbytes: int) -> Memory:
+    def _grown(self, nbytes: int) -> CudaMemory:
         needed = max(nbytes, 256)
         if self._block is None or self._block.nbytes < needed:
             self.close()  # first: the old and the new block together may not fit
@@ -63,7 +59,7 @@ class SharedScratch:
             self._block = None
 
 
-def shared_scratch(index: int, device: Device) -> SharedScratch:
+def shared_scratch(index: int, device: CudaDevice) -> SharedScratch:
     """Return the scratch that all open sessions of GPU `index` share; it goes with the last one."""
     with _scratches_lock:
         scratch = _scratches.get(index)

@@ -1,13 +1,9 @@
 """Which feeds are on the device already."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _GLANCE = 61  # values that tell what changes at every step; a prime, so that they lie in all frames
 

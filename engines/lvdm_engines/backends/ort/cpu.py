@@ -1,9 +1,10 @@
 """ONNX Runtime on the CPU: the backend `cpu`."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort.native import (
@@ -15,15 +16,9 @@ from lvdm_engines.backends.ort.native import (
     session_error,
     session_options,
 )
+from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import SessionError
 from lvdm_engines.session import check_feeds
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.bundle import GraphSource
 
 
 class OrtSession:

@@ -1,18 +1,18 @@
 """ONNX Runtime on a GPU: tensors bound to device memory that is kept for each recent shape."""
 
-from __future__ import annotations
-
 import io
 import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.driver import driver_problem, without_gpu
@@ -26,16 +26,10 @@ from lvdm_engines.backends.ort.native import (
     session_error,
     session_options,
 )
+from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, SessionError
+from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.session import check_feeds, sizes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.bundle import GraphSource
-    from lvdm_engines.manifest import TensorSpec
 
 _log = logging.getLogger(__name__)
 

@@ -1,24 +1,19 @@
 """What both backends of ONNX Runtime share: import, settings, checks of a graph, and errors."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.bundle import GraphSource
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_engines.bundle import GraphSource
 
 _DTYPES: dict[str, Dtype] = {
     "tensor(float)": "float32",

@@ -1,24 +1,23 @@
 """Compile the graphs of a bundle into plans for this machine: what `build-engines` calls."""
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 import logging
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
-from lvdm_engines.backends.gpu import cuda_device
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.compile import CompileJob, Step, check_options, compile_plan
 from lvdm_engines.backends.trt.inspection import summary_of
-from lvdm_engines.backends.trt.library import TargetMachine
+from lvdm_engines.backends.trt.library import TargetMachine, TrtLibrary
 from lvdm_engines.backends.trt.profiles import graph_files
 from lvdm_engines.backends.trt.refit import check_library, refit
 from lvdm_engines.backends.trt.store import (
@@ -29,14 +28,9 @@ from lvdm_engines.backends.trt.store import (
     plans_of,
     save_plan,
 )
+from lvdm_engines.bundle import Bundle, GraphSource
 from lvdm_engines.errors import BackendError, BundleError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.bundle import Bundle, GraphSource
-    from lvdm_engines.manifest import Precision
+from lvdm_engines.manifest import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -202,7 +196,7 @@ def _activation(library: TrtLibrary, device: int) -> Callable[[], None] | None:
         return None
     problem = libraries.lacks_cuda(library.name)
     if problem is None:
-        return cuda_device.open_device(device).activate
+        return CudaDevice(device).activate
     if device == 0:  # which the library takes by itself
         return None
     raise BackendError(f"{library.name}: to build on GPU {device}: {problem}")

@@ -1,26 +1,18 @@
 """Compile one ONNX file into a plan, with TensorRT or TensorRT-RTX, by one path."""
 
-from __future__ import annotations
-
-import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lvdm_engines.backends.gpu.driver import gpus
+from lvdm_engines.backends.plan_facts import PlanOptions, Profile
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, ExportError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from lvdm_engines.backends.plan_facts import PlanOptions, Profile
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.manifest import GraphFacts, TensorSpec
-
-_log = logging.getLogger(__name__)
+from lvdm_engines.manifest import GraphFacts, TensorSpec
 
 TURING = "7.5"  # compute capability that TensorRT-RTX leaves out unless asked
 _OTHERWISE = "export with --precision fp16, or use --backend cuda"

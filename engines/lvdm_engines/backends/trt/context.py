@@ -1,21 +1,16 @@
 """One execution context: shapes, addresses, activation memory, and recorded work."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice, CudaRecording, CudaStream
+from lvdm_engines.backends.gpu.scratch import SharedScratch
+from lvdm_engines.backends.plan_facts import Profile
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lvdm_engines.backends.gpu.device import Device, Recording, Stream
-    from lvdm_engines.backends.gpu.scratch import SharedScratch
-    from lvdm_engines.backends.plan_facts import Profile
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.manifest import TensorSpec
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +29,8 @@ class OpenEngine:
     library: TrtLibrary
     engine: Any
     new_context: Callable[[], Any]
-    device: Device
-    stream: Stream
+    device: CudaDevice
+    stream: CudaStream
     scratch: SharedScratch
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -60,7 +55,7 @@ class Context:
         self._address: int | None = None
         self._shapes: Shapes | None = None
         self._ran: Shapes | None = None
-        self._recording: Recording | None = None
+        self._recording: CudaRecording | None = None
         self._may_record = opened.record
         if not self._context.set_optimization_profile_async(profile, opened.stream.handle):
             raise opened.failure(f"choose profile {profile}")

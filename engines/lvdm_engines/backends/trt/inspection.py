@@ -1,16 +1,12 @@
 """What the engine inspector says about a plan, in a few numbers."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.errors import LvdmError
-
-if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.library import TrtLibrary
 
 _log = logging.getLogger(__name__)
 

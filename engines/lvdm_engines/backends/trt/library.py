@@ -3,23 +3,19 @@
 Both offer one Python API; only TensorRT-RTX finishes its plans on the GPU that runs them.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lvdm_engines.backends.gpu.driver import Gpu, driver_problem, gpus, without_gpu
 from lvdm_engines.errors import BackendError, DeviceMemoryError, LvdmError
 from lvdm_engines.manifest import TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _log = logging.getLogger(__name__)
 

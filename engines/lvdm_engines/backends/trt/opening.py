@@ -1,31 +1,26 @@
 """The backends tensorrt and tensorrt-rtx: find the plan, check it, open it on a GPU."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import Backend, SessionOptions
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.scratch import shared_scratch
 from lvdm_engines.backends.plan_facts import rebuild_command
 from lvdm_engines.backends.trt import library as libraries
 from lvdm_engines.backends.trt.context import OpenEngine
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import CompiledPlan, find_plan
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
+from lvdm_engines.bundle import GraphSource
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, LvdmError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lvdm_engines.backends.gpu.device import Device
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.bundle import GraphSource
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +35,7 @@ def _backend(name: str) -> Backend:
         plan = find_plan(source, here, options.plan)
 
         def open_plan() -> TrtSession:
-            from lvdm_engines.backends.gpu.cuda_device import open_device
-
-            device = open_device(options.device)
+            device = CudaDevice(options.device)
             return open_session(source, plan, library, device, options.device)
 
         return open_plan
@@ -51,7 +44,7 @@ def _backend(name: str) -> Backend:
 
 
 def open_session(
-    source: GraphSource, plan: CompiledPlan, library: TrtLibrary, device: Device, index: int = 0
+    source: GraphSource, plan: CompiledPlan, library: TrtLibrary, device: CudaDevice, index: int = 0
 ) -> TrtSession:
     """Open a plan that fits on a device.
 

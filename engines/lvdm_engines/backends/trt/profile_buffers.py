@@ -1,27 +1,21 @@
 """The buffers of one optimisation profile, and the contexts that work on them."""
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lvdm_engines.backends.gpu.cuda_device import CudaMemory
 from lvdm_engines.backends.gpu.uploads import unchanged
 from lvdm_engines.backends.trt.context import Context, OpenEngine, Shapes
 from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.errors import LvdmError, SessionError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from numpy.typing import NDArray
-
-    from lvdm_engines.backends.gpu.device import HostMemory, Memory
-    from lvdm_engines.manifest import TensorSpec
+from lvdm_engines.manifest import TensorSpec
 
 _CONTEXTS = 8  # shapes whose contexts and recorded work are kept
 
@@ -31,8 +25,8 @@ class Binding:
     """The buffers of one tensor, of its largest size, and the shape that it was fed last."""
 
     spec: TensorSpec
-    device: Memory
-    host: HostMemory
+    device: CudaMemory
+    host: CudaMemory
     fed: tuple[int, ...] | None = None
 
     def view(self, shape: tuple[int, ...]) -> NDArray[Any]:

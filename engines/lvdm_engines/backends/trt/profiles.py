@@ -1,18 +1,12 @@
 """Which shapes a compiled graph must take: optimisation profiles from a manifest and ranges."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Profile, Range
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.errors import BundleError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
+from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
 
 BATCH = "b"  # the name of the batch dimension in the contract
 _WIDE = 8  # kernels chosen for one size serve sizes within about this factor

@@ -1,17 +1,13 @@
 """Put the weights of another export of the same graph into a plan, instead of compiling again."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lvdm_engines.backends.plan_facts import rebuild_command
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.opening import load_engine, runtimes_for
+from lvdm_engines.backends.trt.store import CompiledPlan
+from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, ExportError
-
-if TYPE_CHECKING:
-    from lvdm_engines.backends.trt.library import TrtLibrary
-    from lvdm_engines.backends.trt.store import CompiledPlan
-    from lvdm_engines.bundle import GraphSource
 
 
 def check_library(library: TrtLibrary) -> None:

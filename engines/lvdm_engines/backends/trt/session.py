@@ -1,27 +1,21 @@
 """A plan of TensorRT or TensorRT-RTX, open on a GPU."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.plan_facts import Range
+from lvdm_engines.backends.trt.context import OpenEngine
 from lvdm_engines.backends.trt.profile_buffers import ProfileBuffers
 from lvdm_engines.backends.trt.profiles import BATCH, choose, fits
 from lvdm_engines.errors import DeviceMemoryError, LvdmError, SessionError
+from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.session import check_feeds, sizes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from lvdm_engines.backends.plan_facts import Range
-    from lvdm_engines.backends.trt.context import OpenEngine
-    from lvdm_engines.manifest import TensorSpec
 
 Feeds = Mapping[str, NDArray[Any]]
 

@@ -4,13 +4,10 @@ A plan is executable code. It is trusted because this user built it: its sha256 
 own list, not only in the sidecar, and a plan that does not match is neither used nor removed.
 """
 
-from __future__ import annotations
-
 import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -26,14 +23,9 @@ from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
-from lvdm_engines.bundle import load_bundle
+from lvdm_engines.bundle import GraphSource, load_bundle
 from lvdm_engines.errors import BackendError, BundleError
-
-if TYPE_CHECKING:
-    from lvdm_engines.bundle import GraphSource
-    from lvdm_engines.manifest import Manifest
-
-_log = logging.getLogger(__name__)
+from lvdm_engines.manifest import Manifest
 
 # what a message calls the fields of a fingerprint beside its options
 _WORDS = {

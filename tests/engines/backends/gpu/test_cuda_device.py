@@ -17,13 +17,13 @@ import ctypes
 import numpy as np
 from lvdm_engines.backends.gpu import driver
 from lvdm_engines.backends.gpu.scratch import SharedScratch
-from lvdm_engines.backends.gpu.cuda_device import open_device
+from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.errors import BackendError, DeviceMemoryError
 
 def free():
     return driver.gpus(memory=True)[0].free
 
-device = open_device(0)
+device = CudaDevice(0)
 stream = device.stream()
 before = free()
 """
@@ -153,7 +153,7 @@ print(free() == before)
 def test_a_gpu_that_is_not_there_is_named(on_fake_gpu):
     told = on_fake_gpu("""
 try:
-    open_device(3)
+    CudaDevice(3)
 except BackendError as err:
     print(err)
 """)

@@ -10,7 +10,7 @@ from lvdm_engines.backends.ort.cpu import CPU
 from lvdm_engines.backends.ort.cuda import CUDA
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, SessionError
-from lvdm_engines.opening import choose_backend, open_session
+from lvdm_engines.opening import open_session
 
 
 @pytest.mark.parametrize(("backend", "extra"), [(CPU, "cpu"), (CUDA, "cuda")])
@@ -23,7 +23,7 @@ def test_without_onnx_runtime_the_extra_to_install_is_named(backend, extra, monk
 def test_without_any_backend_the_shortest_way_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendError) as found:
-        choose_backend(load_bundle("sky-tiny"), "decoder")
+        open_session(load_bundle("sky-tiny"), "decoder")
     assert str(found.value) == (
         "no ONNX Runtime is installed; pip install 'lvdm-rt[cpu]'; "
         "lvdm-rt doctor tells of the other backends"
@@ -42,7 +42,7 @@ def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
     with open_session(toy.write_bundle(tmp_path / "slow", endless=True), "predict") as session:
         thread = threading.get_ident()
 
-        def cancel() -> None:
+        def cancel():
             time.sleep(0.3)  # it runs by then
             session.cancel(thread + 1)  # another thread's: nothing happens
             session.cancel(thread)

@@ -173,7 +173,7 @@ def compiler(monkeypatch, installed, fake_library, set_gpus, here):
         return b"compiled"
 
     set_gpus(*[(here.gpu, here.capability)] * 2)
-    monkeypatch.setattr("lvdm_engines.backends.gpu.cuda_device.open_device", open_device)
+    monkeypatch.setattr("lvdm_engines.backends.trt.build.CudaDevice", open_device)
     monkeypatch.setattr("lvdm_engines.backends.trt.compile._compile", compile_graph)
     fake_library.trt.IProgressMonitor = type("IProgressMonitor", (), {})
     return activated

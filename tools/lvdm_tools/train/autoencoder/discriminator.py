@@ -1,18 +1,10 @@
 """A patch discriminator over space and time for the adversarial loss."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lvdm_engines.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lvdm_tools.train.config import Adversarial
+from lvdm_tools.train.config import Adversarial
 
 
 class PatchDiscriminator3d(nn.Module):

@@ -1,14 +1,7 @@
 """Losses of the autoencoder: reconstruction, KL, hinge; pure functions of tensors."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor, nn
 
 
 def reconstruction(frames: Tensor, decoded: Tensor, mse: float, l1: float) -> Tensor:

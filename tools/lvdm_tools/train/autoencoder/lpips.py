@@ -6,26 +6,18 @@ mean over space, sum over layers. Weights are never downloaded: `vgg` is a state
 torchvision's VGG-16 (`features.N.weight`), `heads` one with `linK.model.1.weight`.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from lvdm_engines.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from lvdm_tools.train.config import Perceptual
+from lvdm_tools.train.config import Perceptual
 
 # torchvision's index of each convolution and its width; a new block begins after a 2×2 maximum
 _BLOCKS = (
@@ -62,7 +54,7 @@ class Lpips(nn.Module):
         self.requires_grad_(requires_grad=False)
 
     @staticmethod
-    def load(settings: Perceptual) -> Lpips:
+    def load(settings: Perceptual) -> "Lpips":
         """Build the distance from the user's two weight files.
 
         Raises CheckpointError: unreadable file, missing key or wrong shape.

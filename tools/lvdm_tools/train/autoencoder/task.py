@@ -1,18 +1,20 @@
 """Training of the 3D KL autoencoder: reconstruction, KL, perceptual and hinge losses."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
 import torch
-from torch import nn
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_tools.data.clip import ClipSpec, check_divisible
+from lvdm_tools.data.clip import ClipSource, ClipSpec, check_divisible
 from lvdm_tools.quality import metrics
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
@@ -20,22 +22,11 @@ from lvdm_tools.train.autoencoder import losses
 from lvdm_tools.train.autoencoder.discriminator import PatchDiscriminator3d, check_discriminator
 from lvdm_tools.train.autoencoder.lpips import Lpips
 from lvdm_tools.train.autoencoder.whitening import whitened
+from lvdm_tools.train.config import Adversarial, AutoencoderRun
 from lvdm_tools.train.draws import DrawStream, generator
-from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.learner import Batch, Learner
 from lvdm_tools.train.networks import build, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from lightning_fabric import Fabric
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from lvdm_tools.data.clip import ClipSource
-    from lvdm_tools.train.config import Adversarial, AutoencoderRun
-    from lvdm_tools.train.prefetch import Batch
 
 _PREVIEW_CLIPS = 4
 _MEASURED_CLIPS = 16
@@ -61,6 +52,8 @@ class _Reconstruct(nn.Module):
 class AutoencoderTask:
     """What the loop trains; see `loop.Task`."""
 
+    learners: Mapping[str, Learner]
+
     def __init__(
         self,
         run: AutoencoderRun,
@@ -75,8 +68,8 @@ class AutoencoderTask:
         self.fabric = fabric
         self.config = network_config(Autoencoder3dConfig, run.network)
         check_divisible(source.spec, self.config.downsample)
-        if run.crop is not None:
-            check_divisible(ClipSpec(run.data.frames, run.crop), self.config.downsample)
+        self.size = run.data.size if run.crop is None else run.crop
+        check_divisible(ClipSpec(run.data.frames, self.size), self.config.downsample)
         torch.manual_seed(run.seed)
         network = self._new() if initial is None else initial
         if network.config != self.config:
@@ -88,7 +81,7 @@ class AutoencoderTask:
         main = Learner(
             fabric, _Reconstruct(self.autoencoder), run.optimizer, steps=run.steps, ema=run.ema
         )
-        self.learners: Mapping[str, Learner] = {"autoencoder": main}
+        self.learners = {"autoencoder": main}
         self.perceptual = None
         if run.loss.perceptual is None:
             _logger.info("loss.perceptual names no LPIPS weights: training on pixel errors only")
@@ -110,24 +103,18 @@ class AutoencoderTask:
         optimizer = self.run.optimizer
         if rate is not None:
             optimizer = msgspec.structs.replace(optimizer, learning_rate=rate)
-        size = self.run.data.size if self.run.crop is None else self.run.crop
-        check_discriminator(settings, (self.run.data.frames, *size))
+        check_discriminator(settings, (self.run.data.frames, *self.size))
         network = PatchDiscriminator3d(settings.channels, settings.layers)
         return Learner(self.fabric, network, optimizer, steps=self.run.steps)
 
     def batch(self, step: int) -> Batch:
         """Clips and posterior noise of this process's share of a step."""
         mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
-        size = self.run.data.size if self.run.crop is None else self.run.crop
-        t, h, w = self.config.downsample
-        shape = (self.config.embed_dim, self.run.data.frames // t, size[0] // h, size[1] // w)
+        (height, width), (t, h, w) = self.size, self.config.downsample
+        shape = (self.config.embed_dim, self.run.data.frames // t, height // h, width // w)
         frames = [self._crop(self.source.clip(step * self.run.batch + i), step, i) for i in mine]
-        noise = [
-            generator(self.run.seed, DrawStream.NOISE, step, item).standard_normal(
-                shape, np.float32
-            )
-            for item in mine
-        ]
+        draws = [generator(self.run.seed, DrawStream.NOISE, step, item) for item in mine]
+        noise = [draw.standard_normal(shape, np.float32) for draw in draws]
         return {
             "frames": to_tensor(np.stack(frames)),
             "noise": torch.from_numpy(np.stack(noise)),
@@ -137,10 +124,8 @@ class AutoencoderTask:
         """Cut this item's random window out of a clip (f, h, w, 3), if the run trains on crops."""
         if self.run.crop is None:
             return clip
-        (height, width), random = (
-            self.run.crop,
-            generator(self.run.seed, DrawStream.CROP, step, item),
-        )
+        height, width = self.run.crop
+        random = generator(self.run.seed, DrawStream.CROP, step, item)
         y = int(random.integers(clip.shape[1] - height + 1))
         x = int(random.integers(clip.shape[2] - width + 1))
         return clip[:, y : y + height, x : x + width]

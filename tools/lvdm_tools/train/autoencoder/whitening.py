@@ -5,18 +5,14 @@ differ tenfold in size, faint ones drown although the decoder depends on them. A
 channels and its inverse change nothing for the autoencoder and even that out for the denoiser.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from lvdm_engines.errors import TrainingError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_tools.train.autoencoder.losses import split_moments
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @torch.no_grad()

@@ -4,24 +4,18 @@ A batch holds clips of one length and stride. The network is not told the stride
 is trained for two strides, the clip's length has to differ too and is what tells them apart.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lvdm_rt.diffusion.condition import perturb
+from lvdm_rt.diffusion.schedule import Schedule
+from lvdm_tools.train.config import ClipKind
 from lvdm_tools.train.draws import DrawStream, generator
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lvdm_rt.diffusion.schedule import Schedule
-    from lvdm_tools.train.config import ClipKind
-
-    Array = NDArray[np.float32]
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,21 +67,16 @@ class ClipMaker:
         """
         timestep = int(rng.integers(self.schedule.steps))
         eps = rng.standard_normal(z_0.shape, np.float32)
-        x, level = self._diffuse(z_0, timestep, eps), -1
+        x, level = perturb(z_0, timestep, eps, self.schedule), -1
         if mask.any():
             condition = z_0
             clean = self.clean_conditions > 0 and rng.random() < self.clean_conditions
             if self.noise_levels and not clean:
                 level = int(rng.integers(self.noise_levels))
                 noise = rng.standard_normal(z_0.shape, np.float32)
-                condition = self._diffuse(z_0, level, noise)
+                condition = perturb(z_0, level, noise, self.schedule)
             x = np.where(mask[:, None, None] > 0, condition, x)
         return Example(x, eps, timestep, mask, level)
-
-    def _diffuse(self, z_0: Array, t: int, eps: Array) -> Array:
-        alpha_bar = float(self.schedule.alpha_bar[t])
-        x_t: Array = alpha_bar**0.5 * z_0 + (1.0 - alpha_bar) ** 0.5 * eps
-        return x_t.astype(np.float32)
 
     @staticmethod
     def _draw(kinds: Sequence[ClipKind], rng: np.random.Generator) -> ClipKind:

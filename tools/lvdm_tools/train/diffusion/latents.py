@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from lvdm_engines.errors import CheckpointError, NumericsError, TrainingError
+from lvdm_rt.background import Stop, prefetch
 from lvdm_tools.train import state
 from lvdm_tools.train.pixels import to_tensor
-from lvdm_tools.train.prefetch import prefetch
 
 if TYPE_CHECKING:
     import threading
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lvdm_tools.train.state import Report
 
 FOLDER = "latents"  # in the folder of a run
+_AHEAD = 3  # clips that are read while others are encoded
 _PART = 64  # sequences per file: an interrupted encoding loses at most one part
 
 _logger = logging.getLogger(__name__)
@@ -159,7 +160,8 @@ def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
         return network.encode(frames.to(device)).chunk(2, dim=1)[0].cpu()
 
     sequences = []
-    with torch.inference_mode(), closing(prefetch(encoding.source.clip, first, last)) as clips:
+    drawn = (encoding.source.clip(number) for number in range(first, last))
+    with torch.inference_mode(), closing(prefetch(drawn, _AHEAD, Stop())) as clips:
         for clip in clips:
             if encoding.stop.is_set():
                 raise KeyboardInterrupt

@@ -1,28 +1,20 @@
 """Samples of a denoiser in training, drawn with the runtime's own DDIM."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_rt.diffusion.sampler import Process, ddim
-from lvdm_rt.diffusion.schedule import ddim_timesteps
+from lvdm_rt.diffusion.schedule import Schedule, ddim_timesteps
 from lvdm_tools.train.pixels import to_frames
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_rt.diffusion.schedule import Schedule
-
-    Array = NDArray[np.float32]
-    Clips = NDArray[np.uint8]
-    Eps = Callable[[Array, int, Array, int], Array]
+Array = NDArray[np.float32]
+Clips = NDArray[np.uint8]
+Eps = Callable[[Array, int, Array, int], Array]
 
 _STEPS = 25
 

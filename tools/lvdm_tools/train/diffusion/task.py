@@ -1,40 +1,32 @@
 """Training of the denoiser: L_simple on eps over the frames that are not given."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
+from lvdm_tools.train.config import ClipKind, DiffusionRun
 from lvdm_tools.train.diffusion import preview
 from lvdm_tools.train.diffusion.clips import ClipMaker, given
+from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.draws import DrawStream, generator
-from lvdm_tools.train.learner import Learner
+from lvdm_tools.train.learner import Batch, Learner
+from lvdm_tools.train.model_json import FrozenDecoder
 from lvdm_tools.train.networks import build, network_config
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from lightning_fabric import Fabric
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from lvdm_tools.train.config import ClipKind, DiffusionRun
-    from lvdm_tools.train.diffusion.latents import Latents
-    from lvdm_tools.train.model_json import FrozenDecoder
-    from lvdm_tools.train.prefetch import Batch
-
-    Array = NDArray[np.float32]
-    Clips = NDArray[np.uint8]
+Array = NDArray[np.float32]
+Clips = NDArray[np.uint8]
 
 _PREVIEW_ROWS = 3
 
