@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts, ScheduleFacts
 from lvdm_export.config.model_json import ModelRecord
@@ -38,15 +40,15 @@ def model_facts(
             for name, record in records.items()
         },
     )
-    latent = LatentFacts(
-        channels=_channels(config, denoisers),
-        size=(frame_size[0] // factors[1], frame_size[1] // factors[2]),
-        scale=_agreed("latent scale", {n: r.scale for n, r in records.items()}),
-        shift=_agreed("latent shift", {n: r.shift for n, r in records.items()}),
-    )
     window = decode_window or autoencoder.decode_window or _trained_window(factors[0])
     try:
-        return ModelFacts(
+        latent = LatentFacts(
+            channels=_channels(config, denoisers),
+            size=(frame_size[0] // factors[1], frame_size[1] // factors[2]),
+            scale=_agreed("latent scale", {n: r.scale for n, r in records.items()}),
+            shift=_agreed("latent shift", {n: r.shift for n, r in records.items()}),
+        )
+        facts = ModelFacts(
             frame_size=frame_size,
             frames_per_latent=factors[0],
             latent=latent,
@@ -56,7 +58,9 @@ def model_facts(
             context=_context(denoisers),
             **{name: _clip(name, record) for name, record in denoisers.items()},
         )
-    except ValueError as err:
+        # the sum of what was read may be what no manifest can say
+        return msgspec.convert(msgspec.to_builtins(facts), ModelFacts)
+    except (ValueError, ArithmeticError, msgspec.ValidationError) as err:
         raise ConfigError(f"the networks do not fit together: {err}") from err
 
 
