@@ -26,11 +26,11 @@ _DATES = (dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 12))
 _YAML_TEXTS = (  # what no writer of YAML makes of plain values
     "1:30:45", "190:20:30.15", "9" * 5000, "0x" + "f" * 5000, "1e400", "-.inf", ".nan",
     "2020-02-31", "2020-01-01 00:00:00 +99:99", "? [1, 2] : 3", "{[1]: 2}", "{{}: 2}",
-    "!!binary aGFja2Vk", "!!binary =", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!python/object:os.x {}",
-    "!!int x", "!!float ''", "!!map []", "!!seq {}", "*nowhere", "&self [*self]", "{<<: 3}",
-    "{<<: [{a: 1}, 3]}", "{a: 1, a: 2}", "'", "\t- x", "%TAG ! x", "--- 1", "\x07", "\ufeff",
-    "\x85", "[" * 5000, "[" * 5000 + "]" * 5000, "{a: " * 5000 + "}" * 5000, "- " * 5000,
-    "x" * 2_000_000,
+    "!!binary aGFja2Vk", "!!binary =", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]",
+    "!!python/object:os.x {}", "!!int x", "!!float ''", "!!map []", "!!seq {}",
+    "*nowhere", "&self [*self]", "{<<: 3}", "{<<: [{a: 1}, 3]}", "{a: 1, a: 2}", "'", "\t- x",
+    "%TAG ! x", "--- 1", "\x07", "\ufeff", "\x85", "[" * 5000, "[" * 5000 + "]" * 5000,
+    "{a: " * 5000 + "}" * 5000, "- " * 5000, "x" * 2_000_000,
 )  # fmt: skip
 _DTYPES = (torch.float64, torch.int32, torch.bool, torch.bfloat16, torch.uint8, torch.complex64)
 

@@ -30,6 +30,8 @@ def model_facts(
     config = autoencoder.network_config()
     if isinstance(config, UNet3dConfig):
         raise ConfigError("the autoencoder's config describes a denoiser; swap the two")
+    for name, record in denoisers.items():
+        _check_tables(name, record)
     factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
     frame_size = _agreed(
@@ -97,16 +99,33 @@ def _agreed(what: str, values: Mapping[str, Any]) -> Any:
     return first[1]
 
 
+def _check_tables(name: str, record: ModelRecord) -> None:
+    """Refuse a network whose tables lack a row for a number that it will be given."""
+    unet = record.network_config()
+    if not isinstance(unet, UNet3dConfig):
+        raise ConfigError(
+            f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
+        )
+    if (record.noise_levels or 0) > (unet.num_classes or 0):
+        raise ConfigError(
+            f"the config of {name}: noise_levels is {record.noise_levels}, but num_classes is "
+            f"{unet.num_classes}, expected at least as many"
+        )
+    steps = None if record.schedule is None else record.schedule.steps
+    if unet.prediction == "v" and steps not in (None, unet.timesteps):
+        raise ConfigError(
+            f"the config of {name}: timesteps is {unet.timesteps}, but the schedule has {steps} "
+            "steps, expected as many"
+        )
+
+
 def _channels(
     config: Autoencoder3dConfig | Autoencoder2dConfig, denoisers: Mapping[str, ModelRecord]
 ) -> int:
     channels = {"autoencoder": config.embed_dim}
     for name, record in denoisers.items():
         unet = record.network_config()
-        if not isinstance(unet, UNet3dConfig):
-            raise ConfigError(
-                f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
-            )
+        assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `_check_tables` refused others
         channels[name] = unet.out_channels
     return int(_agreed("number of latent channels", channels))
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
 from lvdm_engines.manifest import MOST_VALUES, Count, Length, Size
+from lvdm_export.config.mapping import Finite  # noqa: TC001 - msgspec reads it
 from lvdm_export.config.yaml_file import read_yaml
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -20,7 +21,6 @@ Steps = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Batch = Annotated[int, Meta(ge=1, le=1 << 16)]  # draws number a step's clips by 16 bits
 Processes = Annotated[int, Meta(ge=1, le=64)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
-Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Weight = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
