@@ -1,7 +1,8 @@
 """Checkpoints to a verified bundle: the whole of `lvdm-export build-engines`."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,8 @@ from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.config.yaml_config import Description, read_config
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
-from lvdm_export.nets.unet3d import UNet3dConfig
+from lvdm_export.graph.sizes_fit import check_sizes
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.verify.backends import check_backend
 
 Report = Callable[[str], None]
@@ -65,6 +67,7 @@ class _Inputs:
     checkpoints: dict[Path, Checkpoint]
     records: dict[str, ModelRecord]
     autoencoder: ModelRecord
+    autoencoder_config: Path
     autoencoder_checkpoint: Path
 
 
@@ -80,9 +83,10 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
-        model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
+        with _naming(inputs.autoencoder_config, *inputs.descriptions):
+            model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
-        _check_fit(options, inputs)
+        _check_fit(options, inputs, model)
         target = ExportTarget(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
@@ -119,17 +123,34 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
     return msgspec.structs.replace(usual, **asked)
 
 
-def _check_fit(options: BuildOptions, inputs: _Inputs) -> None:
-    """Compare all configs with their checkpoints before the first long step."""
+def _check_fit(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> None:
+    """Compare all configs with their checkpoints and each other before the first long step."""
     checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
-    check_fit(inputs.autoencoder.network_config(), checkpoint, ema=False)
+    with _naming(inputs.autoencoder_config):
+        autoencoder = check_fit(inputs.autoencoder.network_config(), checkpoint, ema=False)
+        assert not isinstance(autoencoder, UNet3d)  # noqa: S101 - `model_facts` refused it
+        check_sizes(encoder_graph(autoencoder, model), "encoder", model)
+        check_sizes(decoder_graph(autoencoder, model), "decoder", model)
     for name, source in options.denoisers.items():
         checkpoint = inputs.checkpoints[source.checkpoint]
-        config = inputs.records[name].network_config()
-        check_fit(config, checkpoint, ema=_uses_ema(options, inputs, name))
+        with _naming(source.config):
+            config, ema = inputs.records[name].network_config(), _uses_ema(options, inputs, name)
+            denoiser = check_fit(config, checkpoint, ema=ema)
+            assert isinstance(denoiser, UNet3d)  # noqa: S101 - `model_facts` refused others
+            check_sizes(denoiser_graph(denoiser, (name,), model), name, model)
         schedule = inputs.records[name].schedule
         if schedule is not None:
             check_schedule(schedule, checkpoint)
+
+
+@contextmanager
+def _naming(*configs: Path) -> Iterator[None]:
+    """Put the names of configs before what is wrong with them."""
+    try:
+        yield
+    except ConfigError as err:
+        named = ", ".join(dict.fromkeys(map(str, configs)))
+        raise ConfigError(f"{named}: {err}") from err
 
 
 def _read(options: BuildOptions) -> _Inputs:
@@ -143,26 +164,33 @@ def _read(options: BuildOptions) -> _Inputs:
                 f"{source.config} describes an autoencoder, but {name} needs a denoiser"
             )
         records[name] = record
-    autoencoder, path = _autoencoder_source(options, descriptions)
+    autoencoder, told, path = _autoencoder_source(options, descriptions)
     checkpoints = {p: open_checkpoint(p) for p in {path, *(s.checkpoint for s in sources)}}
-    return _Inputs(descriptions, checkpoints, records, autoencoder, path)
+    return _Inputs(descriptions, checkpoints, records, autoencoder, told, path)
 
 
 def _autoencoder_source(
     options: BuildOptions, descriptions: Mapping[Path, Description]
-) -> tuple[ModelRecord, Path]:
-    """Find the autoencoder: the one that was named, or the one inside a denoiser's checkpoint."""
+) -> tuple[ModelRecord, Path, Path]:
+    """Find the autoencoder: the one that was named, or the one inside a denoiser's checkpoint.
+
+    Returns its record, the config that holds it, and its checkpoint.
+    """
     path = options.autoencoder
     if path is not None and path.suffix == ".safetensors":
-        record = read_config(path.with_suffix(".json")).autoencoder
+        beside = path.with_suffix(".json")
+        record = read_config(beside).autoencoder
         if record is None:
-            raise ConfigError(f"{path.with_suffix('.json')} does not describe an autoencoder")
-        return record, path
+            raise ConfigError(f"{beside} does not describe an autoencoder")
+        return record, beside, path
     for source in options.denoisers.values():
         record = descriptions[source.config].autoencoder
         if record is not None:
-            return record, path or source.checkpoint
-    raise ConfigError("no config describes the autoencoder; name its checkpoint with --autoencoder")
+            return record, source.config, path or source.checkpoint
+    raise ConfigError(
+        f"{', '.join(map(str, descriptions))}: no config describes the autoencoder; name its "
+        "checkpoint with --autoencoder"
+    )
 
 
 def _networks(

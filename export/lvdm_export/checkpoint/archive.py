@@ -4,6 +4,7 @@ Reads the zip format and the older single-stream format. Tensors are views of a 
 of the file: only those that are touched take memory, and nothing is written back.
 """
 
+import math
 import mmap
 import struct
 import zipfile
@@ -56,6 +57,11 @@ class Archive:
         dtype: torch.dtype = getattr(torch, ref.storage.dtype)
         if 0 in ref.shape:
             return torch.empty(ref.shape, dtype=dtype)
+        if math.prod(ref.shape) > ref.storage.numel:
+            raise CheckpointError(
+                f"{self.path}: {key} holds each value many times over; save it again with "
+                "torch.save, each tensor cloned"
+            )
         flat = self._storage(ref.storage, dtype, key)
         return flat.as_strided(ref.shape, ref.stride, ref.offset)
 

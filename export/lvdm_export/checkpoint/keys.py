@@ -53,7 +53,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except OSError as err:
         raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
     if stat.S_ISDIR(mode):
-        raise CheckpointError(f"{path} is a directory, expected a .ckpt or .safetensors file")
+        raise CheckpointError(
+            f"{path} is a directory, expected a .ckpt or .safetensors file; name one in it"
+        )
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
 
 

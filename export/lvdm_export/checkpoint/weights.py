@@ -18,6 +18,7 @@ from lvdm_export.checkpoint.keys import Checkpoint, autoencoder_keys, denoiser_k
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import PaddedConv3d
+from lvdm_export.nets.sizes import MOST_PARAMETERS
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
@@ -34,13 +35,20 @@ _SHOWN = 12
 def build(config: NetworkConfig) -> Network:
     """Build a network whose parameters have shapes but no memory.
 
-    Raises ConfigError for sizes that contradict each other.
+    Raises ConfigError for sizes that contradict each other, or are too many together.
     """
     try:
         with torch.device("meta"):
-            return _KINDS[type(config)](config)
+            network: Network = _KINDS[type(config)](config)
     except (ValueError, ZeroDivisionError, RuntimeError) as err:
         raise ConfigError(f"the network cannot be built: {str(err).splitlines()[0]}") from err
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ConfigError(
+            f"the network would have {parameters:.2g} parameters, expected at most "
+            f"{MOST_PARAMETERS:.2g}; lower its channels or levels"
+        )
+    return network
 
 
 def load_denoiser(config: UNet3dConfig, checkpoint: Checkpoint, *, ema: bool) -> UNet3d:
@@ -67,10 +75,10 @@ def load_autoencoder(
     return network
 
 
-def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> None:
+def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> Network:
     """Compare a config with a checkpoint's names and shapes, without reading any weights.
 
-    Raises CheckpointError as loading does.
+    Returns the network, without memory. Raises CheckpointError as loading does.
     """
     network = build(config)
     if isinstance(network, UNet3d):
@@ -78,6 +86,7 @@ def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> No
     else:
         keys = autoencoder_keys(checkpoint)
     _sources(_names(network), keys, checkpoint)
+    return network
 
 
 def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:

@@ -1,13 +1,16 @@
 """One mapping of a configuration file, read field by field, so that nothing goes unnoticed."""
 
+import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import msgspec
 
 from lvdm_engines.errors import ConfigError, quoted
 
 C = TypeVar("C")
+
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 _REQUIRED: Any = object()
 _WORDS = {
@@ -52,7 +55,7 @@ class StrictMapping:
         if value is default:
             return value
         try:  # YAML reads 1e-4 as text, which is accepted as a number
-            return msgspec.convert(value, kind, strict=kind is not float)
+            return msgspec.convert(value, kind, strict=kind not in (float, Finite))
         except msgspec.ValidationError as err:
             self.refuse(name, expected or _in_words(str(err)))
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts, ScheduleFacts
 from lvdm_export.config.model_json import ModelRecord
@@ -28,6 +30,8 @@ def model_facts(
     config = autoencoder.network_config()
     if isinstance(config, UNet3dConfig):
         raise ConfigError("the autoencoder's config describes a denoiser; swap the two")
+    for name, record in denoisers.items():
+        _check_tables(name, record)
     factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
     frame_size = _agreed(
@@ -38,15 +42,15 @@ def model_facts(
             for name, record in records.items()
         },
     )
-    latent = LatentFacts(
-        channels=_channels(config, denoisers),
-        size=(frame_size[0] // factors[1], frame_size[1] // factors[2]),
-        scale=_agreed("latent scale", {n: r.scale for n, r in records.items()}),
-        shift=_agreed("latent shift", {n: r.shift for n, r in records.items()}),
-    )
     window = decode_window or autoencoder.decode_window or _trained_window(factors[0])
     try:
-        return ModelFacts(
+        latent = LatentFacts(
+            channels=_channels(config, denoisers),
+            size=(frame_size[0] // factors[1], frame_size[1] // factors[2]),
+            scale=_agreed("latent scale", {n: r.scale for n, r in records.items()}),
+            shift=_agreed("latent shift", {n: r.shift for n, r in records.items()}),
+        )
+        facts = ModelFacts(
             frame_size=frame_size,
             frames_per_latent=factors[0],
             latent=latent,
@@ -56,7 +60,9 @@ def model_facts(
             context=_context(denoisers),
             **{name: _clip(name, record) for name, record in denoisers.items()},
         )
-    except ValueError as err:
+        # the sum of what was read may be what no manifest can say
+        return msgspec.convert(msgspec.to_builtins(facts), ModelFacts)
+    except (ValueError, ArithmeticError, msgspec.ValidationError) as err:
         raise ConfigError(f"the networks do not fit together: {err}") from err
 
 
@@ -93,16 +99,33 @@ def _agreed(what: str, values: Mapping[str, Any]) -> Any:
     return first[1]
 
 
+def _check_tables(name: str, record: ModelRecord) -> None:
+    """Refuse a network whose tables lack a row for a number that it will be given."""
+    unet = record.network_config()
+    if not isinstance(unet, UNet3dConfig):
+        raise ConfigError(
+            f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
+        )
+    if (record.noise_levels or 0) > (unet.num_classes or 0):
+        raise ConfigError(
+            f"the config of {name}: noise_levels is {record.noise_levels}, but num_classes is "
+            f"{unet.num_classes}, expected at least as many"
+        )
+    steps = None if record.schedule is None else record.schedule.steps
+    if unet.prediction == "v" and steps not in (None, unet.timesteps):
+        raise ConfigError(
+            f"the config of {name}: timesteps is {unet.timesteps}, but the schedule has {steps} "
+            "steps, expected as many"
+        )
+
+
 def _channels(
     config: Autoencoder3dConfig | Autoencoder2dConfig, denoisers: Mapping[str, ModelRecord]
 ) -> int:
     channels = {"autoencoder": config.embed_dim}
     for name, record in denoisers.items():
         unet = record.network_config()
-        if not isinstance(unet, UNet3dConfig):
-            raise ConfigError(
-                f"the config of {name} describes a network of kind {record.kind}, not a denoiser"
-            )
+        assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `_check_tables` refused others
         channels[name] = unet.out_channels
     return int(_agreed("number of latent channels", channels))
 

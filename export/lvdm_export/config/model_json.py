@@ -14,15 +14,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lvdm_engines.errors import ConfigError, ExportError
+from lvdm_engines.errors import ConfigError, ExportError, one_line
 from lvdm_engines.manifest import (
+    Count,
     InterpolateFacts,
+    Length,
     PredictFacts,
     ScheduleFacts,
     ShortFacts,
     Size,
 )
 from lvdm_export.checkpoint.weights import NetworkConfig
+from lvdm_export.config.bounded_file import read_bounded
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
@@ -53,13 +56,13 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     latent_size: Size | None = None
     scale: float | None = None
     shift: float | None = None
-    decode_window: int | None = None
+    decode_window: Length | None = None
     schedule: ScheduleFacts | None = None
     predict: PredictFacts | None = None
     interpolate: InterpolateFacts | None = None
     short: ShortFacts | None = None
-    noise_levels: int | None = None
-    context_tokens: int | None = None
+    noise_levels: Count | None = None
+    context_tokens: Count | None = None
     ema: bool = False
     provenance: dict[str, Any] = {}
 
@@ -86,15 +89,14 @@ def read_record(path: Path) -> ModelRecord:
 
     Raises ConfigError: unreadable, not JSON, unknown or missing fields, a newer schema.
     """
+    data = read_bounded(path)
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=ModelRecord)
-    except OSError as err:
-        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
-    except msgspec.DecodeError as err:
-        raise ConfigError(f"{path}: {err}") from err
+        record = msgspec.json.decode(data, type=ModelRecord)
+        record.network_config()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError) as err:
+        raise ConfigError(f"{path}: {one_line(str(err), 300)}") from err
     if record.schema != SCHEMA:
         raise ConfigError(f"{path} has schema {record.schema}, expected {SCHEMA}")
-    record.network_config()
     return record
 
 

@@ -18,7 +18,7 @@ from lvdm_engines.manifest import (
     ScheduleKind,
     ShortFacts,
 )
-from lvdm_export.config.mapping import StrictMapping
+from lvdm_export.config.mapping import Finite, StrictMapping
 from lvdm_export.config.model_json import ModelRecord, kind_of, read_record
 from lvdm_export.config.networks import read_autoencoder2d, read_autoencoder3d, read_unet
 from lvdm_export.config.yaml_file import read_yaml
@@ -115,8 +115,8 @@ def _diffusion(params: StrictMapping) -> Description:
     unet = read_unet(params.component("unet_config"))
     latents = {
         "latent_size": _size(params),
-        "scale": params.read("scale_factor", float, 1.0),
-        "shift": params.read("shift_factor", float, 0.0),
+        "scale": params.read("scale_factor", Finite, 1.0, "a finite number"),
+        "shift": params.read("shift_factor", Finite, 0.0, "a finite number"),
     }
     autoencoder = None
     if "first_stage_config" in params:

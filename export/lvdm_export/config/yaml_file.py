@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from lvdm_engines.errors import ConfigError, one_line
+from lvdm_export.config.bounded_file import read_bounded
 
-_LONGEST = 1 << 20  # bytes
 _MOST = 10_000  # nodes, counted wherever an alias repeats them
 
 # What files of another kind make the parser raise; it only catches some of its own mistakes.
@@ -51,13 +51,8 @@ def read_yaml(path: Path) -> object:
 
     Raises ConfigError: unreadable, too large, not YAML.
     """
+    data = read_bounded(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(_LONGEST + 1)
-        if len(data) > _LONGEST:
-            raise ConfigError(f"{path} is larger than {_LONGEST} bytes, expected a configuration")
         return yaml.load(data.decode(), _BoundedLoader)  # noqa: S506 - it is a SafeLoader
-    except OSError as err:
-        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
     except _FAULTS as err:
         raise ConfigError(f"{path} is not YAML: {one_line(str(err), 160)}") from err

@@ -16,3 +16,5 @@ Downsample = tuple[Factor, Factor, Factor]
 Levels = Annotated[tuple[Factor, ...], Meta(min_length=1, max_length=8)]
 Sides = Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 14)], ...], Meta(max_length=64)]
 Steps = Annotated[int, Meta(ge=1, le=1 << 20)]
+
+MOST_PARAMETERS = 1 << 33  # in one network, whatever its sizes are each

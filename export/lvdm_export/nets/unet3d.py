@@ -48,10 +48,16 @@ class UNet3dConfig:
     timesteps: Steps = 1000
 
     def heads(self, channels: int) -> int:
-        """Return the number of attention heads at a width of `channels`."""
-        return (
-            self.num_heads if self.num_head_channels == -1 else channels // self.num_head_channels
-        )
+        """Return the number of attention heads at a width of `channels`, which they have to share.
+
+        Raises ValueError or ZeroDivisionError where they cannot.
+        """
+        heads = self.num_heads
+        if self.num_head_channels != -1:
+            heads = channels // self.num_head_channels
+        if heads < 1 or channels % heads:
+            raise ValueError(f"{channels} channels do not divide into {heads} heads")
+        return heads
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:

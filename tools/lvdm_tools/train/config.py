@@ -1,23 +1,29 @@
 """What a training run is: one YAML file, read into frozen structs that refuse unknown fields."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
-from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
+from lvdm_engines.manifest import MOST_VALUES, Count, Length, Size
+from lvdm_export.config.mapping import Finite
+from lvdm_export.config.yaml_file import read_yaml
 
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Steps = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Batch = Annotated[int, Meta(ge=1, le=1 << 16)]  # draws number a step's clips by 16 bits
+Processes = Annotated[int, Meta(ge=1, le=64)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Weight = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Momentum = Annotated[float, Meta(ge=0, lt=1)]
 Beta = Annotated[float, Meta(gt=0, lt=1)]
-Size = tuple[Count, Count]  # height and width
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,17 +33,17 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     accelerator: str = "auto"
-    devices: Count = 1
+    devices: Processes = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    threads: Count | None = None
+    threads: Threads | None = None
 
 
 class Every(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps between log lines, checkpoints and sample sheets."""
 
-    log: Count = 50
-    checkpoint: Count = 500
-    sample: Count = 1000
+    log: Steps = 50
+    checkpoint: Steps = 500
+    sample: Steps = 1000
 
 
 class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,8 +61,8 @@ class ClipData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Clips cut from the data: height and width in pixels, frames per clip, frame stride."""
 
     size: Size
-    frames: Count
-    stride: Count = 1
+    frames: Length
+    stride: Length = 1
 
 
 class Perceptual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +78,8 @@ class Adversarial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     start: Whole
     weight: Weight = 0.5
-    channels: Count = 64
-    layers: Count = 3
+    channels: Annotated[int, Meta(ge=1, le=4096)] = 64
+    layers: Annotated[int, Meta(ge=1, le=8)] = 3
     learning_rate: Positive | None = None
 
 
@@ -104,20 +110,20 @@ class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: Literal["unconditional", "predict", "interpolate"]
-    latents: Count
+    latents: Length
     probability: Weight
-    stride: Count = 1
-    condition: Count = 1
+    stride: Length = 1
+    condition: Length = 1
 
 
 class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that are encoded once, in windows of `window` frames, before training."""
 
     size: Size
-    frames: Count
+    frames: Length
     sequences: Count
-    stride: Count = 1
-    window: Count = 16
+    stride: Length = 1
+    window: Length = 16
 
 
 class AutoencoderRun(
@@ -132,20 +138,22 @@ class AutoencoderRun(
     `whiten` gives the model that is written latents of unit covariance; training is not affected.
     """
 
-    name: str
+    name: Name
     seed: Whole
-    steps: Count
-    batch: Count
+    steps: Steps
+    batch: Batch
     network: dict[str, Any]
     data: ClipData
     optimizer: Optimizer
     loss: AutoencoderLoss = AutoencoderLoss()
     ema: Momentum | None = None
-    initial_logvar: float = 0.0
+    initial_logvar: Finite = 0.0
     crop: Size | None = None
     start_from: Path | None = None
     whiten: bool = False
-    decode_window: Count | None = None  # latents per call of the exported decoder; None: as trained
+    decode_window: Length | None = (
+        None  # latents per call of the exported decoder; None: as trained
+    )
     device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
@@ -159,10 +167,10 @@ class DiffusionRun(
     noise level −1; the others are perturbed to a random level, of which small ones are rare.
     """
 
-    name: str
+    name: Name
     seed: Whole
-    steps: Count
-    batch: Count
+    steps: Steps
+    batch: Batch
     network: dict[str, Any]
     autoencoder: Path
     data: EncodedData
@@ -182,14 +190,8 @@ Run = AutoencoderRun | DiffusionRun
 
 # plumbing, length, and what is recorded by content; the rest makes another model
 FREE_TO_CHANGE = (
-    "steps",
-    "device",
-    "every",
-    "decode_window",
-    "autoencoder",
-    "start_from",
-    "whiten",
-)
+    "steps", "device", "every", "decode_window", "autoencoder", "start_from", "whiten",
+)  # fmt: skip
 
 
 _READY = Path(__file__).parent.parent / "configs"
@@ -214,21 +216,15 @@ def load(path: Path, kind: str) -> Run:
 
     Raises ConfigError: not readable, not YAML, an unknown, missing or impossible field.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
-    return parse(raw, kind, str(path))
+    return parse(read_yaml(path), kind, str(path))
 
 
 def parse(raw: object, kind: str, origin: str) -> Run:
     """Turn plain containers into a checked config."""
     try:
         run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False, dec_hook=_path)
-    except msgspec.ValidationError as err:
-        raise ConfigError(f"{origin}: {err}") from err
+    except (msgspec.ValidationError, RecursionError) as err:
+        raise ConfigError(f"{origin}: {one_line(str(err), 300)}") from err
     actual = to_plain(run)["kind"]
     if actual != kind:
         raise ConfigError(f"{origin} describes a run of train {actual}, not of train {kind}")
@@ -238,7 +234,7 @@ def parse(raw: object, kind: str, origin: str) -> Run:
 
 def _path(kind: type, value: object) -> Path:
     if kind is not Path or not isinstance(value, str | Path):
-        raise TypeError(f"Expected a file name, got {value!r}")
+        raise TypeError(f"Expected a file name, got {quoted(value)}")
     return Path(value)
 
 
@@ -251,7 +247,7 @@ def to_plain(run: Run) -> dict[str, Any]:
 def differences(ours: object, theirs: object, path: str = "") -> list[str]:
     """List fields that differ between two plain configs, as `field: ours, theirs`."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]
+        return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]
     return [
         line
         for key in sorted(ours.keys() | theirs.keys())
@@ -274,8 +270,16 @@ def _check(run: Run, origin: str) -> None:
     crop = run.crop if isinstance(run, AutoencoderRun) else None
     if crop is not None and any(c > n for c, n in zip(crop, run.data.size, strict=True)):
         raise ConfigError(f"{origin}: crop is {crop}, expected at most data.size {run.data.size}")
+    frames = run.data.frames
     if isinstance(run, DiffusionRun):
         _check_clips(run, origin)
+        frames = max(clip.latents for clip in run.clips)
+    values = max(run.batch * frames, run.data.frames) * math.prod(run.data.size) * 3
+    if values > MOST_VALUES:
+        raise ConfigError(
+            f"{origin}: one batch or sequence holds {values:.2g} values, expected at most "
+            f"{MOST_VALUES:.2g}; lower batch, data.frames or data.size"
+        )
 
 
 def _check_clips(run: DiffusionRun, origin: str) -> None:

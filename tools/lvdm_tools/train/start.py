@@ -12,7 +12,7 @@ import msgspec
 import torch
 from lightning_fabric import Fabric
 
-from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
 from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.source import open_both, open_source
 from lvdm_tools.train import config as configs
@@ -95,7 +95,9 @@ def _fabric(device: DeviceConfig) -> Fabric:
             accelerator=device.accelerator, devices=device.devices, precision=device.precision
         )
     except (ValueError, RuntimeError, TypeError, ImportError) as err:
-        raise TrainingError(f"device {device.accelerator!r} cannot be used: {err}") from err
+        raise TrainingError(
+            f"device {quoted(device.accelerator)} cannot be used: {one_line(str(err), 300)}"
+        ) from err
     fabric.launch()
     return fabric
 
@@ -152,7 +154,7 @@ def _diffusion(
     network, record, digest = read_autoencoder(run.autoencoder)
     spec = ClipSpec(data.frames, data.size, data.stride)
     check_divisible(spec, network.config.downsample)
-    config = unet_config(run, network.config.embed_dim)
+    config = unet_config(run, network.config.embed_dim, fabric.device)
     check_lengths(run, network.config.downsample)
     source = open_source(request.data, spec, seed=run.seed)
     extra = {"source": source.identity, "autoencoder_sha256": digest}

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.train.config import Adversarial
+from lvdm_tools.train.networks import check_affordable
 
 
 class PatchDiscriminator3d(nn.Module):
@@ -34,14 +35,18 @@ class PatchDiscriminator3d(nn.Module):
         return scores
 
 
-def check_discriminator(settings: Adversarial, clip: tuple[int, int, int]) -> None:
-    """Refuse a discriminator that shrinks clips (f, h, w) to nothing, before it is first used.
+def check_discriminator(
+    settings: Adversarial, clip: tuple[int, int, int], device: torch.device
+) -> None:
+    """Refuse a discriminator that shrinks clips (f, h, w) to nothing, or fits into no memory.
 
     Raises ConfigError: naming the field.
     """
     try:
         with torch.device("meta"):
-            PatchDiscriminator3d(settings.channels, settings.layers)(torch.empty(1, 3, *clip))
+            network = PatchDiscriminator3d(settings.channels, settings.layers)
+            check_affordable(network, device, "loss.adversarial")
+            network(torch.empty(1, 3, *clip))
     except RuntimeError as err:
         raise ConfigError(
             f"loss.adversarial.layers is {settings.layers}: clips of {clip[0]} frames and "

@@ -6,17 +6,14 @@ mean over space, sum over layers. Weights are never downloaded: `vgg` is a state
 torchvision's VGG-16 (`features.N.weight`), `heads` one with `linK.model.1.weight`.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lvdm_engines.errors import CheckpointError
+from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_tools.train.config import Perceptual
 
 # torchvision's index of each convolution and its width; a new block begins after a 2×2 maximum
@@ -65,8 +62,8 @@ class Lpips(nn.Module):
             for c, (index, _) in enumerate(block):
                 for part in ("weight", "bias"):
                     target = getattr(network.blocks[b][c], part)  # type: ignore[index]
-                    _copy(target, vgg, f"features.{index}.{part}", settings.vgg)
-            _copy(network.heads[b], heads, f"lin{b}.model.1.weight", settings.heads)
+                    _copy(target, vgg, f"features.{index}.{part}")
+            _copy(network.heads[b], heads, f"lin{b}.model.1.weight")
         return network
 
     def forward(self, frames: Tensor, decoded: Tensor) -> Tensor:
@@ -93,28 +90,23 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
 
 
-_UNREADABLE = (
-    OSError, SafetensorError, RuntimeError, ValueError, TypeError, EOFError, LookupError,
-    UnpicklingError,
-)  # fmt: skip
-
-
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Checkpoint:
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except _UNREADABLE as err:
+        return open_checkpoint(path)
+    except CheckpointError as err:
         raise CheckpointError(f"cannot read LPIPS weights from {path}: {err}") from err
 
 
-def _copy(target: Tensor, source: Mapping[str, Tensor], key: str, path: Path) -> None:
-    stored = source.get(key)
-    if stored is None or stored.shape != target.shape:
-        shape = "nothing" if stored is None else tuple(stored.shape)
+def _copy(target: Tensor, source: Checkpoint, key: str) -> None:
+    stored = source.shapes.get(key)
+    if stored != target.shape:
         raise CheckpointError(
-            f"{path} holds {shape} for {key}, expected {tuple(target.shape)}: "
-            "give torchvision's VGG-16 as vgg and the LPIPS linear layers as heads"
+            f"{source.path} holds {stored or 'nothing'} for {key}, expected "
+            f"{tuple(target.shape)}: give torchvision's VGG-16 as vgg and the LPIPS linear layers "
+            "as heads"
         )
+    tensor = source.read(key).float()
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{source.path}: {key} holds NaN or infinity; download it again")
     with torch.no_grad():
-        target.copy_(stored)
+        target.copy_(tensor)

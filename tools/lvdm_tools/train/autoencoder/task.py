@@ -25,7 +25,7 @@ from lvdm_tools.train.autoencoder.whitening import whitened
 from lvdm_tools.train.config import Adversarial, AutoencoderRun
 from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Batch, Learner
-from lvdm_tools.train.networks import build, network_config
+from lvdm_tools.train.networks import build, check_affordable, network_config
 from lvdm_tools.train.pixels import to_frames, to_tensor
 
 _PREVIEW_CLIPS = 4
@@ -92,6 +92,8 @@ class AutoencoderTask:
             self.learners = {"autoencoder": main, "discriminator": critic}
 
     def _new(self) -> Autoencoder3d:
+        with torch.device("meta"):
+            check_affordable(build(Autoencoder3d, self.config), self.fabric.device)
         network = build(Autoencoder3d, self.config)
         with torch.no_grad():
             bias = cast("Tensor", network.quant_conv.conv.bias)
@@ -103,7 +105,8 @@ class AutoencoderTask:
         optimizer = self.run.optimizer
         if rate is not None:
             optimizer = msgspec.structs.replace(optimizer, learning_rate=rate)
-        check_discriminator(settings, (self.run.data.frames, *self.size))
+        size = self.run.data.size if self.run.crop is None else self.run.crop
+        check_discriminator(settings, (self.run.data.frames, *size), self.fabric.device)
         network = PatchDiscriminator3d(settings.channels, settings.layers)
         return Learner(self.fabric, network, optimizer, steps=self.run.steps)
 

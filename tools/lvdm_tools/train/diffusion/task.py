@@ -23,7 +23,7 @@ from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Batch, Learner
 from lvdm_tools.train.model_json import FrozenDecoder
-from lvdm_tools.train.networks import build, network_config
+from lvdm_tools.train.networks import build, check_affordable, network_config
 
 Array = NDArray[np.float32]
 Clips = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class DiffusionTask:
         self.latents = latents
         self.decoder = decoder
         self.fabric = fabric
-        self.config = unet_config(run, decoder.autoencoder.config.embed_dim)
+        self.config = unet_config(run, decoder.autoencoder.config.embed_dim, fabric.device)
         self.masked = self.config.in_channels > decoder.autoencoder.config.embed_dim
         table = run.schedule
         schedule = make_schedule(table.kind, table.steps, table.beta_start, table.beta_end)
@@ -154,10 +154,11 @@ class DiffusionTask:
                 modelfile.write(folder, network, record)
 
 
-def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
+def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3dConfig:
     """Fill the network's config and check it against the kinds of clips to be trained.
 
-    Raises ConfigError: the network has no input that a kind of clip needs, or of another size.
+    Raises ConfigError: the network has no input that a kind of clip needs, or of another size, or
+    it fits into no memory.
     """
     config = network_config(UNet3dConfig, run.network)
     if config.in_channels not in (channels, channels + 1):
@@ -184,15 +185,16 @@ def unet_config(run: DiffusionRun, channels: int) -> UNet3dConfig:
         )
     if config.context_dim is not None:
         raise ConfigError("network.context_dim is set: text models cannot be trained here")
-    build(lambda wanted: _try(wanted, run), config)
+    build(lambda wanted: _try(wanted, run, device), config)
     return config
 
 
-def _try(config: UNet3dConfig, run: DiffusionRun) -> None:
+def _try(config: UNet3dConfig, run: DiffusionRun, device: torch.device) -> None:
     """Send a clip of every kind through the network, without memory, before hours of encoding."""
     side = 2 ** (len(config.channel_mult) - 1)
     with torch.device("meta"):
         network = UNet3d(config)
+        check_affordable(network, device)
         for kind in run.clips:
             clip = torch.empty(1, config.out_channels, kind.latents, side, side)
             number = torch.zeros(1, dtype=torch.int64)
