@@ -196,7 +196,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     the weights that were rounded already, and the numbers say so.
     """
     from lvdm_export.verify.backends import check_report, compare_bundle
-    from lvdm_export.verify.recorded import verify_bundle
+    from lvdm_export.verify.parity import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
     if backend == "cpu" and reference is not None:
