@@ -80,7 +80,7 @@ def test_a_library_that_does_not_start_is_unusable_and_says_why(
 ):
     library = replace(fake_library, logger=fake_library)
     library.errors.append("an earlier failure")
-    with pytest.raises(BackendError, match="^tensorrt: cannot create a null: CUDA init"):
+    with pytest.raises(BackendError, match=r"^tensorrt: cannot create a null: CUDA init"):
         library.create(null, "the network")
     library.trt.Runtime = null
     monkeypatch.setattr(libraries, "load_library", lambda name: library)
