@@ -70,15 +70,13 @@ def with_overrides(
 
     Raises ConfigError: no step at all.
     """
-    if steps is not None:
-        if steps < 1:
-            raise ConfigError(f"steps is {steps}, expected at least 1")
-        run = msgspec.structs.replace(run, steps=steps)
-    if autoencoder is not None and isinstance(run, configs.DiffusionRun):
-        run = msgspec.structs.replace(run, autoencoder=autoencoder)
-    if start_from is not None:
-        run = msgspec.structs.replace(run, start_from=start_from)
-    return run
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps is {steps}, expected at least 1")
+    changes: dict[str, Any] = {"steps": steps, "start_from": start_from}
+    if isinstance(run, configs.DiffusionRun):
+        changes["autoencoder"] = autoencoder
+    asked = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(run, **asked)
 
 
 def _fabric(device: DeviceConfig) -> Fabric:
