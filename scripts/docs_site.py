@@ -94,17 +94,14 @@ def training() -> Iterator[str]:
     parts = schema["$defs"]
     for name in sorted(parts, key=lambda part: not part.endswith("Run")):
         yield f"## {name}\n"
-        yield f"{_prose(parts[name]['description'])}\n"
+        prose = re.sub(r"\n +", "\n", parts[name]["description"])
+        yield f"{prose}\n"
         yield "| field | value | default |\n|---|---|---|"
         required = parts[name].get("required", [])
         for field, kind in parts[name]["properties"].items():
             default = "required" if field in required else _default(kind)
             yield f"| `{field}` | {_kind(kind)} | {default} |"
         yield ""
-
-
-def _prose(docstring: str) -> str:
-    return re.sub(r"\n +", "\n", docstring)
 
 
 def _default(kind: dict[str, Any]) -> str:

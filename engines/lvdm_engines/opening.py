@@ -1,20 +1,13 @@
 """Opening graphs on backends: the only place that chooses one, and where each is imported."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from lvdm_engines.backends.backend import BACKENDS, Backend, SessionOptions
+from lvdm_engines.backends.backend import BACKENDS, Backend, Opener, SessionOptions
+from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import BackendError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lvdm_engines.backends.backend import Opener
-    from lvdm_engines.bundle import Bundle
-    from lvdm_engines.session import Session
+from lvdm_engines.session import Session
 
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ from lvdm_export.config.model_facts import defaults, model_facts
 from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.config.yaml_config import Description, read_config
 from lvdm_export.graph.export import ExportTarget, export_graph
-from lvdm_export.graph.graphs import Graph, decoder_graph, denoiser_graph, encoder_graph
+from lvdm_export.graph.graphs import (
+    Autoencoder,
+    Graph,
+    decoder_graph,
+    denoiser_graph,
+    encoder_graph,
+)
 from lvdm_export.graph.sizes_fit import check_sizes
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.verify.backends import check_backend
@@ -63,7 +70,6 @@ class BuildOptions:
 class _Inputs:
     """Everything that was read before the first graph is exported."""
 
-    descriptions: dict[Path, Description]
     checkpoints: dict[Path, Checkpoint]
     records: dict[str, ModelRecord]
     autoencoder: ModelRecord
@@ -83,7 +89,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
-        with _naming(inputs.autoencoder_config, *inputs.descriptions):
+        with _naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
             model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
         _check_fit(options, inputs, model)
@@ -166,7 +172,7 @@ def _read(options: BuildOptions) -> _Inputs:
         records[name] = record
     autoencoder, told, path = _autoencoder_source(options, descriptions)
     checkpoints = {p: open_checkpoint(p) for p in {path, *(s.checkpoint for s in sources)}}
-    return _Inputs(descriptions, checkpoints, records, autoencoder, told, path)
+    return _Inputs(checkpoints, records, autoencoder, told, path)
 
 
 def _autoencoder_source(
@@ -201,31 +207,25 @@ def _networks(
     for name, source in options.denoisers.items():
         key = Source(source.config.resolve(), source.checkpoint.resolve())
         shared.setdefault(key, []).append(name)
-    autoencoder = inputs.autoencoder.network_config()
-    checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
-    assert not isinstance(autoencoder, UNet3dConfig)  # noqa: S101 - `model_facts` refused it
-    config = autoencoder
 
-    def encoder() -> Graph:
-        return encoder_graph(load_autoencoder(config, checkpoint), model)
+    def autoencoder() -> Autoencoder:
+        checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
+        config = inputs.autoencoder.network_config()
+        assert not isinstance(config, UNet3dConfig)  # noqa: S101 - `model_facts` refused it
+        return load_autoencoder(config, checkpoint)
 
-    def decoder() -> Graph:
-        return decoder_graph(load_autoencoder(config, checkpoint), model)
+    def denoiser(names: tuple[str, ...]) -> Graph:
+        unet = inputs.records[names[0]].network_config()
+        assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
+        ema = _uses_ema(options, inputs, names[0])
+        weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
+        return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
 
-    def denoiser(names: tuple[str, ...]) -> Callable[[], Graph]:
-        def make() -> Graph:
-            unet = inputs.records[names[0]].network_config()
-            assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
-            ema = _uses_ema(options, inputs, names[0])
-            weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
-            return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
-
-        return make
-
-    tasks: list[tuple[tuple[str, ...], Callable[[], Graph]]] = [
-        (tuple(names), denoiser(tuple(names))) for names in shared.values()
+    return [
+        (("encoder",), lambda: encoder_graph(autoencoder(), model)),
+        (("decoder",), lambda: decoder_graph(autoencoder(), model)),
+        *((tuple(names), partial(denoiser, tuple(names))) for names in shared.values()),
     ]
-    return [(("encoder",), encoder), (("decoder",), decoder), *tasks]
 
 
 def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:

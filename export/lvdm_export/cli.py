@@ -196,7 +196,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     the weights that were rounded already, and the numbers say so.
     """
     from lvdm_export.verify.backends import check_report, compare_bundle
-    from lvdm_export.verify.recorded import verify_bundle
+    from lvdm_export.verify.parity import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
     if backend == "cpu" and reference is not None:
@@ -211,7 +211,8 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
     else:
         for name, entry in report.items():
             told_of = (f"{k} {_short(v)}" for k, v in entry.items() if k != "problems")
-            click.echo(", ".join([f"{name}: {_verdict(entry)}", *told_of]))
+            verdict = "; ".join(entry.get("problems", [])) or "ok"
+            click.echo(", ".join([f"{name}: {verdict}", *told_of]))
     if backend != "cpu":
         check_report(report, load_bundle(bundle), backend)
 
@@ -232,10 +233,6 @@ def _progress(line: str) -> None:
 
 def _silent(_line: str) -> None:
     return
-
-
-def _verdict(entry: dict[str, Any]) -> str:
-    return "; ".join(entry.get("problems", [])) or "ok"
 
 
 def _short(value: object) -> str:

@@ -82,7 +82,6 @@ def test_a_graph_of_the_wrong_shape_is_refused(make_bundle, kind, index, change,
     with pytest.raises(BundleError) as caught:
         load_bundle(path)
     assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_digest_is_computed_anew_when_the_file_changes(tmp_path):

@@ -24,7 +24,7 @@ from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.inspection import describe
-from lvdm_export.verify.recorded import verify_bundle
+from lvdm_export.verify.parity import verify_bundle
 
 
 def run(bundle, graph, feeds):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.manifest import ShortFacts
 from lvdm_export import cli
-from lvdm_export.verify import recorded as verify
+from lvdm_export.verify import parity as verify
 
 
 def run(capsys, *arguments):

@@ -6,19 +6,19 @@ more than `Session` asks: those that are `Timed` or `Profiled`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
     from numpy.typing import NDArray
 
     from lvdm_engines.backends.plan_facts import PlanOptions, Profile
     from lvdm_engines.bundle import GraphSource
     from lvdm_engines.session import Session
 
-    Opener = Callable[[], Session]
+
+Opener = Callable[[], "Session"]
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 

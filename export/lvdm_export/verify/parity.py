@@ -1,24 +1,27 @@
 """How far a graph in an engine is from the network it came from, and whether it behaves.
 
 Works on answers to probes: those of torch when a bundle is built, later a sample of them that
-the bundle keeps. Knows nothing of torch.
+the bundle keeps, so that a finished bundle can be tried again without its checkpoint: its probes
+are made anew by their rule, and the report means the same as on the day of the export. Knows
+nothing of torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.bundle import REFERENCES, Bundle, load_bundle
 from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.manifest import Precision
+from lvdm_engines.opening import open_session
 from lvdm_engines.session import Session
-from lvdm_export.verify.probes import DISTINCT, VERSION, Probe
+from lvdm_export.verify.limits import LIMITS
+from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, make_probes
 
-# Largest difference relative to the output's largest magnitude. The half graphs round weights
-# and activations to 11 bits; single precision differs by the order of summation.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
 
@@ -122,7 +125,7 @@ def check(name: str, parity: Parity, precision: Precision) -> None:
 
     Raises ExportError: which measure is outside, its value and its limit.
     """
-    limit = TOLERANCE[precision] + (0.0 if parity.levels is None else _GREY_LEVEL)
+    limit = LIMITS[precision].recorded + (0.0 if parity.levels is None else _GREY_LEVEL)
     for what, value, most in (
         ("differs from torch by", parity.max_rel or 0.0, limit),
         ("gives a row alone and in a batch of 3 different results by", parity.batch, limit),
@@ -133,3 +136,50 @@ def check(name: str, parity: Parity, precision: Precision) -> None:
                 f"{name} {what} {value:.2g} of its largest value, expected at most {most:.2g}; "
                 "export in fp32, or report the model's config"
             )
+
+
+def verify_bundle(
+    path_or_name: str, backend: str, report: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Check files, numerics and batching of every graph; returns what was measured, by graph.
+
+    Raises BundleError: a damaged bundle; BackendError: the backend cannot run here; ExportError: a
+    graph is outside its tolerance; all graphs that fail are named.
+    """
+    bundle = load_bundle(path_or_name)
+    measured: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    references = read_references(bundle)
+    for name, facts in bundle.manifest.graphs.items():
+        report(f"{name}: running on {backend}")
+        reference = Reference.recorded(references.get(name))
+        count = 1 if reference is None else len(reference.values)
+        probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
+        with open_session(bundle, name, backend) as session:
+            try:
+                told = measure(session, probes, reference)
+                check(name, told, facts.precision)
+            except ExportError as err:
+                problems.append(str(err))
+                continue
+        against = "torch fp32, as recorded" if reference else "nothing recorded"
+        measured[name] = told.entry(against)
+    if problems:
+        raise ExportError(f"{bundle.path}: {'; '.join(problems)}")
+    return measured
+
+
+def read_references(bundle: Bundle) -> dict[str, Any]:
+    """Return torch's answers by graph, as far as any were recorded; older manifests hold them.
+
+    Raises BundleError where they cannot be read.
+    """
+    path = bundle.path / REFERENCES
+    if not path.exists():
+        return {name: entry.get("reference") for name, entry in bundle.manifest.parity.items()}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as err:
+        raise BundleError(
+            f"{path}: the recorded answers are damaged ({err}); export the bundle again"
+        ) from err

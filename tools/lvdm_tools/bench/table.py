@@ -12,6 +12,7 @@ PEAK_SHARE = 0.40  # of the measured dense half precision peak, at batch 8 or mo
 SPEED_UP = 1.3  # over the best PyTorch variant
 HOST_SHARE = 0.05  # of the wall time of a whole video
 _BATCH = 8
+_TIMES = "{:.2f}× the best PyTorch"
 _WORKS = "works here"
 _ABOUT_TORCH = (
     "PyTorch has its inputs and outputs on the device already. It may use TF32, cuDNN picks "
@@ -46,7 +47,7 @@ def _denoiser(found: Found, entry: Entry) -> Target:
     measured = [b for b in batches if b not in missing]
     shares = [peak_share(found, entry, "predict", b) for b in measured]
     faster = [_speed_up(found, entry, "predict", b) for b in measured]
-    least = f"{_percent(_least(shares))} of peak, {_times(_least(faster))}"
+    least = f"{_told(_least(shares))} of peak, {_told(_least(faster), _TIMES)}"
     lost = f"; batch {', '.join(missing)} did not run" if missing else ""
     got = f"{least} (worst of batch {', '.join(measured) or 'none'}{lost})"
     verdicts = [_either(*pair) for pair in zip(shares, faster, strict=True)]
@@ -62,13 +63,13 @@ def _either(share: float | None, faster: float | None) -> bool | None:
 def _decoder(found: Found, entry: Entry) -> Target:
     faster = _speed_up(found, entry, "decoder", "1")
     wanted = f"decoder: ≥ {SPEED_UP}× the best PyTorch"
-    return wanted, _times(faster), _at_least(SPEED_UP, faster)
+    return wanted, _told(faster, _TIMES), _at_least(SPEED_UP, faster)
 
 
 def _host(entry: Entry) -> Target:
     share = host_share(entry)
     wanted = f"host work and copies: < {HOST_SHARE:.0%} of wall time"
-    return wanted, _percent(share), None if share is None else share < HOST_SHARE
+    return wanted, _told(share), None if share is None else share < HOST_SHARE
 
 
 def _at_least(limit: float, value: float | None) -> bool | None:
@@ -171,7 +172,7 @@ def _lines(found: Found) -> Iterator[str]:
         "From end to end (host and copies, measured: wall time less the device's time)",
         ("backend", "frames per second", "host and copies"),
         (
-            (name, _cell(entry.get("end_to_end"), "frames_per_second"), _percent(host_share(entry)))
+            (name, _cell(entry.get("end_to_end"), "frames_per_second"), _told(host_share(entry)))
             for name, entry in backends.items()
         ),
     )
@@ -255,9 +256,5 @@ def _number(value: Any, unit: str) -> str:
     return f"{value:.1f} {unit}" if isinstance(value, float) else _cell(value)
 
 
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1%}"
-
-
-def _times(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f}× the best PyTorch"
+def _told(value: float | None, form: str = "{:.1%}") -> str:
+    return "not measured" if value is None else form.format(value)

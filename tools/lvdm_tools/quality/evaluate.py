@@ -85,12 +85,13 @@ def evaluate(
     settings = msgspec.to_builtins(pipeline.settings(_clip_options(protocol)))
     source = _source(protocol, pipeline.manifest.model)
     say(f"reading {REAL_SETS} × {protocol.clips} unseen clips")
-    real = [_clips(source, protocol.clips, i * protocol.clips) for i in range(REAL_SETS)]
+    numbers = np.arange(REAL_SETS * protocol.clips).reshape(REAL_SETS, -1)
+    real = [np.stack([source.clip(int(number)) for number in row]) for row in numbers]
     graphs = pipeline.manifest.graphs
     decoded = None
     if "encoder" in graphs:
         say(f"encoding and decoding {protocol.clips} clips")
-        decoded = np.stack([_reconstruct(pipeline, clip) for clip in real[0]])
+        decoded = np.stack([_all(pipeline.decode(pipeline.encode(clip))) for clip in real[0]])
     say(f"generating {protocol.clips} clips")
     generated = generate(pipeline, protocol)
     continuation = None
@@ -191,10 +192,6 @@ def _pairs(pairs: Sequence[Pair]) -> tuple[Clips, Clips]:
     return np.stack(before), np.stack(after)
 
 
-def _reconstruct(pipeline: Pipeline, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return _all(pipeline.decode(pipeline.encode(clip)))
-
-
 def _all(chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(list(chunks))
 
@@ -211,10 +208,6 @@ def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) ->
     length = protocol.frames if frames is None else frames
     spec = ClipSpec(frames=length, size=model.frame_size, stride=protocol.stride)
     return open_source(protocol.data, spec, seed=protocol.seed, held_out=True)
-
-
-def _clips(source: ClipSource, count: int, first: int) -> Clips:
-    return np.stack([source.clip(first + i) for i in range(count)])
 
 
 def _check(protocol: Protocol, model: ModelFacts) -> None:

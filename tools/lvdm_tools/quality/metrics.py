@@ -25,7 +25,8 @@ def psnr(clips: Clips, reference: Clips) -> float:
     Raises ConfigError: not uint8 clips, or shapes differ.
     """
     _check_pair(clips, reference)
-    errors = [_mean_square(a, b) for a, b in zip(clips, reference, strict=True)]
+    gaps = (a.astype(np.float32) - b for a, b in zip(clips, reference, strict=True))
+    errors = [float(np.square(gap).mean(dtype=np.float64)) for gap in gaps]
     return float(np.mean([10 * math.log10(255**2 / e) if e else math.inf for e in errors]))
 
 
@@ -156,10 +157,6 @@ def relative_difference(value: float, reference: float) -> float:
 
 def _luma(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     return clip.astype(np.float32) @ _LUMA
-
-
-def _mean_square(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    return float(np.square(a.astype(np.float32) - b).mean(dtype=np.float64))
 
 
 def _mean_absolute(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

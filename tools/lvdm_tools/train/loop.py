@@ -1,29 +1,22 @@
 """The training loop: steps, log, checkpoints, samples; it knows nothing of losses or data."""
 
-from __future__ import annotations
-
 import math
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol, cast
+from pathlib import Path
+from typing import Annotated, Protocol, cast
 
 import msgspec
 import torch
+from lightning_fabric import Fabric
 
 from lvdm_engines.errors import NumericsError, TrainingError
 from lvdm_rt.background import Stop, prefetch
 from lvdm_tools.train import state
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from lightning_fabric import Fabric
-
-    from lvdm_tools.train.config import Every
-    from lvdm_tools.train.learner import Batch, Learner
-
+from lvdm_tools.train.config import Every
+from lvdm_tools.train.learner import Batch, Learner
 
 _AHEAD = 3  # batches that are made while others are trained on
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
@@ -60,7 +53,7 @@ class RunLength:
 
     steps: int
     every: Every
-    report: state.Report
+    report: "state.Report"
     stop: threading.Event
 
 

@@ -1,12 +1,11 @@
 """Putting a run together: config, data, device, folder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -16,9 +15,10 @@ from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
 from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.source import open_both, open_source
 from lvdm_tools.train import config as configs
-from lvdm_tools.train import loop
+from lvdm_tools.train import loop, state
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
+from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.diffusion.task import (
     DiffusionTask,
@@ -29,12 +29,6 @@ from lvdm_tools.train.diffusion.task import (
 from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
-    from lvdm_tools.train.state import Report
-
 
 @dataclass(frozen=True)
 class TrainingRequest:
@@ -43,7 +37,7 @@ class TrainingRequest:
     run: Run
     data: str  # "synth" or a folder of videos
     out: Path
-    report: Report
+    report: "state.Report"
     resume: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -76,15 +70,13 @@ def with_overrides(
 
     Raises ConfigError: no step at all.
     """
-    if steps is not None:
-        if steps < 1:
-            raise ConfigError(f"steps is {steps}, expected at least 1")
-        run = msgspec.structs.replace(run, steps=steps)
-    if autoencoder is not None and isinstance(run, configs.DiffusionRun):
-        run = msgspec.structs.replace(run, autoencoder=autoencoder)
-    if start_from is not None:
-        run = msgspec.structs.replace(run, start_from=start_from)
-    return run
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps is {steps}, expected at least 1")
+    changes: dict[str, Any] = {"steps": steps, "start_from": start_from}
+    if isinstance(run, configs.DiffusionRun):
+        changes["autoencoder"] = autoencoder
+    asked = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(run, **asked)
 
 
 def _fabric(device: DeviceConfig) -> Fabric:

@@ -13,8 +13,8 @@ from lvdm_engines.backends.ort.native import (
     import_problem,
     load,
     native_errors,
+    open_native,
     session_error,
-    session_options,
 )
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import SessionError
@@ -60,14 +60,7 @@ class OrtSession:
 
 
 def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
-    path = source.verified()
-    ort = load()
-    try:
-        native = ort.InferenceSession(
-            str(path), session_options(ort, options), ["CPUExecutionProvider"]
-        )
-    except native_errors() as err:
-        raise session_error(source.name, "open", err) from err
+    native = open_native(source, load(), options, "CPUExecutionProvider")
     check_graph(source, native)
     return OrtSession(source, native)
 

@@ -23,8 +23,8 @@ from lvdm_engines.backends.ort.native import (
     import_problem,
     load,
     native_errors,
+    open_native,
     session_error,
-    session_options,
 )
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import BackendError, SessionError
@@ -210,11 +210,7 @@ def _preload(ort: Any) -> None:
 def open_cuda(source: GraphSource, ort: Any, options: SessionOptions) -> BoundSession:
     """Open a graph on a GPU. Raises BackendError where ONNX Runtime would take the CPU instead."""
     provider = (_PROVIDER, {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"})
-    path = source.verified()
-    try:
-        native = ort.InferenceSession(str(path), session_options(ort, options), [provider])
-    except native_errors() as err:
-        raise session_error(source.name, "open", err) from err
+    native = open_native(source, ort, options, provider)
     if native.get_providers()[0] != _PROVIDER:  # it falls back to the CPU with a mere warning
         raise BackendError(
             f"{source.name}: onnxruntime could not start its {_PROVIDER}; check that its CUDA and "
@@ -243,8 +239,4 @@ def _unusable() -> str | None:
     return provider_problem(ort)
 
 
-def _open(source: GraphSource, options: SessionOptions) -> BoundSession:
-    return open_cuda(source, load(), options)
-
-
-CUDA = Backend(_unusable, lambda source, options: partial(_open, source, options))
+CUDA = Backend(_unusable, lambda source, options: partial(open_cuda, source, load(), options))

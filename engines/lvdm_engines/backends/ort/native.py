@@ -50,6 +50,15 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     return settings
 
 
+def open_native(source: GraphSource, ort: Any, options: SessionOptions, provider: Any) -> Any:
+    """Open a graph's file, once it is what the manifest promises, on one provider."""
+    path, settings = str(source.verified()), session_options(ort, options)
+    try:
+        return ort.InferenceSession(path, settings, [provider])
+    except native_errors() as err:
+        raise session_error(source.name, "open", err) from err
+
+
 class Calls:
     """The runs of one session, so that another thread can end them."""
 

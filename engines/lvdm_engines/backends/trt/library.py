@@ -171,9 +171,9 @@ def _start_problem(name: str) -> str | None:
 
 def lacks_cuda(name: str) -> str | None:
     """Say which CUDA package must be installed before a GPU can be used from here, or None."""
-    for module, package in (("cuda", "cuda-core"), ("cuda.core", "cuda-core")):
+    for module in ("cuda", "cuda.core"):
         if importlib.util.find_spec(module) is None:
-            return f"{package} is not installed; pip install 'lvdm-rt[{EXTRAS[name]}]'"
+            return f"cuda-core is not installed; pip install 'lvdm-rt[{EXTRAS[name]}]'"
     if importlib.util.find_spec("cuda.bindings") is None:
         return "cuda-bindings is not installed; pip install cuda-bindings"
     return None

@@ -8,54 +8,42 @@ class FakeCuda:
     """libcuda with two GPUs; `context` is the code that a context costs."""
 
     def __init__(self, start=0, count=2, context=0):
-        self.start, self.count, self.context = start, count, context
-        self.retained = 0
-
-    def cuInit(self, flags):
-        return self.start
-
-    def cuDeviceGetCount(self, count):
-        count._obj.value = self.count
-        return 0
+        self.context, self.retained = context, 0
+        self.cuInit = lambda flags: start
+        self.cuDeviceGetCount = answering(count)
+        self.cuDeviceTotalMem_v2 = answering(80 << 30)
+        self.cuDriverGetVersion = answering(13020)
+        self.cuMemGetInfo_v2 = answering(70 << 30)
+        self.cuCtxPushCurrent_v2 = self.cuCtxPopCurrent_v2 = answering()
 
     def cuDeviceGet(self, device, index):
-        device._obj.value = index
-        return 0
+        return answering(index)(device)
 
     def cuDeviceGetName(self, name, size, device):
         name.value = f"NVIDIA GPU {device.value}".encode()
         return 0
 
-    def cuDeviceTotalMem_v2(self, total, device):
-        total._obj.value = 80 << 30
-        return 0
-
-    def cuDriverGetVersion(self, version):
-        version._obj.value = 13020
-        return 0
-
     def cuDeviceGetAttribute(self, value, which, device):
-        value._obj.value = {75: 9, 76: device.value}[which]
-        return 0
+        return answering({75: 9, 76: device.value}[which])(value)
 
     def cuDevicePrimaryCtxRetain(self, context, device):
-        if self.context == 0:
-            self.retained += 1
+        self.retained += self.context == 0
         return self.context
-
-    def cuCtxPushCurrent_v2(self, context):
-        return 0
-
-    def cuMemGetInfo_v2(self, free, total):
-        free._obj.value = 70 << 30
-        return 0
-
-    def cuCtxPopCurrent_v2(self, context):
-        return 0
 
     def cuDevicePrimaryCtxRelease_v2(self, device):
         self.retained -= 1
         return 0
+
+
+def answering(*values):
+    """A function of libcuda that puts values where its first arguments point."""
+
+    def answer(*places):
+        for place, value in zip(places, values, strict=False):
+            place._obj.value = value
+        return 0
+
+    return answer
 
 
 @pytest.fixture

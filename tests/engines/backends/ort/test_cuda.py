@@ -152,14 +152,14 @@ def test_what_buffers_raise_is_an_error_of_the_session(source, native, feeds, wh
     np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
-class Starting:
-    """onnxruntime as far as starting the provider; `provider` is what a session then runs on."""
+class FakeOrt:
+    """onnxruntime as far as opening the graph `native` on `provider`, which it got to start."""
 
-    SessionOptions = onnxruntime.SessionOptions
+    SessionOptions, RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
 
-    def __init__(self, provider="CUDAExecutionProvider", error=None):
-        self.provider, self.error = provider, error
-        self.preloaded = 0
+    def __init__(self, native=None, provider="CUDAExecutionProvider", error=None):
+        self.native, self.provider, self.error = native, provider, error
+        self.preloaded, self.providers = 0, None
 
     def preload_dlls(self):
         self.preloaded += 1
@@ -169,26 +169,31 @@ class Starting:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def InferenceSession(self, model, options, providers):  # noqa: N802 - the library's name
-        assert self.preloaded
-        assert providers == ["CUDAExecutionProvider"]
+        assert self.preloaded or self.native
+        self.providers = providers
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(get_providers=lambda: [self.provider])
+        return SimpleNamespace(
+            get_providers=lambda: [self.provider],
+            get_inputs=getattr(self.native, "get_inputs", None),
+            get_outputs=getattr(self.native, "get_outputs", None),
+        )
 
 
 def test_a_provider_that_starts_is_no_problem_and_prints_nothing(capsys):
-    fake = Starting()
+    fake = FakeOrt()
     assert provider_problem(fake) is None
     assert provider_problem(fake) is None
     assert fake.preloaded == 1
+    assert fake.providers == ["CUDAExecutionProvider"]
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
     ("fake", "why"),
     [
-        (Starting(provider="CPUExecutionProvider"), "its libraries cannot be loaded"),
-        (Starting(error=RuntimeError("CUDA failure 35: driver")), "CUDA failure 35: driver"),
+        (FakeOrt(provider="CPUExecutionProvider"), "its libraries cannot be loaded"),
+        (FakeOrt(error=RuntimeError("CUDA failure 35: driver")), "CUDA failure 35: driver"),
     ],
 )
 def test_a_provider_that_is_listed_but_does_not_start_is_unusable(fake, why, monkeypatch):
@@ -200,7 +205,7 @@ def test_a_provider_that_is_listed_but_does_not_start_is_unusable(fake, why, mon
 
 
 def test_without_a_gpu_the_provider_is_not_even_started(monkeypatch):
-    fake = Starting()
+    fake = FakeOrt()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(cuda, "driver_problem", lambda: "no NVIDIA driver")
     assert cuda.CUDA.unusable() == "no NVIDIA driver; use --backend cpu"
@@ -237,30 +242,12 @@ def test_the_model_that_starts_a_provider_is_a_model():
     assert native.run(None, {"x": x})[0] == x
 
 
-class FakeOrt:
-    """onnxruntime as `open_cuda` sees it, on the provider that it got to start."""
-
-    SessionOptions = onnxruntime.SessionOptions
-    RunOptions = onnxruntime.RunOptions
-
-    def __init__(self, native, provider="CUDAExecutionProvider"):
-        self.native, self.provider = native, provider
-        self.settings = None
-
-    def InferenceSession(self, path, options, providers):  # noqa: N802 - the library's name
-        ((_, self.settings),) = providers
-        return SimpleNamespace(
-            get_providers=lambda: [self.provider],
-            get_inputs=self.native.get_inputs,
-            get_outputs=self.native.get_outputs,
-        )
-
-
 def test_a_graph_opens_on_the_gpu_that_was_asked_for(source, native):
     fake = FakeOrt(native)
     with open_cuda(source, fake, SessionOptions(device=1)) as session:
         assert session.backend == "cuda"
-    assert fake.settings["device_id"] == 1
+    ((_, settings),) = fake.providers
+    assert settings["device_id"] == 1
 
 
 def test_a_provider_that_did_not_start_is_an_error_not_a_fallback(source, native):

@@ -61,19 +61,6 @@ def null(*arguments):
     raise TypeError("pybind11::init(): factory function returned nullptr")
 
 
-NO_CUDA = (
-    "cannot create a null: CUDA initialization failure with error: 35; update the NVIDIA driver"
-)
-
-
-def test_a_library_that_does_not_start_is_one_error_that_says_why(fake_library):
-    library = replace(fake_library, logger=fake_library)
-    library.errors.append("an earlier failure")
-    with pytest.raises(BackendError) as caught:
-        library.create(null, "the network")
-    assert str(caught.value) == f"tensorrt: {NO_CUDA}"
-
-
 def test_the_warning_that_cuda_does_not_start_is_kept_as_a_reason(fake_library):
     logger = libraries.make_logger(fake_library.trt, fake_library.errors)
     severity = fake_library.trt.ILogger.Severity
@@ -88,11 +75,17 @@ def test_a_library_counts_as_usable_once_it_has_started(installed, runtimes):
     assert len(runtimes) == 1
 
 
-def test_a_library_that_does_not_start_is_unusable(installed, fake_library, monkeypatch):
+def test_a_library_that_does_not_start_is_unusable_and_says_why(
+    installed, fake_library, monkeypatch
+):
     library = replace(fake_library, logger=fake_library)
+    library.errors.append("an earlier failure")
+    with pytest.raises(BackendError, match=r"^tensorrt: cannot create a null: CUDA init"):
+        library.create(null, "the network")
     library.trt.Runtime = null
     monkeypatch.setattr(libraries, "load_library", lambda name: library)
-    assert libraries.unusable("tensorrt") == NO_CUDA
+    told = "CUDA initialization failure with error: 35; update the NVIDIA driver"
+    assert libraries.unusable("tensorrt") == f"cannot create a null: {told}"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A patch discriminator over space and time for the adversarial loss."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class PatchDiscriminator3d(nn.Module):
             wider = channels * min(2**layer, 8)
             parts += [
                 _conv(width, wider, stride=2 if layer < layers else 1),
-                nn.GroupNorm(_groups(wider), wider),
+                nn.GroupNorm(math.gcd(wider, 32), wider),
                 nn.LeakyReLU(0.2),
             ]
             width = wider
@@ -57,7 +59,3 @@ def check_discriminator(
 def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv3d:
     # three taps in time keep clips of four frames usable; four in space as in PatchGAN
     return nn.Conv3d(inputs, outputs, (3, 4, 4), stride=(stride, stride, stride), padding=1)
-
-
-def _groups(channels: int) -> int:
-    return next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0)

@@ -4,33 +4,25 @@ Latents on disk are posterior means as the autoencoder gives them; `Latents` hol
 z = scale·(mean + shift) with shift = −mean and scale = 1/std over the whole set (LVDM §3).
 """
 
-from __future__ import annotations
-
 import logging
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lvdm_engines.errors import CheckpointError, NumericsError, TrainingError
+from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_rt.background import Stop, prefetch
+from lvdm_tools.data.clip import ClipSource
 from lvdm_tools.train import state
+from lvdm_tools.train.config import EncodedData
 from lvdm_tools.train.pixels import to_tensor
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from lvdm_export.nets.autoencoder3d import Autoencoder3d
-    from lvdm_tools.data.clip import ClipSource
-    from lvdm_tools.train.config import EncodedData
-    from lvdm_tools.train.state import Report
 
 FOLDER = "latents"  # in the folder of a run
 _AHEAD = 3  # clips that are read while others are encoded
@@ -61,7 +53,7 @@ class Encoding:
     autoencoder: Autoencoder3d
     folder: Path
     fingerprint: str
-    report: Report
+    report: "state.Report"
     stop: threading.Event
     earlier: Path | None = None
 
