@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError, VideoError
-from lvdm_rt.video.reader import centre_crop, picture_files, resize, to_pixels
+from lvdm_rt.video.reader import centre_crop, open_film, picture_files, resize, to_pixels
 from lvdm_tools.data.clip import ClipSpec
 
 Times = NDArray[np.int64]
@@ -30,7 +30,7 @@ def count_frames(path: Path) -> int:
         _picture(files[0])
         return len(files)
     try:
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             if not container.streams.video:
                 raise TrainingError(f"{path} holds no video stream")
             stream = container.streams.video[0]
@@ -46,7 +46,7 @@ def count_frames(path: Path) -> int:
 
 def _begins_cut(path: Path) -> bool:
     """Tell whether an edit list leaves out the first frames, which a header counts all the same."""
-    with av.open(str(path)) as container:
+    with open_film(path) as container:
         packets = container.demux(container.streams.video[0])
         return any(packet.is_discard for packet in islice(packets, 1))
 
@@ -82,7 +82,7 @@ def _pictures(folder: Path, wanted: range) -> Iterator[tuple[int, av.VideoFrame]
 
 def _picture(file: Path) -> av.VideoFrame:
     try:
-        with av.open(f"file:{file}") as container:
+        with open_film(file) as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as err:
         raise TrainingError(f"{file} cannot be read as a picture: {err or 'it is empty'}") from err
@@ -97,7 +97,7 @@ def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """
     times = _times(path, path.stat().st_mtime_ns) if start else None
     if times is not None and start < len(times):
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             frames = _decoded_from(container, int(times[start]))
             first = next(frames, None)
             number = None if first is None else _position(times, first)
@@ -108,7 +108,7 @@ def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
                     number = number + 1 if place is None else place
                     yield number, frame
                 return
-    with av.open(str(path)) as container:
+    with open_film(path) as container:
         yield from enumerate(_decoded_from(container, None))
 
 
@@ -128,7 +128,7 @@ def _decoded_from(
 @lru_cache(maxsize=_KNOWN_FILES)
 def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
-    with av.open(str(path)) as container:
+    with open_film(path) as container:
         packets = container.demux(container.streams.video[0])
         stamps = [packet.pts for packet in packets if packet.size and not packet.is_discard]
     if not stamps or None in stamps or len(set(stamps)) < len(stamps):
