@@ -61,6 +61,7 @@ def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)
     check_free(paths, force=force)
+    _make_folder(out)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
         _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
@@ -92,8 +93,13 @@ def _paths(out: Path, clips: int, first: int) -> list[Path]:
         if clips > 1:
             raise OptionsError(f"{out} is one file, but {clips} clips were asked; give a folder")
         return [out]
+    return [out / f"sky-{index:05}.mp4" for index in range(first, first + clips)]
+
+
+def _make_folder(out: Path) -> None:
+    if out.suffix:
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise VideoError(f"cannot make the folder {out}: {err.strerror}") from err
-    return [out / f"sky-{index:05}.mp4" for index in range(first, first + clips)]
