@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lvdm_engines.backends.backend import BACKENDS, Backend, SessionOptions
-from lvdm_engines.errors import BackendError
+from lvdm_engines.errors import BackendError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ def _choose(
         candidates = [backend]
     else:
         raise BackendError(
-            f"got backend {backend!r}, expected auto or one of {', '.join(BACKENDS)}"
+            f"got backend {quoted(backend)}, expected auto or one of {', '.join(BACKENDS)}"
         )
     refused: dict[str, str] = {}
     for name in candidates:

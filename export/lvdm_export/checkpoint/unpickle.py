@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lvdm_engines.errors import CheckpointError
+from lvdm_engines.errors import CheckpointError, quoted
 
 _DTYPES = {
     "FloatStorage": "float32",
@@ -73,12 +73,14 @@ class TensorRef:
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.stride)
         if len(self.shape) != len(self.stride) or any(not 0 <= n <= _LARGEST for n in numbers):
-            raise ValueError(f"impossible tensor of shape {self.shape} and stride {self.stride}")
+            raise ValueError(
+                f"impossible tensor of shape {quoted(self.shape)}, stride {quoted(self.stride)}"
+            )
         reach = self.offset + sum(
             (n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)
         )
         if 0 not in self.shape and reach >= self.storage.numel:
-            raise ValueError(f"tensor of shape {self.shape} reaches past its storage")
+            raise ValueError(f"tensor of shape {quoted(self.shape)} reaches past its storage")
 
 
 class Inert:
@@ -124,7 +126,7 @@ class _Known:
         return self._build(*args)
 
     def __setattr__(self, name: str, _value: Any) -> None:
-        raise pickle.UnpicklingError(f"refusing to set {name!r}")
+        raise pickle.UnpicklingError(f"refusing to set {quoted(name)}")
 
     __setstate__ = _refuse_state
 
@@ -188,12 +190,12 @@ class _Reader(pickle.Unpickler):
         if not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
             raise pickle.UnpicklingError("a storage whose name or size is of another type")
         if not isinstance(kind, _StorageType):
-            raise pickle.UnpicklingError(f"storage {key!r} has an unsupported element type")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} has an unsupported element type")
         if len(pid) == 6 and pid[5] is not None:
-            raise pickle.UnpicklingError(f"storage {key!r} is a view of another")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} is a view of another")
         ref = StorageRef(key, kind.dtype, numel)
         if self.storages.setdefault(ref.key, ref) != ref:
-            raise pickle.UnpicklingError(f"storage {key!r} has two descriptions")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} has two descriptions")
         return ref
 
 

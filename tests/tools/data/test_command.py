@@ -60,7 +60,11 @@ def test_many_clips_do_not_fit_into_one_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["--size", "big"], "is not a size"), (["--fps", "nan"], "expected a number")],
+    [
+        (["--size", "big"], "is not a size"),
+        (["--size", "9" * 5000], "is not a size"),
+        (["--fps", "nan"], "expected a number"),
+    ],
 )
 def test_what_is_no_size_or_rate_is_a_usage_error(tmp_path, words, told):
     result = CliRunner().invoke(command, ["-o", str(tmp_path / "s"), *words])

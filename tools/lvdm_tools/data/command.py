@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import tqdm
 
-from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_engines.errors import OptionsError, VideoError, quoted
 from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.outputs import check_free
@@ -23,8 +24,10 @@ _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
 def read_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
     """Read `64` or `96x64` (width x height) as (height, width)."""
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise click.BadParameter(f"{text!r} is not a size: give 64, or 96x64 (width x height)")
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+        raise click.BadParameter(
+            f"{quoted(text)} is not a size: give 64, or 96x64 (width x height)"
+        )
     return int(sides[-1]), int(sides[0])
 
 

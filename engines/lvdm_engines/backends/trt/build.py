@@ -29,7 +29,7 @@ from lvdm_engines.backends.trt.store import (
     plans_of,
     save_plan,
 )
-from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.errors import BackendError, BundleError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -93,7 +93,7 @@ def check_refit(
 
 def _compiler(backend: str) -> TrtLibrary:
     if backend not in libraries.EXTRAS:
-        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
+        raise BackendError(f"got backend {quoted(backend)}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
     # plans of TensorRT-RTX may be for another GPU than the one at hand
     problem = libraries.too_old(library) or (

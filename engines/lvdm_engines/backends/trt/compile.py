@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.contract import mismatch
-from lvdm_engines.errors import BackendError, ExportError
+from lvdm_engines.errors import BackendError, ExportError, one_line, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def _parse(job: CompileJob, library: TrtLibrary, network: Any) -> Any:
         return parser
     faults = [parser.get_error(i) for i in range(parser.num_errors)]
     told = [
-        f"node {fault.node_name()!r} ({fault.node_operator()}): {' '.join(fault.desc().split())}"
+        f"node {quoted(fault.node_name())} ({fault.node_operator()}): {one_line(fault.desc(), 300)}"
         for fault in faults
     ]
     why = told[0] if told else "the parser gives no reason"
@@ -179,7 +179,7 @@ def check_options(library: TrtLibrary, options: PlanOptions) -> None:
     for target in options.targets:
         if target not in known:
             raise BackendError(
-                f"got target {target!r}, expected compute capabilities out of "
+                f"got target {quoted(target)}, expected compute capabilities out of "
                 f"{', '.join(known)} for {library.name} {library.version}"
             )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Profile, Range
 from lvdm_engines.contract import graph_tensors
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +98,7 @@ def _free_sizes(name: str, facts: GraphFacts, manifest: Manifest) -> dict[str, i
             size = want if isinstance(want, int) else None
             if sizes.setdefault(dim, size) != size:
                 raise BundleError(
-                    f"graph {name!r}: the free dimension {dim!r} of {spec.name} would have to be "
-                    "of two sizes; export the bundle again"
+                    f"graph {name!r}: the free dimension {quoted(dim)} of {spec.name} would have "
+                    "to be of two sizes; export the bundle again"
                 )
     return sizes
