@@ -6,13 +6,15 @@ the bundle keeps. Knows nothing of torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import BundleError, ExportError
-from lvdm_engines.manifest import Precision
+from lvdm_engines.errors import ExportError
+from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.session import Session
 from lvdm_export.verify.probes import DISTINCT, VERSION, Probe
 
@@ -21,6 +23,15 @@ from lvdm_export.verify.probes import DISTINCT, VERSION, Probe
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
+_PROBES = 8  # at most; an export makes two
+
+
+class _Sampled(msgspec.Struct, frozen=True):
+    """What a bundle keeps of the answers."""
+
+    size: Annotated[int, Meta(ge=1, le=MOST_VALUES)]
+    peaks: list[Annotated[float, Meta(ge=0)]]
+    values: Annotated[list[list[float]], Meta(min_length=1, max_length=_PROBES)]
 
 
 @dataclass(frozen=True)
@@ -39,16 +50,18 @@ class Reference:
 
     @classmethod
     def recorded(cls, kept: object) -> Self | None:
-        """Read what `sampled` wrote, or None where it is absent or from another rule."""
+        """Read what `sampled` wrote, or None where it is absent or from another rule.
+
+        Raises ValueError or msgspec.ValidationError where it is of another shape.
+        """
         if not isinstance(kept, dict) or kept.get("rule") != VERSION:
             return None
-        try:
-            values = [np.asarray(v, np.float64) for v in kept["values"]]
-            return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
-        except (KeyError, TypeError, ValueError) as err:
-            raise BundleError(
-                "the bundle's recorded answers are damaged; export the bundle again"
-            ) from err
+        read = msgspec.convert(kept, _Sampled)
+        values = [np.asarray(v, np.float64) for v in read.values]
+        wanted = min(read.size, _SAMPLES)
+        if len(values) != len(read.peaks) or any(v.size != wanted for v in values):
+            raise ValueError(f"expected {wanted} values and a peak for every probe")
+        return cls(read.size, read.peaks, values)
 
     def sampled(self) -> dict[str, Any]:
         """Return a small, evenly spread part for the bundle."""

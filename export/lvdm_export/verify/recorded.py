@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from lvdm_engines.bundle import REFERENCES, Bundle, load_bundle
-from lvdm_engines.errors import BundleError, ExportError
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, load_bundle
+from lvdm_engines.errors import BundleError, ExportError, one_line
 from lvdm_engines.opening import open_session
 from lvdm_export.verify import parity
 from lvdm_export.verify.probes import make_probes
@@ -33,7 +33,7 @@ def verify_bundle(path_or_name: str, backend: str, report: Report) -> dict[str, 
     references = read_references(bundle)
     for name, facts in bundle.manifest.graphs.items():
         report(f"{name}: running on {backend}")
-        reference = parity.Reference.recorded(references.get(name))
+        reference = references.get(name)
         count = 1 if reference is None else len(reference.values)
         probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
         with open_session(bundle, name, backend) as session:
@@ -50,17 +50,21 @@ def verify_bundle(path_or_name: str, backend: str, report: Report) -> dict[str, 
     return measured
 
 
-def read_references(bundle: Bundle) -> dict[str, Any]:
+def read_references(bundle: Bundle) -> dict[str, parity.Reference | None]:
     """Return torch's answers by graph, as far as any were recorded; older manifests hold them.
 
     Raises BundleError where they cannot be read.
     """
     path = bundle.path / REFERENCES
-    if not path.exists():
-        return {name: entry.get("reference") for name, entry in bundle.manifest.parity.items()}
+    there = path.exists()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as err:
+        if there:
+            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        else:
+            kept = {name: told.get("reference") for name, told in bundle.manifest.parity.items()}
+        return {name: parity.Reference.recorded(answers) for name, answers in kept.items()}
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError) as err:
         raise BundleError(
-            f"{path}: the recorded answers are damaged ({err}); export the bundle again"
+            f"{path if there else bundle.path / MANIFEST}: the recorded answers are damaged "
+            f"({one_line(str(err), 160)}); export the bundle again"
         ) from err
