@@ -40,6 +40,8 @@ _PICKLE_FAULTS = (
     TypeError,
     ValueError,
 )
+_HEAVIEST = 10_000  # parts of a tuple
+_MOST_AXES = 64  # as many as torch has
 _LARGEST = 2**63 - 1  # offsets and strides beyond it are no numbers for torch
 
 
@@ -150,9 +152,19 @@ class _Ordered(dict[Any, Any]):
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Any:
     if not isinstance(storage, StorageRef):
         raise pickle.UnpicklingError("a tensor without a storage")
+    if len(shape) > _MOST_AXES or len(stride) > _MOST_AXES:
+        raise pickle.UnpicklingError(f"a tensor of more than {_MOST_AXES} axes")
     if not all(isinstance(n, int) for n in (offset, *shape, *stride)):
         raise pickle.UnpicklingError("a tensor whose shape is not made of whole numbers")
     return TensorRef(storage, offset, tuple(shape), tuple(stride))
+
+
+def _ordered(items: Any = ()) -> _Ordered:
+    """Make a dictionary of pairs, which move: copies of one list could fill the memory."""
+    made = _Ordered(items)
+    if items:
+        items.clear()
+    return made
 
 
 def _parameter(data: Any, *_rest: Any) -> Any:
@@ -160,7 +172,7 @@ def _parameter(data: Any, *_rest: Any) -> Any:
 
 
 _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _Ordered,
+    ("collections", "OrderedDict"): _ordered,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -168,10 +180,54 @@ _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """The standard unpickler with both of its doors to the outside closed."""
+_Load = Callable[[Any], None]
 
+
+def _weighed(load: _Load) -> _Load:
+    """Follow the loading of a tuple with its weighing."""
+
+    def load_and_weigh(self: Any) -> None:
+        load(self)
+        self.weigh(self.stack[-1])
+
+    return load_and_weigh
+
+
+def _refuse_number(_self: Any) -> None:
+    raise pickle.UnpicklingError("a number of more than 255 bytes")
+
+
+_STANDARD: Any = pickle._Unpickler.dispatch
+_TUPLES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+
+
+class _Reader(pickle._Unpickler):
+    """The standard unpickler, the one in Python, with both of its doors to the outside closed.
+
+    Bounded in time and stack as well: the hash of a few tuples of tuples may take either.
+    """
+
+    dispatch = (
+        _STANDARD
+        | {code[0]: _weighed(_STANDARD[code[0]]) for code in _TUPLES}
+        | {pickle.LONG4[0]: _refuse_number}
+    )
+    stack: list[Any]
     storages: dict[str, StorageRef]
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._weights: dict[int, int] = {}
+        self._weighed: list[tuple[Any, ...]] = []  # alive, so that no other has their id
+
+    def weigh(self, made: tuple[Any, ...]) -> None:
+        """Refuse a tuple that holds too much, what its tuples hold included."""
+        weight = len(made) + 1
+        weight += sum(self._weights.get(id(part), 0) for part in made if isinstance(part, tuple))
+        if weight > _HEAVIEST:
+            raise pickle.UnpicklingError(f"a tuple of more than {_HEAVIEST} parts")
+        self._weights[id(made)] = weight
+        self._weighed.append(made)
 
     def find_class(self, module: str, name: str, /) -> Any:
         """Return a stand-in for a global name; nothing is looked up or imported."""
@@ -216,7 +272,7 @@ def unpickle(
     file = io.BytesIO(stream) if isinstance(stream, bytes) else stream
     try:
         _check_memo(file)
-        reader = _Reader(file, encoding="utf-8")
+        reader = _Reader(file)
         reader.storages = {} if storages is None else storages
         return reader.load()
     except _PICKLE_FAULTS as err:
