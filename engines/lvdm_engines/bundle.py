@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvdm_engines.contract import check_contract
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.hub import SCHEME, fetch_bundle
 from lvdm_engines.manifest import GraphFacts, Manifest
 from lvdm_engines.manifest_json import parse_manifest
@@ -59,7 +59,7 @@ class Bundle:
         if facts is None:
             known = ", ".join(self.manifest.graphs) or "none"
             raise BundleError(
-                f"{self.path}: no graph {name!r}, the bundle has: {known}; "
+                f"{self.path}: no graph {quoted(name)}, the bundle has: {known}; "
                 "export the bundle with that model"
             )
         return GraphSource(name, facts, self.path)

@@ -12,7 +12,7 @@ import msgspec
 from lvdm_engines.atomic import partial_of, put_in_place, remove, remove_leftovers, sync
 from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
 from lvdm_engines.contract import check_contract
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
@@ -66,7 +66,7 @@ class BundleWriter:
         Raises BundleError for a manifest that does not fit its model or its files.
         """
         data = format_manifest(manifest)
-        check_contract(manifest, f"manifest of {manifest.name!r}")
+        check_contract(manifest, f"manifest of {quoted(manifest.name)}")
         for name, facts in manifest.graphs.items():
             GraphSource(name, facts, self.path).verified()
         (self.path / MANIFEST).write_bytes(data)

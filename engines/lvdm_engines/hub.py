@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 
 SCHEME = "hf://"
 _REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -27,7 +27,7 @@ def fetch_bundle(reference: str) -> Path:
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
         raise BundleError(
-            f"got {reference!r}, expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+            f"got {quoted(reference)}, expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
         )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from lvdm_engines.errors import quoted
+
 SCHEMA = 1
 GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
 DENOISERS = ("short", "predict", "interpolate")
@@ -202,7 +204,9 @@ class GraphFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
         if path.is_absolute() or ".." in path.parts or "\\" in self.file or path.suffix != ".onnx":
-            raise ValueError(f"got file {self.file!r}, expected a .onnx file inside the bundle")
+            raise ValueError(
+                f"got file {quoted(self.file)}, expected a .onnx file inside the bundle"
+            )
 
     @property
     def files(self) -> dict[str, str]:
@@ -237,7 +241,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in self.graphs:
             if name not in GRAPH_NAMES:
                 raise ValueError(
-                    f"unknown graph {name!r}, expected one of {', '.join(GRAPH_NAMES)}"
+                    f"unknown graph {quoted(name)}, expected one of {', '.join(GRAPH_NAMES)}"
                 )
             if name in DENOISERS and getattr(self.model, name) is None:
                 raise ValueError(f"graph {name!r} is present but model.{name} is not")

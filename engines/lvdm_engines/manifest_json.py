@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.manifest import SCHEMA, Dtype, Manifest, Precision, SamplerName, ScheduleKind
 
 _CHOICES = {"dtype": Dtype, "precision": Precision, "sampler": SamplerName, "kind": ScheduleKind}
@@ -47,10 +47,10 @@ def format_manifest(manifest: Manifest) -> bytes:
         data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     except (TypeError, msgspec.MsgspecError) as err:
         raise BundleError(
-            f"manifest of {manifest.name!r} cannot be written as JSON: {err}; use plain numbers, "
-            "strings, lists and dicts"
+            f"manifest of {quoted(manifest.name)} cannot be written as JSON: {err}; use plain "
+            "numbers, strings, lists and dicts"
         ) from err
-    parse_manifest(data, f"manifest of {manifest.name!r}")
+    parse_manifest(data, f"manifest of {quoted(manifest.name)}")
     return data
 
 
@@ -69,4 +69,4 @@ def _explain(data: bytes, message: str) -> str:
     if message.startswith("Invalid enum value") and keys[-1][0] in _CHOICES:
         return f"{message}, expected one of {', '.join(get_args(_CHOICES[keys[-1][0]]))}"
     told = "got" in message or isinstance(value, dict | list)
-    return message if told else f"{message}, got {value!r}"
+    return message if told else f"{message}, got {quoted(value)}"

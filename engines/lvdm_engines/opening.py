@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lvdm_engines.backends.backend import BACKENDS, Backend, Opener, SessionOptions
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import BackendError
+from lvdm_engines.errors import BackendError, quoted
 from lvdm_engines.session import Session
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _choose(
         candidates = [backend]
     else:
         raise BackendError(
-            f"got backend {backend!r}, expected auto or one of {', '.join(BACKENDS)}"
+            f"got backend {quoted(backend)}, expected auto or one of {', '.join(BACKENDS)}"
         )
     refused: dict[str, str] = {}
     for name in candidates:

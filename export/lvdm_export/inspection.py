@@ -9,6 +9,7 @@ import msgspec
 from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.backends.trt.store import CompiledPlan
 from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.errors import one_line
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Provenance
 
 _WIDTH = 80
@@ -39,7 +40,7 @@ def describe(path_or_name: str) -> str:
     bundle = load_bundle(path_or_name)
     manifest = bundle.manifest
     lines = [
-        f"{manifest.name} ({bundle.path})",
+        f"{one_line(manifest.name, 100)} ({bundle.path})",
         *_model(manifest.model),
         *_row("weights", _weights(manifest.provenance)),
         "",
@@ -102,10 +103,11 @@ def _graphs(bundle: Bundle) -> list[tuple[str, ...]]:
 def _graph(bundle: Bundle, names: list[str], graph: GraphFacts) -> tuple[str, ...]:
     size = sum((bundle.path / file).stat().st_size for file in graph.files)
     parity = bundle.manifest.parity
-    errors = [parity[name]["max_rel"] for name in names if "max_rel" in parity.get(name, {})]
+    told = [parity.get(name, {}).get("max_rel") for name in names]
+    errors = [error for error in told if isinstance(error, int | float)]
     return (
         " ".join(names),
-        graph.file,
+        one_line(graph.file, 60),
         graph.precision,
         f"{size / 1e6:.1f}",
         "?" if graph.parameters is None else f"{graph.parameters / 1e6:.2f}M",
@@ -143,7 +145,7 @@ def _quality(quality: Mapping[str, Any]) -> str:
 
 def _row(label: str, text: str, most: int | None = None) -> list[str]:
     return textwrap.wrap(
-        f"  {label:<{_LABEL - 2}}{text}",
+        f"  {label:<{_LABEL - 2}}{one_line(text)}",
         _WIDTH,
         subsequent_indent=" " * _LABEL,
         max_lines=most,

@@ -52,6 +52,8 @@ def test_a_graph_with_external_data_names_both_files():
         (("defaults", "sampler"), "euler", "expected one of ddpm, ddim, dpmpp_2m"),
         (("graphs", "predict", "file"), "../x.onnx", "expected a .onnx file inside the bundle"),
         (("graphs", "predict", "file"), "/x.onnx", "expected a .onnx file inside the bundle"),
+        (("graphs", "predict", "file"), "x" * 10**6, "expected a .onnx file inside the bundle"),
+        (("defaults", "presets"), "x" * 10**6, "Expected `object`, got `str`"),
         (("graphs", "predict", "sha256"), "12", "regex"),
         (("graphs", "sample"), {}, "missing required field"),
         (("model", "predict", "clip"), 2**62, "Expected `int` <= 4096 - at `$.model.predict.clip`"),
@@ -71,6 +73,7 @@ def test_an_impossible_manifest_is_explained_in_one_line(document, path, value, 
         parse_manifest(json.dumps(document).encode(), "b/manifest.json")
     assert message in str(caught.value)
     assert str(caught.value).startswith("b/manifest.json: ")
+    assert len(str(caught.value)) < 400
 
 
 def test_an_unknown_graph_name_is_refused(document):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,7 +116,7 @@ def _conclude(run: Run, reached: int | None, options: Mapping[str, Any]) -> int:
         return 0
     if reached < run.steps:
         return _interrupted(f"interrupted after step {reached} of {run.steps}", options)
-    click.echo(f"{options['out'] / 'model'}: {run.name}, {reached} steps")
+    click.echo(f"{options['out'] / 'model'}: {one_line(run.name)}, {reached} steps")
     return 0
 
 

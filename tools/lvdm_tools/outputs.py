@@ -1,4 +1,4 @@
-"""What lies at a place that a command is to write to is refused, as by the other commands."""
+"""What lies at a place that a command is to write to: one rule, that of `lvdm-rt generate`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,11 +7,17 @@ from lvdm_engines.errors import OptionsError
 
 
 def check_free(paths: Iterable[Path], *, force: bool) -> None:
-    """Refuse, unless `force`, to replace a file: before any work is done.
+    """Refuse, unless `force`, to replace a file, and a link or a folder always: before any work.
 
     Raises OptionsError: naming the first that exists.
     """
     for path in paths:
+        if path.is_symlink():
+            raise OptionsError(
+                f"cannot write {path}: it is a link; give the place that it leads to"
+            )
+        if path.is_dir():
+            raise OptionsError(f"cannot write {path}: it is a folder; choose another name")
         if path.exists() and not force:
             raise OptionsError(
                 f"cannot write {path}: it exists; --force replaces it, or choose another name"

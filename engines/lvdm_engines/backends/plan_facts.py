@@ -4,14 +4,17 @@ Knows no engine library and no device; `trt/store.py` keeps the files.
 """
 
 import hashlib
+import re
 import shlex
 from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import Meta
 
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Count, Precision, Sha256
+
+_DIGITS = re.compile("[0-9]{1,9}")
 
 FORMAT = 1  # of the sidecar, and of how this code compiles: raise it when either changes
 
@@ -37,13 +40,14 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     def parse(cls, text: str) -> Self:
         """Read `MIN:OPT:MAX` or one number for all three. Raises OptionsError."""
         parts = text.split(":")
-        sizes = [int(part) for part in parts if part.isascii() and part.isdigit()]
+        sizes = [int(part) for part in parts if _DIGITS.fullmatch(part)]
         if len(sizes) == len(parts) and len(sizes) in (1, 3):
             low, middle, high = sizes * 3 if len(sizes) == 1 else sizes
             if 1 <= low <= middle <= high:
                 return cls(low, middle, high)
         raise OptionsError(
-            f"got batch {text!r}, expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, such as 1:8:32"
+            f"got batch {quoted(text)}, expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, such as "
+            "1:8:32"
         )
 
 

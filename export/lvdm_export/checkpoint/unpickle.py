@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lvdm_engines.errors import CheckpointError
+from lvdm_engines.errors import CheckpointError, quoted
 
 _DTYPES = {
     "FloatStorage": "float32",
@@ -40,6 +40,8 @@ _PICKLE_FAULTS = (
     TypeError,
     ValueError,
 )
+_HEAVIEST = 10_000  # parts of a tuple
+_MOST_AXES = 64  # as many as torch has
 _LARGEST = 2**63 - 1  # offsets and strides beyond it are no numbers for torch
 
 
@@ -73,12 +75,14 @@ class TensorRef:
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.stride)
         if len(self.shape) != len(self.stride) or any(not 0 <= n <= _LARGEST for n in numbers):
-            raise ValueError(f"impossible tensor of shape {self.shape} and stride {self.stride}")
+            raise ValueError(
+                f"impossible tensor of shape {quoted(self.shape)}, stride {quoted(self.stride)}"
+            )
         reach = self.offset + sum(
             (n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)
         )
         if 0 not in self.shape and reach >= self.storage.numel:
-            raise ValueError(f"tensor of shape {self.shape} reaches past its storage")
+            raise ValueError(f"tensor of shape {quoted(self.shape)} reaches past its storage")
 
 
 class Inert:
@@ -124,7 +128,7 @@ class _Known:
         return self._build(*args)
 
     def __setattr__(self, name: str, _value: Any) -> None:
-        raise pickle.UnpicklingError(f"refusing to set {name!r}")
+        raise pickle.UnpicklingError(f"refusing to set {quoted(name)}")
 
     __setstate__ = _refuse_state
 
@@ -148,9 +152,19 @@ class _Ordered(dict[Any, Any]):
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Any:
     if not isinstance(storage, StorageRef):
         raise pickle.UnpicklingError("a tensor without a storage")
+    if len(shape) > _MOST_AXES or len(stride) > _MOST_AXES:
+        raise pickle.UnpicklingError(f"a tensor of more than {_MOST_AXES} axes")
     if not all(isinstance(n, int) for n in (offset, *shape, *stride)):
         raise pickle.UnpicklingError("a tensor whose shape is not made of whole numbers")
     return TensorRef(storage, offset, tuple(shape), tuple(stride))
+
+
+def _ordered(items: Any = ()) -> _Ordered:
+    """Make a dictionary of pairs, which move: copies of one list could fill the memory."""
+    made = _Ordered(items)
+    if items:
+        items.clear()
+    return made
 
 
 def _parameter(data: Any, *_rest: Any) -> Any:
@@ -158,7 +172,7 @@ def _parameter(data: Any, *_rest: Any) -> Any:
 
 
 _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _Ordered,
+    ("collections", "OrderedDict"): _ordered,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -166,10 +180,54 @@ _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """The standard unpickler with both of its doors to the outside closed."""
+_Load = Callable[[Any], None]
 
+
+def _weighed(load: _Load) -> _Load:
+    """Follow the loading of a tuple with its weighing."""
+
+    def load_and_weigh(self: Any) -> None:
+        load(self)
+        self.weigh(self.stack[-1])
+
+    return load_and_weigh
+
+
+def _refuse_number(_self: Any) -> None:
+    raise pickle.UnpicklingError("a number of more than 255 bytes")
+
+
+_STANDARD: Any = pickle._Unpickler.dispatch
+_TUPLES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+
+
+class _Reader(pickle._Unpickler):
+    """The standard unpickler, the one in Python, with both of its doors to the outside closed.
+
+    Bounded in time and stack as well: the hash of a few tuples of tuples may take either.
+    """
+
+    dispatch = (
+        _STANDARD
+        | {code[0]: _weighed(_STANDARD[code[0]]) for code in _TUPLES}
+        | {pickle.LONG4[0]: _refuse_number}
+    )
+    stack: list[Any]
     storages: dict[str, StorageRef]
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._weights: dict[int, int] = {}
+        self._weighed: list[tuple[Any, ...]] = []  # alive, so that no other has their id
+
+    def weigh(self, made: tuple[Any, ...]) -> None:
+        """Refuse a tuple that holds too much, what its tuples hold included."""
+        weight = len(made) + 1
+        weight += sum(self._weights.get(id(part), 0) for part in made if isinstance(part, tuple))
+        if weight > _HEAVIEST:
+            raise pickle.UnpicklingError(f"a tuple of more than {_HEAVIEST} parts")
+        self._weights[id(made)] = weight
+        self._weighed.append(made)
 
     def find_class(self, module: str, name: str, /) -> Any:
         """Return a stand-in for a global name; nothing is looked up or imported."""
@@ -188,12 +246,12 @@ class _Reader(pickle.Unpickler):
         if not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
             raise pickle.UnpicklingError("a storage whose name or size is of another type")
         if not isinstance(kind, _StorageType):
-            raise pickle.UnpicklingError(f"storage {key!r} has an unsupported element type")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} has an unsupported element type")
         if len(pid) == 6 and pid[5] is not None:
-            raise pickle.UnpicklingError(f"storage {key!r} is a view of another")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} is a view of another")
         ref = StorageRef(key, kind.dtype, numel)
         if self.storages.setdefault(ref.key, ref) != ref:
-            raise pickle.UnpicklingError(f"storage {key!r} has two descriptions")
+            raise pickle.UnpicklingError(f"storage {quoted(key)} has two descriptions")
         return ref
 
 
@@ -212,7 +270,7 @@ def unpickle(
     file = io.BytesIO(stream) if isinstance(stream, bytes) else stream
     try:
         _check_memo(file)
-        reader = _Reader(file, encoding="utf-8")
+        reader = _Reader(file)
         reader.storages = {} if storages is None else storages
         return reader.load()
     except _PICKLE_FAULTS as err:

@@ -21,6 +21,7 @@ from lvdm_engines.errors import (
     ExportError,
     LvdmError,
     OptionsError,
+    quoted,
 )
 from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import load_backend, open_session
@@ -80,7 +81,7 @@ def check_backend(backend: str) -> None:
         return
     if backend not in BACKENDS:
         raise BackendError(
-            f"got backend {backend!r}, expected auto or one of {', '.join(BACKENDS)}"
+            f"got backend {quoted(backend)}, expected auto or one of {', '.join(BACKENDS)}"
         )
     problem = load_backend(backend).unusable()
     if problem is not None:

@@ -8,15 +8,16 @@ nothing of torch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from lvdm_engines.bundle import REFERENCES, Bundle, load_bundle
-from lvdm_engines.errors import BundleError, ExportError
-from lvdm_engines.manifest import Precision
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, load_bundle
+from lvdm_engines.errors import BundleError, ExportError, one_line
+from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.opening import open_session
 from lvdm_engines.session import Session
 from lvdm_export.verify.limits import LIMITS
@@ -24,6 +25,15 @@ from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, make_probes
 
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
+_PROBES = 8  # at most; an export makes two
+
+
+class _Sampled(msgspec.Struct, frozen=True):
+    """What a bundle keeps of the answers."""
+
+    size: Annotated[int, Meta(ge=1, le=MOST_VALUES)]
+    peaks: list[Annotated[float, Meta(ge=0)]]
+    values: Annotated[list[list[float]], Meta(min_length=1, max_length=_PROBES)]
 
 
 @dataclass(frozen=True)
@@ -42,16 +52,18 @@ class Reference:
 
     @classmethod
     def recorded(cls, kept: object) -> Self | None:
-        """Read what `sampled` wrote, or None where it is absent or from another rule."""
+        """Read what `sampled` wrote, or None where it is absent or from another rule.
+
+        Raises ValueError or msgspec.ValidationError where it is of another shape.
+        """
         if not isinstance(kept, dict) or kept.get("rule") != VERSION:
             return None
-        try:
-            values = [np.asarray(v, np.float64) for v in kept["values"]]
-            return cls(int(kept["size"]), [float(p) for p in kept["peaks"]], values)
-        except (KeyError, TypeError, ValueError) as err:
-            raise BundleError(
-                "the bundle's recorded answers are damaged; export the bundle again"
-            ) from err
+        read = msgspec.convert(kept, _Sampled)
+        values = [np.asarray(v, np.float64) for v in read.values]
+        wanted = min(read.size, _SAMPLES)
+        if len(values) != len(read.peaks) or any(v.size != wanted for v in values):
+            raise ValueError(f"expected {wanted} values and a peak for every probe")
+        return cls(read.size, read.peaks, values)
 
     def sampled(self) -> dict[str, Any]:
         """Return a small, evenly spread part for the bundle."""
@@ -152,7 +164,7 @@ def verify_bundle(
     references = read_references(bundle)
     for name, facts in bundle.manifest.graphs.items():
         report(f"{name}: running on {backend}")
-        reference = Reference.recorded(references.get(name))
+        reference = references.get(name)
         count = 1 if reference is None else len(reference.values)
         probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
         with open_session(bundle, name, backend) as session:
@@ -169,17 +181,21 @@ def verify_bundle(
     return measured
 
 
-def read_references(bundle: Bundle) -> dict[str, Any]:
+def read_references(bundle: Bundle) -> dict[str, Reference | None]:
     """Return torch's answers by graph, as far as any were recorded; older manifests hold them.
 
     Raises BundleError where they cannot be read.
     """
     path = bundle.path / REFERENCES
-    if not path.exists():
-        return {name: entry.get("reference") for name, entry in bundle.manifest.parity.items()}
+    there = path.exists()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as err:
+        if there:
+            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        else:
+            kept = {name: told.get("reference") for name, told in bundle.manifest.parity.items()}
+        return {name: Reference.recorded(answers) for name, answers in kept.items()}
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError) as err:
         raise BundleError(
-            f"{path}: the recorded answers are damaged ({err}); export the bundle again"
+            f"{path if there else bundle.path / MANIFEST}: the recorded answers are damaged "
+            f"({one_line(str(err), 160)}); export the bundle again"
         ) from err

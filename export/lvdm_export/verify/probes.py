@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.contract import graph_tensors
 from lvdm_engines.manifest import ModelFacts, TensorSpec
 
 VERSION = 1  # of the rule below; answers recorded under another one cannot be compared
@@ -40,18 +41,16 @@ def make_probes(
     name: str, inputs: tuple[TensorSpec, ...], model: ModelFacts, count: int
 ) -> list[Probe]:
     """Make `count` probes for the graph `name`; even ones saturate high, odd ones low."""
-    clip = clip_of(model, name)
-    return [_probe(name, inputs, model, (clip, index)) for index in range(count)]
+    return [_probe(name, inputs, model, index) for index in range(count)]
 
 
-def _probe(
-    name: str, inputs: tuple[TensorSpec, ...], model: ModelFacts, variant: tuple[int, int]
-) -> Probe:
-    clip, index = variant
+def _probe(name: str, inputs: tuple[TensorSpec, ...], model: ModelFacts, index: int) -> Probe:
+    required, optional, _ = graph_tensors(name, model)
+    shapes = {spec.name: spec.shape[1:] for spec in (*required, *optional)}  # nothing is free
     rng = np.random.Generator(np.random.Philox(key=zlib.crc32(f"{name} {index}".encode())))
     feeds = {}
     for spec in inputs:
-        shape = tuple(clip if n == "t" else int(n) for n in spec.shape[1:])
+        shape = tuple(map(int, shapes[spec.name]))
         random, extreme = _row(rng, spec.name, shape, (model, index % 2 == 0))
         feeds[spec.name] = np.stack([random, extreme, random]).astype(spec.dtype)
     return Probe(feeds)

@@ -128,6 +128,12 @@ def test_attributes_of_a_state_dict_are_dropped():
     assert list(found.items()) == []
 
 
+def test_a_list_of_pairs_becomes_one_dictionary_and_not_many_copies() -> None:
+    pairs = b"]q\x00(]q\x01(X\x01\x00\x00\x00aK\x01ee"
+    ordered = b"ccollections\nOrderedDict\nh\x00\x85R"
+    assert unpickle(b"(" + pairs + 2 * ordered + b"t.", "x.ckpt") == ([], {"a": 1}, {})
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -150,6 +156,9 @@ def test_every_way_of_calling_a_name_builds_an_inert_object(content):
         (b"\x82\x01.", "unregistered extension"),  # EXT1
         (b"Pstorage\n.", "not a tensor storage"),  # PERSID
         (b"Nr\xff\xff\xff\x1f.", "object number"),  # would take 8 GiB for its memo
+        (b"}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.", "a tuple of more than 10000 parts"),
+        (b"}" + b")" + b"2\x86" * 60 + b"K\x01s.", "a tuple of more than 10000 parts"),
+        (b"\x8b" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b".", "255 bytes"),
         (b"\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", "only 2 remain"),
         (
             b"ctorch._utils\n_rebuild_tensor_v2\n("

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("torch")
 from lvdm_engines import opening
 from lvdm_engines.backends.backend import Backend
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import BackendError, DeviceMemoryError
+from lvdm_engines.errors import BackendError, DeviceMemoryError, OptionsError
 from lvdm_engines.session import sizes_of
 from lvdm_tools import cli
 from lvdm_tools.bench import command as gpu_check
@@ -193,6 +194,18 @@ def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_p
     told = "needs an NVIDIA GPU, and nothing was measured: no NVIDIA driver"
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["gpu-check.json", "gpu-check.md"])
+def test_an_earlier_report_is_replaced_by_force_only(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "run", Mock(side_effect=OptionsError("at work")))
+    (tmp_path / name).write_text("mine")
+    words = ["gpu-check", "--dry-run", "-o", str(tmp_path)]
+    assert cli.run(words) == 1
+    assert f"{name}: it exists; --force replaces it" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert cli.run([*words, "--force"]) == 1
+    assert "at work" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):

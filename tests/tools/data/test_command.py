@@ -44,6 +44,15 @@ def test_what_exists_is_replaced_by_force_only(tmp_path):
     assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() != before
 
 
+def test_a_folder_or_a_link_is_not_replaced_by_force_either(tmp_path):
+    (tmp_path / "sky.mp4").mkdir()
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    for name, told in (("sky.mp4", "it is a folder"), ("link.mp4", "it is a link")):
+        with pytest.raises(OptionsError, match=told):
+            run("-o", tmp_path / name, "--frames", 2, "--size", 16, "--force")
+    assert not (tmp_path / "elsewhere.mp4").exists()
+
+
 def test_many_clips_do_not_fit_into_one_file(tmp_path):
     with pytest.raises(OptionsError, match="give a folder"):
         run("-o", tmp_path / "sky.mp4", "--clips", 2)
@@ -51,7 +60,11 @@ def test_many_clips_do_not_fit_into_one_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["--size", "big"], "is not a size"), (["--fps", "nan"], "expected a number")],
+    [
+        (["--size", "big"], "is not a size"),
+        (["--size", "9" * 5000], "is not a size"),
+        (["--fps", "nan"], "expected a number"),
+    ],
 )
 def test_what_is_no_size_or_rate_is_a_usage_error(tmp_path, words, told):
     result = CliRunner().invoke(command, ["-o", str(tmp_path / "s"), *words])

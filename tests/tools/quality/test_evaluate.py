@@ -1,4 +1,5 @@
 import json
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -267,9 +268,13 @@ def test_a_report_that_exists_is_replaced_by_force_only(run, tmp_path):
     ("words", "told"),
     [
         (["--beside", "grey"], "expected LABEL=BUNDLE"),
-        (["--json", "nowhere/q.json"], "cannot write nowhere/q.json"),
+        (["--json", "nowhere/q.json"], r"cannot write nowhere/q\.json: there is no folder"),
+        (["--markdown", "."], "it is a folder"),
     ],
 )
-def test_what_the_command_cannot_do_is_said(run, words, told):
-    with pytest.raises(ConfigError, match=told):
+def test_what_the_command_cannot_do_is_said_before_anything_is_measured(
+    run, monkeypatch, words, told
+):
+    monkeypatch.setattr(Pipeline, "open", Mock(side_effect=AssertionError))
+    with pytest.raises((ConfigError, OptionsError), match=told):
         run(*words)

@@ -13,6 +13,7 @@ from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.errors import BackendError, OptionsError
+from lvdm_tools.outputs import check_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,17 +44,21 @@ if TYPE_CHECKING:
 @click.option("--frames", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, help="Per number. Default: 2.")
 @click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
+@click.option("--force", is_flag=True, help="Replace both reports of an earlier run.")
 @click.option(
     "--dry-run", is_flag=True, help="Go through everything on the CPU with the tiny model."
 )
-def command(out: Path, **options: Any) -> None:
+def command(out: Path, *, force: bool, **options: Any) -> None:
     """Measure backends, parity, speed beside PyTorch and whole videos on this machine's GPU.
 
     For the paper-size model most of the time goes into exporting and compiling, which a second run
-    finds done; how long that takes on a GPU machine has not been measured. Every number is saved at
-    once: an interrupted run keeps its report. Exits with 1 where no backend can run, or one that
-    can does not compile, agree with the CPU, run every graph or make a video.
+    (with --force: it replaces the reports) finds done; how long that takes on a GPU machine has not
+    been measured. Every number is saved at once: an interrupted run keeps its report. Exits with 1
+    where no backend can run, or one that can does not compile, agree with the CPU, run every graph
+    or make a video.
     """
+    report, numbers = out / "gpu-check.md", out / "gpu-check.json"
+    check_free([report, numbers], force=force)
     problem = driver_problem()
     if problem and not options["dry_run"]:
         raise BackendError(
@@ -63,10 +68,8 @@ def command(out: Path, **options: Any) -> None:
     from lvdm_tools.bench.run import run
     from lvdm_tools.bench.table import page, verdict
 
-    report = out / "gpu-check.md"
-
     def save(found: dict[str, Any]) -> None:
-        _write(json.dumps(found, indent=1) + "\n", out / "gpu-check.json")
+        _write(json.dumps(found, indent=1) + "\n", numbers)
         _write(page(found), report)
 
     try:

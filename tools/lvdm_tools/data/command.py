@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import click
 import tqdm
 
-from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_engines.errors import OptionsError, VideoError, quoted
 from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.outputs import check_free
@@ -21,8 +22,10 @@ _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
 def read_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
     """Read `64` or `96x64` (width x height) as (height, width)."""
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise click.BadParameter(f"{text!r} is not a size: give 64, or 96x64 (width x height)")
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+        raise click.BadParameter(
+            f"{quoted(text)} is not a size: give 64, or 96x64 (width x height)"
+        )
     return int(sides[-1]), int(sides[0])
 
 
@@ -59,6 +62,7 @@ def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)
     check_free(paths, force=force)
+    _make_folder(out)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
         _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
@@ -90,8 +94,13 @@ def _paths(out: Path, clips: int, first: int) -> list[Path]:
         if clips > 1:
             raise OptionsError(f"{out} is one file, but {clips} clips were asked; give a folder")
         return [out]
+    return [out / f"sky-{index:05}.mp4" for index in range(first, first + clips)]
+
+
+def _make_folder(out: Path) -> None:
+    if out.suffix:
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise VideoError(f"cannot make the folder {out}: {err.strerror}") from err
-    return [out / f"sky-{index:05}.mp4" for index in range(first, first + clips)]

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import msgspec
 
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free
 from lvdm_tools.quality import scorecard
@@ -69,6 +69,9 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     others = scorecard.labelled(beside)
     files = [path for path in (options["json_out"], options["table_out"]) if path]
     check_free(files, force=options["force"])
+    for path in files:
+        if not path.parent.is_dir():
+            raise OptionsError(f"cannot write {path}: there is no folder {path.parent}; make it")
     protocol = _protocol(options)
     report = _measure(bundle, backend, protocol)
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}

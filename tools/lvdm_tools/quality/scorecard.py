@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lvdm_engines.bundle import MANIFEST, load_bundle
-from lvdm_engines.errors import BundleError, ConfigError
+from lvdm_engines.errors import BundleError, ConfigError, quoted
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_tools.quality import targets as quality
 from lvdm_tools.quality.evaluate import Report
@@ -156,6 +156,6 @@ def labelled(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         label, _, bundle = pair.partition("=")
         if not label or not bundle or label in bundles:
-            raise ConfigError(f"got {pair!r}, expected LABEL=BUNDLE with a label of its own")
+            raise ConfigError(f"got {quoted(pair)}, expected LABEL=BUNDLE with a label of its own")
         bundles[label] = bundle
     return bundles

@@ -88,8 +88,8 @@ def check_graph(source: GraphSource, native: Any) -> None:
     problem = mismatch(_specs(native.get_inputs()), _specs(native.get_outputs()), source.facts)
     if problem:
         raise BundleError(
-            f"graph {source.name!r} ({source.facts.file}) is not what the manifest declares: "
-            f"{problem}; export the bundle again"
+            f"{source.folder}: graph {source.name!r} ({source.facts.file}) is not what the "
+            f"manifest declares: {problem}; export the bundle again"
         )
 
 

@@ -29,7 +29,7 @@ from lvdm_engines.backends.trt.store import (
     save_plan,
 )
 from lvdm_engines.bundle import Bundle, GraphSource
-from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.errors import BackendError, BundleError, quoted
 from lvdm_engines.manifest import Precision
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def check_refit(
 
 def _compiler(backend: str) -> TrtLibrary:
     if backend not in libraries.EXTRAS:
-        raise BackendError(f"got backend {backend!r}, expected {', '.join(libraries.EXTRAS)}")
+        raise BackendError(f"got backend {quoted(backend)}, expected {', '.join(libraries.EXTRAS)}")
     library = libraries.load_library(backend)
     # plans of TensorRT-RTX may be for another GPU than the one at hand
     problem = libraries.too_old(library) or (

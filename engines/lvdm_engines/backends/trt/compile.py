@@ -11,7 +11,7 @@ from lvdm_engines.backends.plan_facts import PlanOptions, Profile
 from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.profiles import shape_at
 from lvdm_engines.contract import mismatch
-from lvdm_engines.errors import BackendError, ExportError
+from lvdm_engines.errors import BackendError, ExportError, one_line, quoted
 from lvdm_engines.manifest import GraphFacts, TensorSpec
 
 TURING = "7.5"  # compute capability that TensorRT-RTX leaves out unless asked
@@ -100,7 +100,7 @@ def _parse(job: CompileJob, library: TrtLibrary, network: Any) -> Any:
         return parser
     faults = [parser.get_error(i) for i in range(parser.num_errors)]
     told = [
-        f"node {fault.node_name()!r} ({fault.node_operator()}): {' '.join(fault.desc().split())}"
+        f"node {quoted(fault.node_name())} ({fault.node_operator()}): {one_line(fault.desc(), 300)}"
         for fault in faults
     ]
     why = told[0] if told else "the parser gives no reason"
@@ -171,7 +171,7 @@ def check_options(library: TrtLibrary, options: PlanOptions) -> None:
     for target in options.targets:
         if target not in known:
             raise BackendError(
-                f"got target {target!r}, expected compute capabilities out of "
+                f"got target {quoted(target)}, expected compute capabilities out of "
                 f"{', '.join(known)} for {library.name} {library.version}"
             )
 

@@ -148,7 +148,8 @@ def _check_engine(source: GraphSource, library: TrtLibrary, engine: Any, rebuild
     problem = mismatch(inputs, outputs, source.facts)
     if problem:
         raise BundleError(
-            f"graph {source.name!r}: the plan is not what the manifest declares: {problem}; "
+            f"{source.folder}: graph {source.name!r}: the plan is not what the manifest declares: "
+            f"{problem}; "
             f"build again: {rebuild}"
         )
 

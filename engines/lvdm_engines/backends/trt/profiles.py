@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Profile, Range
 from lvdm_engines.contract import graph_tensors
-from lvdm_engines.errors import BundleError
+from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
 
 BATCH = "b"  # the name of the batch dimension in the contract
@@ -92,7 +92,7 @@ def _free_sizes(name: str, facts: GraphFacts, manifest: Manifest) -> dict[str, i
             size = want if isinstance(want, int) else None
             if sizes.setdefault(dim, size) != size:
                 raise BundleError(
-                    f"graph {name!r}: the free dimension {dim!r} of {spec.name} would have to be "
-                    "of two sizes; export the bundle again"
+                    f"graph {name!r}: the free dimension {quoted(dim)} of {spec.name} would have "
+                    "to be of two sizes; export the bundle again"
                 )
     return sizes

@@ -108,7 +108,7 @@ def plans_of(source: GraphSource) -> list[CompiledPlan]:
     for sidecar in source.engines.glob(f"[!.]*/{stem}.plan.json"):  # hidden ones are not whole
         try:
             facts = msgspec.json.decode(sidecar.read_bytes(), type=PlanFacts)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # of another version of this library, or damaged: not ours to judge
         found.append(CompiledPlan(sidecar.with_suffix(""), facts))
     return sorted(found, key=lambda plan: plan.facts.built_at, reverse=True)
