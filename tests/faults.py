@@ -213,8 +213,8 @@ def sidecar(place: Place) -> None:
         (place.folder / relative).write_bytes(data)
     damaged = place.chance.choice(["sky.npz", "sky.npz.json"])
     way = damage(place.folder / damaged, _numbers(place))
-    repeat = ("--from", "sky.npz.json", "-o", "again.npz", "--bundle", str(place.begin.toy), "-q")
-    call(place.folder, "generate", *repeat)
+    repeat = ("--from", "sky.npz.json", "-o", "again.npz", "--bundle", str(place.begin.toy))
+    call(place.folder, "generate", *repeat, "--frames", "24", "-q")  # a sidecar may ask for a year
     again = place.folder / "again.npz"
     flags = ("-o", "sky.npz", *SMALL, "--resume", "--force")
     code, _ = call(place.folder, *_command(place), *flags)
