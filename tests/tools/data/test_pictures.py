@@ -44,6 +44,15 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path):
         open_source(tmp_path, SPEC)
 
 
+def test_a_picture_that_is_a_link_to_nothing_is_named_in_one_line(tmp_path):
+    folder = write_pictures(tmp_path / "clip", levels(12))
+    last = max(folder.iterdir())
+    last.unlink()
+    last.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(TrainingError, match=rf"cannot read .*{last.name}: No such file"):
+        _ = open_source(tmp_path, SPEC).identity
+
+
 def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path):
     lost = write_pictures(tmp_path / "clip", levels(12))
     folder = open_source(tmp_path, SPEC)

@@ -9,9 +9,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
-from toy_runs import AUTOENCODER, train
+from toy_damage import copied
+from toy_runs import AUTOENCODER, changed, train
 
-from lvdm_engines.errors import TrainingError
+from lvdm_engines.errors import CheckpointError, TrainingError
 from lvdm_tools import cli
 from lvdm_tools.train import start, state
 from lvdm_tools.train.diffusion import latents
@@ -71,8 +72,19 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path, m
     with pytest.raises(
         TrainingError, match=r"after step 4 .* NaN or infinity: stopped; the checkpoint of step 2"
     ):
-        train(AUTOENCODER, out)
+        train(changed(AUTOENCODER, {"every.sample": 4}), out)
     assert step_of_good_checkpoint(out) == 2
+    assert not list((out / "samples").iterdir())  # of such weights
+
+
+@pytest.mark.parametrize("moment", ["exp_avg_sq", "step"])
+def test_a_moment_that_no_optimizer_writes_is_refused(moment, autoencoder, tmp_path):
+    run = copied(autoencoder, tmp_path / "run")
+    tensors, meta = state.load(run / "state.safetensors")
+    name = next(name for name in tensors if name.endswith(f".{moment}"))
+    state.save(run / "state.safetensors", tensors | {name: -tensors[name] - 1}, meta)
+    with pytest.raises(CheckpointError, match=rf"{moment} holds a number below 0"):
+        train(changed(AUTOENCODER, {"steps": 10}), run, resume=True)
 
 
 def test_a_disk_that_is_full_from_the_start_says_start_again(tmp_path, monkeypatch):

@@ -112,7 +112,18 @@ class Listing:
 
     @cached_property
     def identity(self) -> str:
-        """What the clips depend on: names, lengths and samples of the bytes of usable files."""
+        """What the clips depend on: names, lengths and samples of the bytes of usable files.
+
+        Raises TrainingError: a picture cannot be read.
+        """
+        try:
+            return self._digest()
+        except OSError as err:
+            raise TrainingError(
+                f"cannot read {err.filename}: {err.strerror}; restore it, or remove it"
+            ) from err
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for path, frames in self.lengths.items():
             name = path.relative_to(self.folder).as_posix()

@@ -133,6 +133,8 @@ class Learner:
                 moments["step"] = torch.zeros((), device=self.fabric.device)
                 for key, moment in moments.items():
                     _fill(moment, tensors, f"optimizer.{name}.{key}")
+                    if key != "exp_avg" and bool((moment < 0).any()):
+                        raise ValueError(f"optimizer.{name}.{key} holds a number below 0")
                 self.adam.state[parameter] = moments
         for name, tensor in self.average.items():
             _fill(tensor, tensors, f"average.{name}")

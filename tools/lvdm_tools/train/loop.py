@@ -165,9 +165,7 @@ def _restore(task: Task, workspace: state.Workspace) -> tuple[int, Window]:
     return progress.step, Window(progress.sums, progress.count)
 
 
-def _save(
-    task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window
-) -> None:
+def _finite_tensors(task: Task, workspace: state.Workspace, step: int) -> dict[str, torch.Tensor]:
     tensors = {
         f"{name}/{key}": value
         for name, learner in task.learners.items()
@@ -177,6 +175,13 @@ def _save(
         # a finite gradient can still be too long a step; all processes see the same and stop
         if not bool(torch.isfinite(tensor).all()):
             raise _stopped(f"after step {step} {name} holds NaN or infinity", workspace)
+    return tensors
+
+
+def _save(
+    task: Task, workspace: state.Workspace, fabric: Fabric, step: int, window: Window
+) -> None:
+    tensors = _finite_tensors(task, workspace, step)
     if fabric.is_global_zero:
         meta = {"step": step, "sums": window.sums, "count": window.count}
         state.save(workspace.state, tensors, meta)
@@ -195,6 +200,7 @@ def _log(
 def _sample(
     task: Task, workspace: state.Workspace, length: RunLength, fabric: Fabric, step: int
 ) -> None:
+    _finite_tensors(task, workspace, step)
     if fabric.is_global_zero:
         numbers = task.preview(step, workspace.root / "samples")
         if not all(math.isfinite(value) for value in numbers.values()):
