@@ -77,14 +77,7 @@ def _choose(
     bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
 ) -> tuple[Choice, Opener]:
     source = bundle.graph(graph)
-    if backend == "auto":
-        candidates: Sequence[str] = BACKENDS
-    elif backend in BACKENDS:
-        candidates = [backend]
-    else:
-        raise BackendError(
-            f"got backend {quoted(backend)}, expected auto or one of {', '.join(BACKENDS)}"
-        )
+    candidates: Sequence[str] = BACKENDS if backend == "auto" else [backend]
     refused: dict[str, str] = {}
     for name in candidates:
         found = load_backend(name)
@@ -107,7 +100,10 @@ def backend_report() -> dict[str, str | None]:
 
 
 def load_backend(name: str) -> Backend:
-    """Import the module behind one of `BACKENDS`; its engine library is not imported yet."""
+    """Import the module behind one of `BACKENDS`; its engine library is not imported yet.
+
+    Raises BackendError for any other name.
+    """
     if name == "cpu":
         from lvdm_engines.backends.ort.cpu import CPU
 
@@ -116,6 +112,8 @@ def load_backend(name: str) -> Backend:
         from lvdm_engines.backends.ort.cuda import CUDA
 
         return CUDA
-    from lvdm_engines.backends.trt.opening import TENSORRT, TENSORRT_RTX
+    if name in ("tensorrt", "tensorrt-rtx"):
+        from lvdm_engines.backends.trt.opening import TENSORRT, TENSORRT_RTX
 
-    return TENSORRT if name == "tensorrt" else TENSORRT_RTX
+        return TENSORRT if name == "tensorrt" else TENSORRT_RTX
+    raise BackendError(f"got backend {quoted(name)}, expected auto or one of {', '.join(BACKENDS)}")

@@ -1,7 +1,8 @@
 """The backends by name, in the order in which `auto` tries them, and what each offers.
 
 A backend is two functions: may this machine run it, and what opens a graph. Sessions of some can do
-more than `Session` asks: those that are `Timed` or `Profiled`.
+more than `Session` asks: those that are `Timed` or `Profiled`. `lvdm_engines.opening.load_backend`
+says which module is behind each name.
 """
 
 from __future__ import annotations

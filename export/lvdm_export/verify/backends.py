@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import BACKENDS, Profiled, SessionOptions
+from lvdm_engines.backends.backend import Profiled, SessionOptions
 from lvdm_engines.backends.trt.profiles import BATCH, fits
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import (
@@ -21,7 +21,6 @@ from lvdm_engines.errors import (
     ExportError,
     LvdmError,
     OptionsError,
-    quoted,
 )
 from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import load_backend, open_session
@@ -79,10 +78,6 @@ def check_backend(backend: str) -> None:
     """Refuse a backend that can run no graph here. Raises BackendError with the way to fix it."""
     if backend == "auto":  # always finds one
         return
-    if backend not in BACKENDS:
-        raise BackendError(
-            f"got backend {quoted(backend)}, expected auto or one of {', '.join(BACKENDS)}"
-        )
     problem = load_backend(backend).unusable()
     if problem is not None:
         raise BackendError(f"{backend} is not usable: {problem}")
