@@ -11,11 +11,19 @@ def begin(tmp_path_factory):
     return faults.prepared(tmp_path_factory.mktemp("faults"))
 
 
-@pytest.mark.parametrize("kind", faults.KINDS)
+BY_PROCESS = ("kill", "interrupt", "power")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in BY_PROCESS else [])
+        for kind in faults.KINDS
+    ],
+)
 def test_nothing_is_lost_and_every_error_is_one_line(kind, begin):
-    by_process = kind in ("kill", "interrupt", "power")
     try:
-        failures = faults.tried(kind, range(2 if by_process else 15), begin)
+        failures = faults.tried(kind, range(2 if kind in BY_PROCESS else 15), begin)
     except faults.toy_disk.NoDiskError as err:
         pytest.skip(f"no power loss can be played here: {err}")
     assert failures == []

@@ -26,6 +26,8 @@ from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.inspection import describe
 from lvdm_export.verify.parity import verify_bundle
 
+pytestmark = pytest.mark.slow  # two bundles are exported first
+
 
 def run(bundle, graph, feeds):
     with open_session(bundle, graph, "cpu") as session:

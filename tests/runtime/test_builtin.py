@@ -53,6 +53,7 @@ def test_no_seam_shows_between_decode_windows(pipeline):
     assert change[at_seam].mean() <= 1.15 * change[~at_seam].mean()
 
 
+@pytest.mark.slow
 def test_a_continued_video_has_no_seam_to_its_condition(pipeline):
     given = video_of(pipeline, frames=40, steps=50)
     options = GenerateOptions(frames=24)

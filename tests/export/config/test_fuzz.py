@@ -18,7 +18,7 @@ from lvdm_engines.errors import LvdmError
 from lvdm_export import build as builder
 from lvdm_export.build import BuildOptions, Source, build
 
-CASES = int(os.environ.get("DAMAGED_MODELS", "60"))
+CASES = int(os.environ.get("DAMAGED_MODELS", "30"))
 FILES = {  # what a build reads
     "official": ("model.yaml", "model.yaml", "model.ckpt"),
     "ours": (

@@ -35,6 +35,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "sky/"])
 def test_a_video_that_was_called_written_survives(toy, disk, out):
     run = generate(disk, toy, "-o", out)
@@ -46,6 +47,7 @@ def test_a_video_that_was_called_written_survives(toy, disk, out):
         assert len(expected) >= 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_what_was_finished(toy, disk, tmp_path):
     flags = ("-o", "sky.npz", "--frames", "600", "--exact")
     run = generate(disk, toy, *flags)

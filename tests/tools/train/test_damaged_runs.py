@@ -16,7 +16,7 @@ from toy_runs import AUTOENCODER, changed, train
 from lvdm_engines.errors import LvdmError
 from lvdm_tools.train import sheets
 
-CASES = int(os.environ.get("DAMAGED_RUNS", "30"))
+CASES = int(os.environ.get("DAMAGED_RUNS", "16"))
 READ = {  # what a resume reads
     "autoencoder": ("config.json", "state.safetensors", "log.jsonl", "model/model.json"),
     "denoiser": (
