@@ -22,6 +22,8 @@ from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph
 
+pytestmark = pytest.mark.slow
+
 
 def options(official, out, **changes):
     source = Source(official.config, official.checkpoint)

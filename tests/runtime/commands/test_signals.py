@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for_files(process, work, count):
     """Wait until a run has put more than `count` files into its work directory."""

@@ -21,6 +21,8 @@ from lvdm_tools.bench import run as bench
 from lvdm_tools.bench.end_to_end import Busy, Watched
 from lvdm_tools.bench.table import page
 
+pytestmark = pytest.mark.slow
+
 
 class StubSession:
     """Answers zeros, and runs out of memory at batch 32."""
