@@ -25,12 +25,21 @@ _WINDOWS = os.name == "nt"
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` once the block has ended well. Raises OSError."""
+    with whole_path(path) as part, part.open("r+b") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """Give the name of a new, empty file that replaces `path` once the block has ended well.
+
+    Raises OSError.
+    """
     part = partial_of(path)
     try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        part.open("xb").close()
+        yield part
+        sync(part)
         part.replace(path)
         sync_directory(path.parent)
     except BaseException:

@@ -22,6 +22,7 @@ Length = Annotated[int, Meta(ge=1, le=4096)]  # of clips, windows and strides
 Side = Annotated[int, Meta(ge=1, le=16384)]
 Size = tuple[Side, Side]  # (height, width)
 MOST_VALUES = 1 << 32  # in the pixels or latents of one window
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)")]  # one line to show
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
@@ -169,7 +170,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eta: Annotated[float, Meta(ge=0)] = 1.0
     guidance: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     noise_level: Annotated[int, Meta(ge=-1)] | None = None
-    fps: Annotated[float, Meta(gt=0)] = 8.0
+    fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
     presets: dict[str, Preset] = {}
 
 
@@ -220,8 +221,8 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     checkpoint_sha256: Sha256 | dict[str, Sha256]
     ema: bool
-    lvdm_rt: str
-    torch: str | None = None
+    lvdm_rt: Text
+    torch: Text | None = None
     notes: dict[str, Any] = {}
 
 
@@ -229,7 +230,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The whole manifest; `parity` and `quality` are measured numbers, free in form."""
 
     schema: int = SCHEMA
-    name: str
+    name: Text
     model: ModelFacts
     graphs: dict[str, GraphFacts]
     provenance: Provenance

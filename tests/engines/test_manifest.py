@@ -62,6 +62,11 @@ def test_a_graph_with_external_data_names_both_files():
         (("model", "frames_per_latent"), 2**62, "Expected `int` <= 4096"),
         (("model", "frame_size"), [16384, 16384], "one window holds"),
         (("defaults", "steps"), 2**62, "Expected `int` <= 1048576"),
+        (("defaults", "fps"), 1e-300, "Expected `float` >= 0.1"),
+        (("defaults", "fps"), 1e308, "Expected `float` <= 1000"),
+        (("name",), "\x1b]0;taken\x07", "Expected `str` matching regex"),
+        (("name",), "two\n", "Expected `str` matching regex"),
+        (("name",), "x" * 201, "Expected `str` matching regex"),
     ],
 )
 def test_an_impossible_manifest_is_explained_in_one_line(document, path, value, message):

@@ -4,7 +4,6 @@ A model on disk is two files: `NAME.safetensors` (weights under the official nam
 once) and `NAME.json` (a `ModelRecord`).
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from lvdm_engines.atomic import whole_file, whole_path
 from lvdm_engines.errors import ConfigError, ExportError, one_line
 from lvdm_engines.manifest import (
     Count,
@@ -115,12 +115,10 @@ def save_model(
     weights, description = folder / "model.safetensors", folder / "model.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = weights.with_name(f".{weights.name}.{os.getpid()}")
-        save_file(_without_twins(state), temporary)
-        temporary.replace(weights)
-        temporary = description.with_name(f".{description.name}.{os.getpid()}")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-        temporary.replace(description)
+        with whole_path(weights) as part:
+            save_file(_without_twins(state), part)
+        with whole_file(description) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
     except OSError as err:
         raise ExportError(f"cannot write the model into {folder}: {err.strerror}") from err
     return description, weights

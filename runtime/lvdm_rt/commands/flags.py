@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS
-from lvdm_engines.errors import LvdmError, OptionsError
+from lvdm_engines.errors import LvdmError, OptionsError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,13 +116,13 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
         flags["eta"] = None
     if "bundle" not in given and settings.get("bundle") not in list(builtin_bundles()):
         raise click.UsageError(
-            f"{sidecar} was made with {settings.get('bundle')}, which is not built in; "
+            f"{sidecar} was made with {quoted(settings.get('bundle'))}, which is not built in; "
             "give it with --bundle"
         )
     flags["bundle"] = settings.get("bundle")
     if "condition_sha256" in settings and "condition" not in given:
         raise click.UsageError(
-            f"{sidecar} continues {settings.get('condition')}; give it with --condition"
+            f"{sidecar} continues {quoted(settings.get('condition'))}; give it with --condition"
         )
     if "joined_frames" in settings:
         flags["join"] = True
@@ -148,6 +148,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         known = {name: settings.get(name) for name in Settings.__struct_fields__}
         msgspec.convert(known, Settings)
+        msgspec.convert(settings.get("crf"), int | None)
     except msgspec.ValidationError as err:
         raise OptionsError(f"{path}: {err}; give an OUT.json as this program writes it") from err
     return settings

@@ -43,9 +43,11 @@ def is_finished(video: Path, settings: dict[str, Any]) -> bool:
 
 
 def file_facts(video: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file, or of the files in a directory in the order of names."""
+    """Return size and sha256 of a file, or of the files in a directory with their names."""
     digest, size = hashlib.sha256(), 0
     for file in sorted(video.iterdir()) if video.is_dir() else [video]:
+        if file != video:
+            digest.update(f"{file.name}\0".encode())
         with file.open("rb") as data:
             while block := data.read(1 << 20):
                 digest.update(block)

@@ -77,7 +77,7 @@ def test_a_repeat_with_another_model_or_condition_is_refused(command, toy, make_
     assert command("generate", "-o", "a.npz", *flags)[0] == 0
     again = ("generate", "--from", "a.npz.json", "-o", "b.npz", "--bundle")
     code, _, err = command(*again, toy)
-    assert (code, "continues in.mp4; give it with --condition" in err) == (2, True)
+    assert (code, "continues 'in.mp4'; give it with --condition" in err) == (2, True)
     code, _, err = command(*again, toy, "--condition", "other.mp4")
     assert (code, "the condition is not the one" in err) == (1, True)
     code, _, err = command(*again, make_bundle(0.5), "--condition", "in.mp4")
@@ -231,6 +231,15 @@ def test_a_finished_job_is_not_sampled_again(command, toy, tmp_path, monkeypatch
     assert (code, json.loads(out)["outputs"]) == (0, ["sky-000.npz", "sky-001.npz"])
 
 
+def test_a_picture_under_another_name_is_no_finished_video(command, toy, tmp_path):
+    flags = ("generate", "-o", "co", "--bundle", toy, "--frames", "3", "-q")
+    assert command(*flags)[0] == 0
+    whole = (tmp_path / "co" / "000002.png").rename(tmp_path / "co" / "000003.png").read_bytes()
+    assert command(*flags, "--resume", "--force")[0] == 0
+    assert (tmp_path / "co" / "000002.png").read_bytes() == whole
+    assert len(list((tmp_path / "co").iterdir())) == 3
+
+
 def test_what_is_continued_is_not_in_the_output(command, toy, tmp_path):
     assert command("generate", "-o", "co", "--bundle", toy, "--frames", "2")[0] == 0
     flags = ("generate", "--bundle", toy, "--condition", "co/000000.png", "-o", "co", "--force")
@@ -275,7 +284,9 @@ def test_every_kind_of_error_is_json(command, toy):
         assert (got, json.loads(out)["kind"]) == (code, kind)
 
 
-@pytest.mark.parametrize("field", [{"bundle": ["x"]}, {"frames": "many"}, {"sampler": None}])
+@pytest.mark.parametrize(
+    "field", [{"bundle": ["x"]}, {"frames": "many"}, {"sampler": None}, {"crf": "x"}]
+)
 def test_a_sidecar_that_was_edited_is_refused_in_one_line(command, toy, tmp_path, field):
     assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
     settings = json.loads((tmp_path / "a.npz.json").read_text()) | field

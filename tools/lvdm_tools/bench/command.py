@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
@@ -89,9 +90,8 @@ def command(out: Path, *, force: bool, **options: Any) -> None:
 
 def _write(text: str, path: Path) -> None:
     """Write a report, whole or not at all."""
-    partly = path.with_suffix(f"{path.suffix}.partial")
-    partly.write_text(text)
-    partly.replace(path)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> Check:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from lvdm_engines.atomic import whole_file
 from lvdm_engines.bundle import MANIFEST, load_bundle
 from lvdm_engines.errors import BundleError, ConfigError, quoted
 from lvdm_engines.manifest_json import format_manifest
@@ -137,12 +138,10 @@ def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
     opened = load_bundle(bundle)
     path = opened.path / MANIFEST
     manifest = msgspec.structs.replace(opened.manifest, quality=numbers)
-    part = path.with_name(f".{MANIFEST}.part")
     try:
-        part.write_bytes(format_manifest(manifest))
-        part.replace(path)
+        with whole_file(path) as file:
+            file.write(format_manifest(manifest))
     except OSError as err:
-        part.unlink(missing_ok=True)
         raise BundleError(f"{path} cannot be written: {err.strerror}") from err
     return path
 
