@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +63,8 @@ class Outputs:
             writer.write(chunk.frames)
         if chunk.start + len(chunk.frames) >= self.job.frames:
             if writer is not None:
-                self._make_room(index)
+                if self.force and self.names[index] != "-":
+                    check_free(Path(self.names[index]), force=True)
                 writer.close()
             del self._open[index]
             self._closed.add(index)
@@ -97,13 +97,6 @@ class Outputs:
             writer.abort()
             raise
         return writer
-
-    def _make_room(self, index: int) -> None:
-        """Remove the pictures that are replaced, which no rename would do."""
-        path = Path(self.names[index])
-        if self.force and path.is_dir() and any(path.iterdir()):
-            check_free(path, force=True)
-            shutil.rmtree(path)
 
     def _spec(self, index: int) -> VideoSpec:
         return self.job.spec(json.dumps(self._settings(index)))

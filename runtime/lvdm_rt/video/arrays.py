@@ -22,7 +22,7 @@ _SMALL = 1 << 10  # bytes of a file that holds one number
 # what archives that are damaged, locked or of another kind end in
 _FAULTS = (
     OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, OverflowError,
-    NotImplementedError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, zipfile.BadZipFile, zlib.error, MemoryError,
 )  # fmt: skip
 
 

@@ -10,7 +10,14 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
-from lvdm_engines.atomic import partial_of, remove, remove_leftovers, sync, sync_directory
+from lvdm_engines.atomic import (
+    partial_of,
+    put_in_place,
+    remove,
+    remove_leftovers,
+    sync,
+    sync_directory,
+)
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
@@ -24,8 +31,7 @@ def open_writer(
     """Open a writer for `out`, whose format its suffix names (see `output_kind`).
 
     `stdout` is where `-` goes, the process's own if None. A file of that name is replaced when the
-    new one is whole; a directory with pictures in it is refused unless `replace` says that the
-    caller empties it before the writer is closed.
+    new one is whole; a directory with pictures in it is refused unless `replace`.
     Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
     encoder is missing.
     """
@@ -38,7 +44,7 @@ def open_writer(
         _check_codec_options(out, kind, spec)
         for name in (path, sidecar_path(path)):
             remove_leftovers(name, idle=0)
-        files = _Files(path)
+        files = _Files(path, replace=replace)
         try:
             return VideoWriter(out, spec, _file_sink(kind, files.video, spec), files)
         except BaseException:  # an interrupt as well: nobody owns the file yet
@@ -85,9 +91,9 @@ def missing_encoder(kind: OutputKind) -> str | None:
 class _Files:
     """A video and its sidecar: hidden, under random names, until both are whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, replace: bool) -> None:
         """Choose names beside `path`, the final name of the video."""
-        self._path, self._sidecar = path, sidecar_path(path)
+        self._path, self._sidecar, self._replace = path, sidecar_path(path), replace
         self.video, self._settings = partial_of(path), partial_of(self._sidecar)
 
     def publish(self, settings: str) -> None:
@@ -98,13 +104,16 @@ class _Files:
         describe the old video.
         """
         sync(self.video)
-        if self._path.is_dir():
-            self._path.rmdir()  # empty, or it would have been refused
         renamed = [(self.video, self._path)]
         if settings:
             write_sidecar(self._settings, settings, self.video)
             renamed.insert(int(self._path.exists()), (self._settings, self._sidecar))
         for hidden, name in renamed:
+            if name.is_dir() and self._replace:
+                put_in_place(hidden, name)
+                continue
+            if name.is_dir():
+                name.rmdir()  # empty, or it would have been refused
             hidden.replace(name)
         sync_directory(self._path.parent)
 

@@ -114,3 +114,22 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, progr
     with np.load(tmp_path / "sky.npz") as archive:
         assert len(archive["frames"]) == 400
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+
+
+def test_old_pictures_stay_until_the_new_ones_are_whole(command, toy, tmp_path, monkeypatch):
+    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "3", "-q")
+    assert command(*flags)[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lvdm_rt.video.writer.write_sidecar", full)
+        code, _, err = command(*flags, "--seed", "9", "--force")
+    assert (code, "the disk is full" in err) == (1, True)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert command(*flags, "--seed", "9", "--force", "--restart")[0] == 0
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert all(after[path] != before[path] for path in before)
