@@ -1,4 +1,7 @@
-"""`lvdm-export`: the command line over `build`, `verify` and `inspect`."""
+"""`lvdm-export`: the command line over `build`, `verify` and `inspect`.
+
+Heavy modules are imported by the command that needs them, so that signals are caught early.
+"""
 
 import json
 import logging
@@ -11,14 +14,13 @@ from typing import Any
 import click
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
-from lvdm_engines.backends.trt.build import check_build, check_refit
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine
 from lvdm_engines.manifest import ModelFacts
-from lvdm_export.compilation import RUN_AS_THEY_ARE, compile_bundle, refit_bundle
 
 Report = Callable[[str], None]
 
+_RUN_AS_THEY_ARE = ("cpu", "cuda")  # backends that compile nothing
 _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
 
 
@@ -78,7 +80,7 @@ def lvdm_export() -> None:
 )
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), default=8.0, show_default=True)
+@click.option("--fps", type=click.FloatRange(0.1, 1000), default=8.0, show_default=True)
 @click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
 @click.option("--eta", type=click.FloatRange(0, 1), help="The bundle's default noise of DDIM.")
 @click.option(
@@ -99,6 +101,9 @@ def build_engines(**options: Any) -> None:
     model.safetensors beside it. With --backend tensorrt or tensorrt-rtx the graphs are compiled
     for this machine as well.
     """
+    from lvdm_engines.backends.trt.build import check_build, check_refit
+    from lvdm_export.compilation import compile_bundle, refit_bundle
+
     pairs = _denoisers(options)
     report = _silent if options["quiet"] else _progress
     wanted = _plan_options(options)
@@ -143,14 +148,14 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
     """Return the pairs of files by graph name, once the options make sense together."""
     pairs = {name: options[name] for name in ("predict", "interpolate", "short", "text")}
     given = {name: pair for name, pair in pairs.items() if pair}
-    if options["refit_from"] and options["backend"] in RUN_AS_THEY_ARE:
+    if options["refit_from"] and options["backend"] in _RUN_AS_THEY_ARE:
         raise click.UsageError("--refit-from needs --backend tensorrt or tensorrt-rtx")
     if options["bundle"]:
         if given or options["out"] or options["autoencoder"]:
             raise click.UsageError(
                 "--bundle compiles what is there; leave checkpoints and --out out"
             )
-        if options["backend"] in RUN_AS_THEY_ARE:
+        if options["backend"] in _RUN_AS_THEY_ARE:
             raise click.UsageError("--bundle needs --backend tensorrt or tensorrt-rtx")
         return {}
     if not given:

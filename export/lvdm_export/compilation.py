@@ -8,8 +8,6 @@ from lvdm_engines.backends.trt.build import build_plans, refit_plans
 from lvdm_engines.backends.trt.compile import Step
 from lvdm_engines.bundle import Bundle
 
-RUN_AS_THEY_ARE = ("cpu", "cuda")
-
 
 def compile_bundle(
     bundle: Bundle,
