@@ -68,7 +68,7 @@ def generate(**flags: Any) -> int:
         _event("done", **summary)
     if flags["as_json"]:
         print(json.dumps(summary))
-    elif not flags["quiet"]:
+    elif not flags["quiet"] and flags["progress"] != "json":
         _SHELL.say(f"wrote {_named(result)} in {summary['seconds']:.1f} s on {result.backend}")
     return 0
 
