@@ -77,7 +77,7 @@ def generate(**flags: Any) -> int:
 @click.argument("bundle", default="sky-tiny")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(bundle: str, as_json: bool) -> None:
-    """Verify a bundle and show what it is. BUNDLE is a built-in name or a directory."""
+    """Verify a bundle and show what it is: a built-in name, a directory, or hf://OWNER/NAME."""
     from lvdm_engines.bundle import MANIFEST, load_bundle
     from lvdm_rt.commands.text import bundle_lines
 
