@@ -57,7 +57,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, monke
     with pytest.raises(TrainingError, match=r"the disk is full while writing .*make room"):
         train(AUTOENCODER, out)
     assert step_of_good_checkpoint(out) == 2
-    assert not list(out.glob("*.draft"))
+    assert not list(out.glob(".*.partial"))
 
 
 def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from lvdm_engines.atomic import remove_leftovers, whole_path
 from lvdm_engines.errors import CheckpointError, ConfigError, TrainingError, one_line
 from lvdm_tools.train import config
 
@@ -75,21 +76,12 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
 
     Raises TrainingError: the disk is full or the folder cannot be written.
     """
-    draft = path.with_name(path.name + ".draft")
     try:
-        write(draft)
-        descriptor = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(path)
+        remove_leftovers(path, idle=0)
+        with whole_path(path) as draft:
+            write(draft)
     except (OSError, SafetensorError) as err:
-        draft.unlink(missing_ok=True)
         raise write_error(err, path, again=again) from err
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
