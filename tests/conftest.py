@@ -17,9 +17,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture(autouse=True, scope="session")
 def _state(tmp_path_factory):
-    # what tests build is not remembered as built by whoever runs them
+    # what tests build is not remembered as built by whoever runs them, nor kept for them
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -25,9 +25,9 @@ LAYERS = {
     "lvdm_engines": [
         "errors atomic",
         "manifest manifest_json contract hub bundle bundle_writer session",
-        "backends.plan_facts backends.backend",
-        "backends.gpu",
-        "backends.ort backends.trt",
+        "backends.plan_facts backends.backend backends.processor backends.user_folders",
+        "backends.gpu backends.trial",
+        "backends.ort backends.ov backends.trt",
         "opening command_line",
     ],
     "lvdm_rt": [
@@ -67,6 +67,7 @@ HOMES = {
     "yaml": ("export/", "tools/"),
     "av": ("runtime/lvdm_rt/video", "tools/"),
     "onnxruntime": ("engines/lvdm_engines/backends/", "export/"),
+    "openvino": ("engines/lvdm_engines/backends/",),
     "tensorrt": ("engines/lvdm_engines/backends/",),
     "tensorrt_rtx": ("engines/lvdm_engines/backends/",),
     "cuda": ("engines/lvdm_engines/backends/",),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lvdm_engines.backends.backend import BACKENDS, Backend, Opener, SessionOptions
+from lvdm_engines.backends.trial import check_worth
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import BackendError, quoted
 from lvdm_engines.session import Session
@@ -14,18 +15,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """Which backend runs a graph, and why those before it in the order do not."""
+    """Which backend runs a graph and why, and why those before it in the order do not."""
 
     backend: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
 
     def __str__(self) -> str:
         """Say each reason once, without what would help: `lvdm-rt doctor` tells that."""
         reasons: dict[str, list[str]] = {}
         for name, why in self.refused.items():
             reasons.setdefault(why.partition(";")[0], []).append(name)
-        told = "; ".join(f"not {', '.join(names)}: {why}" for why, names in reasons.items())
-        return f"{self.backend} ({told})" if told else self.backend
+        told = [f"not {', '.join(names)}: {why}" for why, names in reasons.items()]
+        told = [self.why, *told] if self.why else told
+        return f"{self.backend} ({'; '.join(told)})" if told else self.backend
 
 
 def open_session(
@@ -33,7 +36,8 @@ def open_session(
 ) -> Session:
     """Verify a graph of a bundle and open it on a backend.
 
-    `auto` takes the first usable of tensorrt, tensorrt-rtx, cuda, cpu, and logs which and why.
+    `auto` takes the first usable of tensorrt, tensorrt-rtx, cuda, openvino, cpu, and logs which and
+    why; of the last two, where both are, the one that a trial finds faster.
 
     Raises BundleError for a missing, damaged or contradictory graph, BackendError for a backend
     that cannot run it, with the way to fix that.
@@ -76,22 +80,40 @@ def open_sessions(
 def _choose(
     bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
 ) -> tuple[Choice, Opener]:
-    source = bundle.graph(graph)
+    source, asked = bundle.graph(graph), options or SessionOptions()
     candidates: Sequence[str] = BACKENDS if backend == "auto" else [backend]
     refused: dict[str, str] = {}
     for name in candidates:
         found = load_backend(name)
-        why = found.unusable()
-        if why is None:
+        problem = found.unusable()
+        if problem is None:
             try:
-                return Choice(name, refused), found.opener(source, options or SessionOptions())
+                opener = found.opener(source, asked)
+                tried = backend == "auto" and name == "openvino"
+                why = _compare_with_cpu(bundle, graph, asked, opener) if tried else ""
+                return Choice(name, refused, why), opener
             except BackendError as err:
-                why = str(err)
-        refused[name] = why
+                problem = str(err)
+        refused[name] = problem
     if backend == "auto":  # cpu runs every graph, so what it lacks is the shortest way
         raise BackendError(f"{refused['cpu']}; lvdm-rt doctor tells of the other backends")
     reasons = "; ".join(f"{name} is not usable: {why}" for name, why in refused.items())
     raise BackendError(f"graph {graph!r}: {reasons}")
+
+
+def _compare_with_cpu(bundle: Bundle, graph: str, options: SessionOptions, opener: Opener) -> str:
+    """Return why a graph should not run on the backend cpu, if that could run it at all.
+
+    Raises BackendError where it should.
+    """
+    cpu = load_backend("cpu")
+    if cpu.unusable() is not None:
+        return ""
+    try:
+        other = cpu.opener(bundle.graph(graph), options)
+    except BackendError:  # it has not the precision
+        return ""
+    return check_worth(bundle, graph, options, opener, other)
 
 
 def backend_report() -> dict[str, str | None]:
@@ -108,6 +130,10 @@ def load_backend(name: str) -> Backend:
         from lvdm_engines.backends.ort.cpu import CPU
 
         return CPU
+    if name == "openvino":
+        from lvdm_engines.backends.ov.session import OPENVINO
+
+        return OPENVINO
     if name == "cuda":
         from lvdm_engines.backends.ort.cuda import CUDA
 

@@ -20,22 +20,34 @@ from lvdm_engines.session import check_feeds
 OPTIONS = SessionOptions(threads=1)
 
 
+@pytest.fixture(params=["cpu", "openvino"])
+def backend(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return request.param
+
+
 @pytest.fixture
-def session(make_bundle):
-    with open_session(make_bundle(), "predict", "cpu", OPTIONS) as opened:
+def session(make_bundle, backend):
+    with open_session(make_bundle(), "predict", backend, OPTIONS) as opened:
         yield opened
 
 
-def open_graph(folder, nodes, inputs, outputs, constants=()):
+@pytest.fixture
+def open_graph(tmp_path, backend):
     """Open a graph that has nothing to do with diffusion, past the manifest's checks."""
-    toy.write_graph(folder / "g.onnx", nodes, inputs, outputs, constants)
-    sha256 = file_sha256(folder / "g.onnx")
-    facts = GraphFacts("g.onnx", sha256, "fp32", tuple(inputs), tuple(outputs))
-    return cpu.CPU.open(GraphSource("g", facts, folder), OPTIONS)
+
+    def opened(nodes, inputs, outputs, constants=()):
+        toy.write_graph(tmp_path / "g.onnx", nodes, inputs, outputs, constants)
+        sha256 = file_sha256(tmp_path / "g.onnx")
+        facts = GraphFacts("g.onnx", sha256, "fp32", tuple(inputs), tuple(outputs))
+        return opening.load_backend(backend).open(GraphSource("g", facts, tmp_path), OPTIONS)
+
+    return opened
 
 
-def test_a_session_computes_what_the_graph_says(session, feeds):
-    assert session.backend == "cpu"
+def test_a_session_computes_what_the_graph_says(session, feeds, backend):
+    assert session.backend == backend
     np.testing.assert_array_equal(session.run(feeds)["eps"], toy.eps(feeds))
 
 
@@ -44,10 +56,10 @@ def test_batch_and_length_may_change_from_run_to_run(session, feeds):
     assert session.run(toy.feeds(3, 5))["eps"].shape == (3, 2, 5, 2, 2)
 
 
-def test_weights_may_lie_in_a_file_of_their_own(make_bundle, feeds):
+def test_weights_may_lie_in_a_file_of_their_own(make_bundle, feeds, backend):
     bundle = make_bundle(external=True)
     assert (bundle.path / "denoiser.onnx.data").is_file()
-    with open_session(bundle, "predict", "cpu", OPTIONS) as session:
+    with open_session(bundle, "predict", backend, OPTIONS) as session:
         assert session.run(feeds)["eps"][1].max() == 0.25
 
 
@@ -60,12 +72,12 @@ def test_outputs_belong_to_the_caller(session, feeds):
     assert first.flags.writeable
 
 
-def test_outputs_that_are_inputs_or_weights_are_still_the_callers(tmp_path):
+def test_outputs_that_are_inputs_or_weights_are_still_the_callers(open_graph):
     spec = TensorSpec("x", "float32", ("b",))
     outputs = [TensorSpec("same", "float32", ("b",)), TensorSpec("weight", "float32", (2,))]
     constants = [numpy_helper.from_array(np.ones(2, np.float32), "weight")]
     nodes = [helper.make_node("Identity", ["x"], ["same"])]
-    with open_graph(tmp_path, nodes, [spec], outputs, constants) as session:
+    with open_graph(nodes, [spec], outputs, constants) as session:
         x = np.zeros(3, np.float32)
         for _ in range(2):
             got = session.run({"x": x})
@@ -118,25 +130,30 @@ def test_a_closed_session_says_so(session, feeds):
         session.run(feeds)
 
 
-def test_a_failing_run_is_one_line(tmp_path):
+@pytest.mark.parametrize("backend", ["cpu"])  # the other one takes any index
+def test_a_failing_run_is_one_line(open_graph):
     specs = [TensorSpec("x", "float32", ("b",)), TensorSpec("i", "int64", ("n",))]
     nodes = [helper.make_node("Gather", ["x", "i"], ["y"])]
-    session = open_graph(tmp_path, nodes, specs, [TensorSpec("y", "float32", ("n",))])
+    session = open_graph(nodes, specs, [TensorSpec("y", "float32", ("n",))])
     with pytest.raises(SessionError, match=r"^g: cannot run: .*out of") as caught:
         session.run({"x": np.zeros(2, np.float32), "i": np.array([9])})
     assert "ONNXRuntimeError" not in str(caught.value)
 
 
-def test_running_out_of_memory_is_an_error_of_its_own(tmp_path):
-    specs = [TensorSpec("shape", "int64", ("r",))]
-    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["y"])]
-    outputs = [TensorSpec("y", "float32", ("p", "q"))]
-    session = open_graph(tmp_path, nodes, specs, outputs)
+def test_running_out_of_memory_is_an_error_of_its_own(open_graph):
+    shape = (1 << 20, 1 << 20)
+    constants = [numpy_helper.from_array(np.array([1, *shape]), "shape")]
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["y"])]
+    inputs, outputs = (
+        [TensorSpec("x", "float32", ("b", 1, 1))],
+        [TensorSpec("y", "float32", ("b", *shape))],
+    )
+    session = open_graph(nodes, inputs, outputs, constants)
     with pytest.raises(DeviceMemoryError, match="lower the batch size"):
-        session.run({"shape": np.array([1 << 24, 1 << 24])})
+        session.run({"x": np.zeros((1, 1, 1), np.float32)})
 
 
-def test_the_interpreter_goes_on_while_a_session_runs(tmp_path):
+def test_the_interpreter_goes_on_while_a_session_runs(open_graph):
     size = 700
     specs = [TensorSpec("x", "float32", (size, size))]
     nodes = [
@@ -144,7 +161,7 @@ def test_the_interpreter_goes_on_while_a_session_runs(tmp_path):
         for i in range(8)
     ]
     outputs = [TensorSpec("h8", "float32", (size, size))]
-    with open_graph(tmp_path, nodes, specs, outputs) as session:
+    with open_graph(nodes, specs, outputs) as session:
         x = np.eye(size, dtype=np.float32)
         runner = threading.Thread(target=session.run, args=({"x": x},))
         runner.start()
@@ -156,38 +173,43 @@ def test_the_interpreter_goes_on_while_a_session_runs(tmp_path):
     assert steps > 10  # a run that held the lock would let this thread in once or twice
 
 
-def test_a_graph_that_is_not_what_the_manifest_declares_is_refused(make_bundle):
+def test_a_graph_that_is_not_what_the_manifest_declares_is_refused(make_bundle, backend):
     bundle = make_bundle()
     declared = (TensorSpec("eps", "float16", toy.LATENTS),)
     facts = replace(bundle.manifest.graphs["predict"], outputs=declared)
-    with pytest.raises(BundleError, match=r"eps: got float32 \(b, 2, t, 2, 2\), expected float16"):
-        cpu.CPU.open(GraphSource("predict", facts, bundle.path), OPTIONS)
+    with pytest.raises(BundleError, match=r"eps: got float32 \(., 2, ., 2, 2\), expected float16"):
+        opening.load_backend(backend).open(GraphSource("predict", facts, bundle.path), OPTIONS)
 
 
-def test_a_damaged_graph_is_refused_before_it_is_opened(make_bundle):
+def test_a_damaged_graph_is_refused_before_it_is_opened(make_bundle, backend):
     bundle = make_bundle()
     data = bytearray((bundle.path / "denoiser.onnx").read_bytes())
     data[-1] ^= 1
     (bundle.path / "denoiser.onnx").write_bytes(data)
     with pytest.raises(BundleError, match=r"got sha256 .*, expected .*export the bundle again"):
-        open_session(bundle, "predict", "cpu", OPTIONS)
+        open_session(bundle, "predict", backend, OPTIONS)
 
 
-def test_damaged_external_data_is_refused(make_bundle):
+def test_damaged_external_data_is_refused(make_bundle, backend):
     bundle = make_bundle(external=True)
     (bundle.path / "denoiser.onnx.data").write_bytes(b"0" * 100)
     with pytest.raises(BundleError, match=r"denoiser\.onnx\.data: got sha256"):
-        open_session(bundle, "predict", "cpu", OPTIONS)
+        open_session(bundle, "predict", backend, OPTIONS)
 
 
-def test_a_file_that_is_no_graph_is_one_line(make_bundle):
+def test_a_file_that_is_no_graph_is_one_line(make_bundle, backend):
     bundle = make_bundle()
     file = bundle.path / "denoiser.onnx"
     file.write_bytes(b"not a graph")
     facts = replace(bundle.manifest.graphs["predict"], sha256=file_sha256(file))
     broken = Bundle(bundle.path, replace(bundle.manifest, graphs={"predict": facts}))
     with pytest.raises(SessionError, match=r"^predict: cannot open: "):
-        open_session(broken, "predict", "cpu", OPTIONS)
+        open_session(broken, "predict", backend, OPTIONS)
+
+
+def test_a_precision_that_a_processor_has_not_is_refused(make_bundle):
+    with pytest.raises(BackendError, match="got precision bf16, but ONNX Runtime computes in f32"):
+        open_session(make_bundle(), "predict", "cpu", SessionOptions(precision="bf16"))
 
 
 def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypatch, caplog):
@@ -199,7 +221,9 @@ def test_auto_takes_the_first_usable_backend_and_says_why(make_bundle, monkeypat
     bundle = make_bundle()
     with caplog.at_level(logging.INFO), open_session(bundle, "predict", options=OPTIONS):
         pass
-    assert "predict runs on cpu (not tensorrt, tensorrt-rtx, cuda: no device)" in caplog.text
+    assert (
+        "predict runs on cpu (not tensorrt, tensorrt-rtx, cuda, openvino: no device)" in caplog.text
+    )
 
 
 def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(make_bundle, monkeypatch):
@@ -220,7 +244,7 @@ def test_an_unknown_graph_lists_what_the_bundle_has(make_bundle):
 
 def test_every_backend_reports_whether_this_machine_can_run_it():
     report = backend_report()
-    assert list(report) == ["tensorrt", "tensorrt-rtx", "cuda", "cpu"]
+    assert list(report) == ["tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu"]
     assert report["cpu"] is None
     assert all(why is None or (why and "\n" not in why) for why in report.values())
 

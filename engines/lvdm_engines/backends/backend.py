@@ -1,15 +1,15 @@
 """The backends by name, in the order in which `auto` tries them, and what each offers.
 
 A backend is two functions: may this machine run it, and what opens a graph. Sessions of some can do
-more than `Session` asks: those that are `Timed` or `Profiled`. `lvdm_engines.opening.load_backend`
-says which module is behind each name.
+more than `Session` asks: those that are `Timed`, `Profiled` or `Rounding`.
+`lvdm_engines.opening.load_backend` says which module is behind each name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 
 Opener = Callable[[], "Session"]
 
-BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
+BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu")
+
+CpuPrecision = Literal["f32", "bf16"]
+CPU_PRECISIONS: tuple[CpuPrecision, ...] = ("f32", "bf16")
 
 
 @dataclass(frozen=True)
 class SessionOptions:
     """How to open a session; what does not concern a backend is ignored by it.
 
-    `threads` for one run on the CPU (None: all cores) · `device`: index of the GPU · `plan`: take
-    no plan but one that was built with these options (None: the newest that fits).
+    `threads` for one run on the CPU (None: all cores) · `precision` of products and of what lies
+    between operators on the CPU (None: the backend's own choice); on a GPU it is the graph's ·
+    `device`: index of the GPU · `plan`: take no plan but one that was built with these options
+    (None: the newest that fits).
     """
 
     threads: int | None = None
+    precision: CpuPrecision | None = None
     device: int = 0
     plan: PlanOptions | None = None
 
@@ -74,3 +80,12 @@ class Profiled(Protocol):
     @property
     def profiles(self) -> tuple[Profile, ...]:
         """The ranges of sizes that run whole."""
+
+
+@runtime_checkable
+class Rounding(Protocol):
+    """A session that may compute in another precision than its graph has."""
+
+    @property
+    def precision(self) -> CpuPrecision:
+        """What it rounds to."""

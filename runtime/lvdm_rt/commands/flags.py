@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.backends.backend import BACKENDS
+from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS
 from lvdm_engines.errors import LvdmError, OptionsError, quoted
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ _FLAGS = (
                  show_default=True),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="N",
                  help="CPU threads. Default: all cores."),
+    click.option("--precision", type=click.Choice(CPU_PRECISIONS),
+                 help="Of the CPU's arithmetic. Default: bf16 where openvino runs and is quick at it."),  # noqa: E501
     click.option("--device", type=click.IntRange(0), default=0, metavar="N", help="Which GPU."),
     click.option("--fps", type=float, metavar="F",
                  help="Playback rate of OUT; the model's if not given."),
@@ -220,7 +222,9 @@ def job_of(flags: dict[str, Any]) -> GenerateJob:
     )
     return GenerateJob(
         options=GenerateOptions(**asked),
-        session=SessionOptions(threads=flags["threads"], device=flags["device"]),
+        session=SessionOptions(
+            **{name: flags[name] for name in ("threads", "precision", "device")}
+        ),
         condition=None if flags["condition"] is None else Path(flags["condition"]),
         repeats=flags.get("repeats"),
         **{name: flags[name] for name in same},

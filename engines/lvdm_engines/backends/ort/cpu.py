@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import Backend, SessionOptions
+from lvdm_engines.backends.backend import Backend, Opener, SessionOptions
 from lvdm_engines.backends.ort.native import (
     Calls,
     check_graph,
@@ -17,7 +17,7 @@ from lvdm_engines.backends.ort.native import (
     session_error,
 )
 from lvdm_engines.bundle import GraphSource
-from lvdm_engines.errors import SessionError
+from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.session import check_feeds
 
 
@@ -65,4 +65,13 @@ def _open(source: GraphSource, options: SessionOptions) -> OrtSession:
     return OrtSession(source, native)
 
 
-CPU = Backend(import_problem, lambda source, options: partial(_open, source, options))
+def _opener(source: GraphSource, options: SessionOptions) -> Opener:
+    if options.precision == "bf16":
+        raise BackendError(
+            "got precision bf16, but ONNX Runtime computes in f32 on a CPU; leave it out, or "
+            "take the backend openvino"
+        )
+    return partial(_open, source, options)
+
+
+CPU = Backend(import_problem, _opener)

@@ -4,8 +4,9 @@ A sidecar travels with its plan, so it says nothing of who made both; a bundle t
 with an `engines` directory would vouch for itself.
 """
 
-import os
 from pathlib import Path
+
+from lvdm_engines.backends.user_folders import state_folder
 
 
 def vouch(sha256: str) -> None:
@@ -21,5 +22,4 @@ def is_vouched(sha256: str) -> bool:
 
 
 def _folder() -> Path:
-    state = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local/state") / "lvdm-rt" / "plans"
+    return state_folder() / "plans"
