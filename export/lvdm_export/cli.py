@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from lvdm_engines.backends.backend import CPU_PRECISIONS, CpuPrecision, SessionOptions
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine
@@ -20,7 +21,7 @@ from lvdm_engines.manifest import ModelFacts
 
 Report = Callable[[str], None]
 
-_RUN_AS_THEY_ARE = ("cpu", "cuda")  # backends that compile nothing
+_RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
 _PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
 
 
@@ -49,10 +50,10 @@ def lvdm_export() -> None:
 @click.option("--bundle", metavar="BUNDLE", help="Instead of all above: compile this bundle.")
 @click.option(
     "--backend",
-    type=click.Choice(["cpu", "cuda", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice([*_RUN_AS_THEY_ARE, "tensorrt", "tensorrt-rtx"]),
     default="cpu",
     show_default=True,
-    help="Also compile for this one; cpu and cuda run the ONNX files as they are.",
+    help="Also compile for this one; cpu, openvino and cuda run the ONNX files as they are.",
 )
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--batch", metavar="MIN:OPT:MAX", help="Clips per call that plans are made for.")
@@ -189,28 +190,40 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 @lvdm_export.command()
 @click.argument("bundle")
 @click.option("--backend", default="cpu", show_default=True)
+@click.option("--precision", type=click.Choice(CPU_PRECISIONS), help="Of the CPU's arithmetic.")
 @click.option("--reference", metavar="BUNDLE", help="The fp32 export that --backend is held to.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> None:
+def verify(
+    bundle: str,
+    backend: str,
+    precision: CpuPrecision | None,
+    reference: str | None,
+    **flags: bool,
+) -> None:
     """Run a bundle's graphs again and compare them with what torch gave when it was made.
 
     A backend other than cpu is compared with the CPU instead, at more batch sizes, in decoded
-    pixels and on growing inputs, within the errors of half precision or TF32. For an fp16 bundle
-    give the fp32 export of the same checkpoints as --reference: without it, the CPU computes with
-    the weights that were rounded already, and the numbers say so.
+    pixels and on growing inputs, within the errors of half precision, TF32 or bf16. For an fp16
+    bundle give the fp32 export of the same checkpoints as --reference: without it, the CPU computes
+    with the weights that were rounded already, and the numbers say so.
     """
     from lvdm_export.verify.backends import check_report, compare_bundle
     from lvdm_export.verify.parity import verify_bundle
 
     told = _silent if flags["quiet"] else _progress
     if backend == "cpu" and reference is not None:
-        raise click.UsageError("--reference is for a GPU --backend: cpu is held to torch's answers")
+        raise click.UsageError(
+            "--reference is for another --backend: cpu is held to torch's answers"
+        )
+    if backend == "cpu" and precision == "bf16":
+        raise click.UsageError("--precision bf16 is for --backend openvino: cpu computes in f32")
     if backend == "cpu":
         report = verify_bundle(bundle, backend, told)
     else:
         held_to = None if reference is None else load_bundle(reference)
-        report = compare_bundle(load_bundle(bundle), backend, told, held_to)
+        options = SessionOptions(precision=precision)
+        report = compare_bundle(load_bundle(bundle), backend, told, held_to, options)
     if flags["as_json"]:
         click.echo(json.dumps(report, indent=1))
     else:

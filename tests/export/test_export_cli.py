@@ -93,7 +93,8 @@ def test_json_reports_are_json_and_nothing_else(bundle, capsys):
             "--text and --short",
         ),
         (["build-engines", "--precision", "int8"], "int8"),
-        (["verify", "x", "--reference", "y"], "--reference is for a GPU --backend"),
+        (["verify", "x", "--reference", "y"], "--reference is for other backends"),
+        (["verify", "x", "--precision", "bf16"], "--precision bf16 is for --backend openvino"),
         (["frobnicate"], "No such command"),
     ],
 )

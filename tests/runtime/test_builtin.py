@@ -12,9 +12,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    with Pipeline.open("sky-tiny", "cpu") as pipeline:
+@pytest.fixture(scope="module", params=["cpu", pytest.param("openvino", marks=pytest.mark.slow)])
+def pipeline(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    with Pipeline.open("sky-tiny", request.param) as pipeline:
         yield pipeline
 
 

@@ -25,7 +25,7 @@ from lvdm_engines.errors import (
 from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import load_backend, open_session
 from lvdm_engines.session import Session, sizes_of
-from lvdm_export.verify.limits import LIMITS, Comparison
+from lvdm_export.verify.limits import Comparison, limits_of
 from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, make_probes
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
@@ -121,10 +121,11 @@ def compare_graph(
         open_session(bundle, name, backend, options) as session,
     ):
         found = compare(session, cpu, probe, SCALES[1:2] if costly else SCALES)
+        limits = limits_of(session, facts.precision)
     return {
         "against": _against(facts.precision, reference),
         **found.entry(),
-        "problems": found.problems(LIMITS[facts.precision]),
+        "problems": found.problems(limits),
     }
 
 

@@ -4,7 +4,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lvdm_engines.backends.backend import Rounding
 from lvdm_engines.manifest import Precision
+from lvdm_engines.session import Session
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class Limits:
 
     `recorded`: of the CPU from the answers of torch, which single precision reaches but for the
     order of summation · `mean`, `most` and `psnr`: of a backend from the CPU. Half precision rounds
-    to 11 bits and TF32 products to 10; single values err far more than the mean, which is why both
-    are limited.
+    to 11 bits, TF32 products to 10 and bfloat16 to 8; single values err far more than the mean,
+    which is why both are limited.
     """
 
     recorded: float
@@ -27,6 +29,13 @@ LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(recorded=1e-4, mean=2e-3, most=1e-2, psnr=45.0),
     "fp16": Limits(recorded=1e-2, mean=5e-3, most=5e-2, psnr=38.0),
 }
+BF16 = Limits(recorded=6e-2, mean=3e-2, most=6e-2, psnr=45.0)
+
+
+def limits_of(session: Session, precision: Precision) -> Limits:
+    """Return the limits of an open graph: its own precision's, or those of what it rounds to."""
+    rounds = isinstance(session, Rounding) and session.precision == "bf16"
+    return BF16 if rounds else LIMITS[precision]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ _BACKEND_PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
     "cuda": ("onnxruntime-gpu",),
+    "openvino": ("openvino",),
     "cpu": _RUNTIMES,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import Backend, Opener, SessionOptions
@@ -50,7 +51,10 @@ class OpenvinoSession:
             try:
                 request = self._request(requests, feeds)
                 self._running = threading.get_ident(), request
-                arrays = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+                request.start_async(dict(feeds), share_inputs=True)  # on one thread only this can
+                request.wait()  # be cancelled; other threads of Python go on meanwhile
+                arrays = request.results
+                return {spec.name: np.array(arrays[spec.name]) for spec in self.outputs}
             except native_errors() as err:
                 told = session_error(self.name, "run", err)
                 if isinstance(told, DeviceMemoryError):
@@ -58,7 +62,6 @@ class OpenvinoSession:
                 raise told from err
             finally:
                 self._running = None
-        return {spec.name: arrays[spec.name] for spec in self.outputs}
 
     def cancel(self, thread: int) -> None:
         """See `Cancellable.cancel`; it ends before the next operator, but not while compiling."""
