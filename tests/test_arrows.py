@@ -23,7 +23,8 @@ ARROWS = {
 # Inside a package, lowest first: a module imports what stands in its own row or below.
 LAYERS = {
     "lvdm_engines": [
-        "errors atomic",
+        "errors lock",
+        "atomic",
         "manifest manifest_json contract hub bundle bundle_writer session",
         "backends.plan_facts backends.backend",
         "backends.gpu",

@@ -43,7 +43,7 @@ def open_writer(
         path = Path(out)
         _check_codec_options(out, kind, spec)
         for name in (path, sidecar_path(path)):
-            remove_leftovers(name, idle=0)
+            remove_leftovers(name, mine=True)
         files = _Files(path, replace=replace)
         try:
             return VideoWriter(out, spec, _file_sink(kind, files.video, spec), files)
