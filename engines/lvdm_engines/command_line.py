@@ -20,6 +20,7 @@ from typing import NoReturn
 import click
 
 from lvdm_engines.errors import LvdmError, one_line
+from lvdm_engines.session import no_thread
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -98,6 +99,8 @@ class CommandLine:
         if isinstance(err, OSError):  # e.g. a name that is too long, a device that went away
             place = err.filename or "a file"
             return f"{place}: {err.strerror or err}; choose another name or place"
+        if "can't start new thread" in str(err):
+            return str(no_thread(err))
         if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):
             return f"out of memory; {self.less_memory}"
         return None
