@@ -95,7 +95,9 @@ class WorkDir:
         file, data = self._file(site), io.BytesIO()
         write_array(data, latents)
         try:
-            file.parent.mkdir(exist_ok=True)
+            if not file.parent.is_dir():
+                file.parent.mkdir()
+                sync_directory(self._path)
             with whole_file(file) as out:
                 out.write(data.getvalue() + hashlib.sha256(data.getvalue()).digest())
         except OSError as err:
@@ -118,6 +120,7 @@ class WorkDir:
             try:
                 with whole_file(file) as out:
                     out.write(json.dumps(wanted, indent=1).encode())
+                sync_directory(self._path.parent)
             except OSError as err:
                 raise _unwritable(file, err) from err
             return
