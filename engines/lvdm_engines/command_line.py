@@ -77,9 +77,9 @@ class CommandLine:
         name = self.command.name or ""
         variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
         if asked := os.environ.get(variable):
-            from click.shell_completion import shell_complete
+            from lvdm_engines.completion import complete
 
-            return shell_complete(self.command, {}, name, variable, asked)
+            return complete(self.command, name, variable, asked)
         with self.command.make_context(name, arguments) as context:
             return self.command.invoke(context)
 

@@ -13,15 +13,24 @@ from typing import Any
 
 import click
 
+from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.manifest import ModelFacts
 
 Report = Callable[[str], None]
 
 _RUN_AS_THEY_ARE = ("cpu", "cuda")  # backends that compile nothing
-_PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
+_FILE = click.Path(path_type=Path)
+_FILES: Any = (_FILE, _FILE)
+
+
+def _pair(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        name, nargs=2, type=_FILES, metavar="CFG CKPT", shell_complete=PATH, help=what
+    )
 
 
 @click.group(context_settings=HELP)
@@ -33,20 +42,23 @@ def lvdm_export() -> None:
 
 
 @lvdm_export.command("build-engines")
-@click.option("--predict", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Keyframe predictor.")
-@click.option("--interpolate", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Infill network.")
-@click.option("--short", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Single clips.")
-@click.option(
-    "--text", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Text-to-video denoiser, as `short`."
-)
+@_pair("--predict", "Keyframe predictor.")
+@_pair("--interpolate", "Infill network.")
+@_pair("--short", "Single clips.")
+@_pair("--text", "Text-to-video denoiser, as `short`.")
 @click.option(
     "--autoencoder",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="CKPT",
     help="Default: the one inside the first denoiser's checkpoint.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="BUNDLE", help="What to write.")
-@click.option("--bundle", metavar="BUNDLE", help="Instead of all above: compile this bundle.")
+@click.option("--out", type=_FILE, metavar="BUNDLE", help="What to write.")
+@click.option(
+    "--bundle",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="Instead of all above: compile this bundle.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["cpu", "cuda", "tensorrt", "tensorrt-rtx"]),
@@ -65,7 +77,10 @@ def lvdm_export() -> None:
     help="Weights of plans can be exchanged later; verify such plans, see docs.",
 )
 @click.option(
-    "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
+    "--refit-from",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="Exchange weights in this one's plans; compile nothing.",
 )
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
 @click.option(
@@ -187,9 +202,14 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 
 
 @lvdm_export.command()
-@click.argument("bundle")
-@click.option("--backend", default="cpu", show_default=True)
-@click.option("--reference", metavar="BUNDLE", help="The fp32 export that --backend is held to.")
+@click.argument("bundle", shell_complete=BUNDLE)
+@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="cpu", show_default=True)
+@click.option(
+    "--reference",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="The fp32 export that --backend is held to.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> None:
@@ -223,7 +243,7 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
 
 
 @lvdm_export.command()
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what a bundle holds on one screen; --json adds tensors, sha256 and all numbers."""

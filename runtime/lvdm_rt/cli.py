@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
+from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import (
     DeviceMemoryError,
     LvdmError,
@@ -74,7 +75,7 @@ def generate(**flags: Any) -> int:
 
 
 @lvdm_rt.command()
-@click.argument("bundle", default="sky-tiny")
+@click.argument("bundle", default="sky-tiny", shell_complete=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(bundle: str, as_json: bool) -> None:
     """Verify a bundle and show what it is: a built-in name, a directory, or hf://OWNER/NAME."""

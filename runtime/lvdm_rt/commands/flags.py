@@ -12,21 +12,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS
+from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, OptionsError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from lvdm_rt.commands.generate import GenerateJob
 
 _count = click.IntRange(1)
 
+
+def _presets() -> Iterable[str]:
+    from lvdm_rt.options import PRESETS
+
+    return PRESETS
+
+
 # fmt: off
 _FLAGS = (
-    click.option("-o", "--out", metavar="OUT",
+    click.option("-o", "--out", metavar="OUT", shell_complete=PATH,
                  help=".mp4, .webm, .gif, .npz, a directory of PNG frames, or - for y4m on standard output."),  # noqa: E501
     click.option("--bundle", default="sky-tiny", show_default=True, metavar="B",
+                 shell_complete=BUNDLE,
                  help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
     click.option("--frames", type=_count, default=64, show_default=True, metavar="N",
                  help="New frames of each video."),
@@ -36,7 +45,7 @@ _FLAGS = (
                  help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
     click.option("--first-video", type=click.IntRange(0), default=0, metavar="K",
                  help="Number of the first video, where several runs share one seed."),
-    click.option("--condition", metavar="IN",
+    click.option("--condition", metavar="IN", shell_complete=PATH,
                  help="Continue this video, folder of frames, .npz or still picture."),
     click.option("--max-pixels", type=_count, default=1 << 26, show_default=True, metavar="N",
                  help="Refuse IN if its pictures have more: they would take too much memory."),
@@ -44,7 +53,8 @@ _FLAGS = (
     click.option("--fade", type=click.IntRange(0), metavar="N",
                  help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
     click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
-    click.option("--preset", metavar="fast|balanced|paper", help="Sampler and steps by name."),
+    click.option("--preset", metavar="fast|balanced|paper", shell_complete=offer(_presets),
+                 help="Sampler and steps by name."),
     click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"])),
     click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
     click.option("--eta", type=float, metavar="E",
@@ -66,7 +76,7 @@ _FLAGS = (
     click.option("--crf", type=click.IntRange(0, 63), metavar="N",
                  help="Quality of mp4 (16) and webm (20); less is better and larger."),
     click.option("--exact", is_flag=True, help="Bit-identical results for any grouping of clips."),
-    click.option("--from", "repeat", metavar="OUT.json",
+    click.option("--from", "repeat", metavar="OUT.json", shell_complete=PATH,
                  help="Repeat the video that has this sidecar; other flags change it."),
     click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
     click.option("--restart", is_flag=True, help="Throw away what an interrupted run left."),
