@@ -18,6 +18,7 @@ from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine
 from lvdm_engines.completion import BUNDLE, PATH
+from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import ModelFacts
 
 Report = Callable[[str], None]
@@ -212,7 +213,7 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> None:
+def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> int:
     """Run a bundle's graphs again and compare them with what torch gave when it was made.
 
     A backend other than cpu is compared with the CPU instead, at more batch sizes, in decoded
@@ -239,7 +240,14 @@ def verify(bundle: str, backend: str, reference: str | None, **flags: bool) -> N
             verdict = "; ".join(entry.get("problems", [])) or "ok"
             click.echo(", ".join([f"{name}: {verdict}", *told_of]))
     if backend != "cpu":
-        check_report(report, load_bundle(bundle), backend)
+        try:
+            check_report(report, load_bundle(bundle), backend)
+        except ExportError as err:
+            if not flags["as_json"]:
+                raise
+            _SHELL.say(err)  # the object on stdout has the problems, and stays the only one
+            return 1
+    return 0
 
 
 @lvdm_export.command()

@@ -119,13 +119,6 @@ def test_crf_sets_the_quality_of_what_has_one(command, toy, tmp_path):
     assert command("generate", "-o", "a.gif", *flags, "--crf", "5")[0] == 2
 
 
-def test_an_error_is_json_where_json_is_asked(command, toy):
-    code, out, err = command("generate", "-o", "a.npz", "--bundle", "none", "--json")
-    told = json.loads(out)
-    assert (code, told["kind"]) == (1, "BundleError")
-    assert told["error"] in err
-
-
 def test_progress_is_told_as_events(command, toy):
     flags = ("--bundle", toy, "--frames", "40", "-q", "--progress", "json")
     code, out, err = command("generate", "-o", "a.npz", *flags)
@@ -272,16 +265,6 @@ def test_the_quality_of_the_file_is_repeated_too(command, toy, tmp_path):
     assert command(*flags, "-o", "a.webm", *SMALL, "--crf", "50")[0] == 0
     assert command(*flags, "-o", "b.webm", "--from", "a.webm.json")[0] == 0
     assert (tmp_path / "a.webm").read_bytes() == (tmp_path / "b.webm").read_bytes()
-
-
-def test_every_kind_of_error_is_json(command, toy):
-    for flags, kind, code in (
-        (["-o", "a.npz", "--eta", "1", "--sampler", "ddpm"], "UsageError", 2),
-        (["-o", "a" * 300 + ".mp4", "--bundle", toy], "OSError", 1),
-        (["-o", "a.npz", "--condition", "none.mp4", "--bundle", toy], "VideoError", 1),
-    ):
-        got, out, _ = command("generate", *flags, "--json")
-        assert (got, json.loads(out)["kind"]) == (code, kind)
 
 
 @pytest.mark.parametrize(
