@@ -13,6 +13,7 @@ from documented import Command, commands, pages
 from test_arrows import LAYERS
 from test_command_lines import SCRIPTS
 
+import lvdm_rt
 from lvdm_rt.cli import generate
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,13 @@ def test_every_module_on_the_way_from_noise_to_file_exists():
 def test_the_table_of_options_names_every_option_of_generate():
     table = text("docs/generate.md").partition("## Options")[2].partition("\n## ")[0]
     told = set(re.findall(r"^\| `(-{1,2}[\w-]+)", table, re.MULTILINE))
-    assert told == {max(option.opts, key=len) for option in generate.params} - {"--prompt"}
+    assert told == {max(option.opts, key=len) for option in generate.params}
+
+
+def test_the_reference_names_everything_that_the_library_gives():
+    page = text("docs/reference/api.md")
+    told = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
+    assert set(lvdm_rt.__all__) - told == set()
 
 
 def expanded(words):

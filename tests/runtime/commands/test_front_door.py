@@ -148,7 +148,9 @@ def test_the_writer_refuses_a_quality_that_a_format_has_not(tmp_path):
 
 def test_the_library_names_its_version_and_what_it_has():
     assert lvdm_rt.__version__ == "0.1.0"
-    assert {"Pipeline", "GenerateOptions", "__version__"} <= set(dir(lvdm_rt))
+    shown = {name for name in dir(lvdm_rt) if not name.startswith("__")}
+    assert shown == set(lvdm_rt.__all__)
+    assert "__version__" in dir(lvdm_rt)
 
 
 def cut(path):
