@@ -105,7 +105,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
             f"got guidance {quoted(guidance)}, expected a number from 0 (off) to 1000"
         )
     overlap = _first(options.overlap, model.decode_window // 2)
-    _in_range("overlap", overlap, 0, model.decode_window // 2)
+    check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)
     if not _is_number(fps) or not 0 < fps <= 1000:
@@ -138,17 +138,17 @@ def _fade(wanted: int | None, overlap: int, usual: int) -> int:
             )
         return 0
     fade: int = _first(wanted, usual)
-    _in_range("fade", fade, 0, MAX_FRAMES)
+    check_range("fade", fade, 0, MAX_FRAMES)
     return fade
 
 
 def _check_counts(options: GenerateOptions) -> None:
-    _in_range("frames", options.frames, 1, MAX_FRAMES)
-    _in_range("seed", options.seed, 0, MAX_SEED)
-    _in_range("videos", options.videos, 1, MAX_VIDEOS)
-    _in_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
+    check_range("frames", options.frames, 1, MAX_FRAMES)
+    check_range("seed", options.seed, 0, MAX_SEED)
+    check_range("videos", options.videos, 1, MAX_VIDEOS)
+    check_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
     if options.batch_size is not None:
-        _in_range("batch_size", options.batch_size, 1, MAX_BATCH)
+        check_range("batch_size", options.batch_size, 1, MAX_BATCH)
 
 
 def _default_mode(manifest: Manifest) -> Mode:
@@ -182,7 +182,7 @@ def _sampling(
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.
     steps = _first(options.steps, min(_first(preset.steps, defaults.steps), trained))
-    _in_range("steps", steps, 1, trained)
+    check_range("steps", steps, 1, trained)
     if sampler == "ddpm":
         if options.steps not in (None, trained):
             raise OptionsError(
@@ -209,7 +209,7 @@ def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -
             )
         return NO_LEVEL
     level = _first(wanted, preset.noise_level, manifest.defaults.noise_level, NO_LEVEL)
-    _in_range("noise_level", level, NO_LEVEL, levels - 1)
+    check_range("noise_level", level, NO_LEVEL, levels - 1)
     return int(level)
 
 
@@ -218,7 +218,8 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def _in_range(name: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raise OptionsError unless `value` is a whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise OptionsError(
             f"got {name} {quoted(value)}, expected a whole number from {low} to {high}"

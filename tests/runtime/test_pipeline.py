@@ -241,6 +241,16 @@ def test_other_frame_rates_of_latents_give_the_exact_count_too(make_fake, per_la
     assert sum(map(len, frames)) == 27
 
 
+@pytest.mark.parametrize("overlap", [-1, 3, 1.5, 2.0, "1", True, 10**400])
+def test_an_overlap_that_no_windows_can_have_is_refused(pipeline, overlap):
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    latents = pipeline.encode(frames)
+    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
+        pipeline.encode(frames, overlap)
+    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
+        list(pipeline.decode(latents, overlap))
+
+
 def test_a_window_of_one_latent_needs_no_overlap(make_fake):
     manifest, sessions = make_fake(decode_window=1)
     assert sum(map(len, consume(Pipeline(manifest, sessions), frames=27))) == 27

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError
 from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows
 from lvdm_rt.model import Model
+from lvdm_rt.options import check_range
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -72,10 +73,7 @@ class Autoencoder:
         """Return the overlap of windows. Raises OptionsError for more than half a window."""
         if overlap is None:
             return self.overlap
-        if isinstance(overlap, bool) or not 0 <= overlap <= self.overlap:
-            raise OptionsError(
-                f"got overlap {overlap}, expected a whole number from 0 to {self.overlap}"
-            )
+        check_range("overlap", overlap, 0, self.overlap)
         return overlap
 
     def _check_latents(self, latents: Latents) -> None:
