@@ -131,6 +131,12 @@ def test_every_command_of_the_pages_exists_with_its_options(page, command):
         check(command)
 
 
+def test_no_command_has_a_hole_to_be_filled_in():
+    hole = re.compile(r"<[\w ]+>")
+    shell = [command.text for _, command in WRITTEN if command.language == "sh"]
+    assert [line for line in shell if hole.search(line)] == []
+
+
 @pytest.mark.parametrize(
     "line",
     [
