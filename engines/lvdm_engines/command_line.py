@@ -8,6 +8,7 @@ an object on stdout as well, with `--progress json` an event in place of the lin
 import _thread
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -18,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError, one_line
+from lvdm_engines.errors import LvdmError, one_line, quoted
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -32,6 +33,19 @@ _LATER = 0.02  # seconds
 _LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
 _HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
+
+
+class NumberRange(click.FloatRange):
+    """A number in a range; click itself takes NaN for one inside of every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; raises what click shows for any other."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{quoted(value)} is not a number.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import click
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.command_line import HELP, CommandLine, NumberRange
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import ModelFacts
@@ -96,17 +96,20 @@ def lvdm_export() -> None:
 )
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
-@click.option("--fps", type=click.FloatRange(0.1, 1000), default=8.0, show_default=True)
-@click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
-@click.option("--eta", type=click.FloatRange(0, 1), help="The bundle's default noise of DDIM.")
+@click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
+@click.option("--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default.")
+@click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM.")
 @click.option(
     "--noise-level",
-    type=click.IntRange(-1),
+    type=click.IntRange(-1, 1 << 20),
     metavar="S",
     help="The bundle's default perturbation of conditions; -1: none.",
 )
 @click.option(
-    "--decode-window", type=click.IntRange(1), metavar="LATENTS", help="Default: 16 frames' worth."
+    "--decode-window",
+    type=click.IntRange(1, 4096),
+    metavar="LATENTS",
+    help="Default: 16 frames' worth.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
