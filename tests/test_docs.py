@@ -3,13 +3,14 @@
 import re
 import shlex
 import tomllib
+from collections import Counter
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
-from documented import Command, commands, pages
+from documented import Command, commands, pages, to_run
 from test_arrows import LAYERS
 from test_command_lines import SCRIPTS
 
@@ -129,6 +130,14 @@ def test_every_command_of_the_pages_exists_with_its_options(page, command):
         compile(command.text, str(page), "exec")
     else:
         check(command)
+
+
+def test_the_pages_tell_how_many_of_their_commands_were_not_run():
+    counts = Counter(c.reason for page in pages(ROOT) for c in to_run(page) if c.reason)
+    told = text("docs/installation.md").partition("| why not | commands |")[2].partition("\n\n")[0]
+    assert dict(re.findall(r"^\| ([\w ]+) \| (\d+) \|$", told, re.MULTILINE)) == {
+        reason: str(count) for reason, count in counts.items()
+    }
 
 
 def test_no_command_has_a_hole_to_be_filled_in():
