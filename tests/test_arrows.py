@@ -29,7 +29,7 @@ LAYERS = {
         "backends.plan_facts backends.backend",
         "backends.gpu",
         "backends.ort backends.trt",
-        "opening command_line",
+        "opening command_line completion",
     ],
     "lvdm_rt": [
         "diffusion",

@@ -94,6 +94,12 @@ def test_json_reports_are_json_and_nothing_else(bundle, capsys):
         ),
         (["build-engines", "--precision", "int8"], "int8"),
         (["verify", "x", "--reference", "y"], "--reference is for a GPU --backend"),
+        (["build-engines", "--guidance", "nan"], "'nan' is not a number"),
+        (["build-engines", "--guidance", "1001"], "is not in the range 0<=x<=1000"),
+        (["build-engines", "--eta", "nan"], "'nan' is not a number"),
+        (["build-engines", "--fps", "nan"], "'nan' is not a number"),
+        (["build-engines", "--noise-level", "9" * 400], "is not in the range -1<=x<=1048576"),
+        (["build-engines", "--decode-window", "9" * 400], "is not in the range 1<=x<=4096"),
         (["frobnicate"], "No such command"),
     ],
 )
