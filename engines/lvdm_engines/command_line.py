@@ -23,8 +23,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError, one_line, quoted
-from lvdm_engines.session import no_thread
+from lvdm_engines.errors import LvdmError, no_thread, one_line, quoted
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import SessionError
+from lvdm_engines.errors import SessionError, no_thread
 from lvdm_engines.manifest import TensorSpec
 
 
@@ -46,14 +46,6 @@ class Cancellable(Protocol):
 
     def cancel(self, thread: int) -> None:
         """Let the run that the thread with this number is in, if any, end with SessionError."""
-
-
-def no_thread(err: Exception) -> SessionError:
-    """Say what to do where the system starts no more threads."""
-    return SessionError(
-        f"no thread can be started ({err}); lower --threads, end other programs, or raise "
-        "the limit of processes (ulimit -u)"
-    )
 
 
 def check_threads(count: int) -> None:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
-from lvdm_engines.session import no_thread
+from lvdm_engines.errors import no_thread
 
 T = TypeVar("T")
 
