@@ -60,10 +60,9 @@ class Command:
     @property
     def script(self) -> str:
         """Return what bash is given."""
-        text = self.text.replace("<this repository>", str(ROOT))
         if self.language == "sh":
-            return text
-        return f"python - clip.mp4 program.mp4 <<'PROGRAM'\n{text}PROGRAM"
+            return self.text
+        return f"python - clip.mp4 program.mp4 <<'PROGRAM'\n{self.text}PROGRAM"
 
     @property
     def reason(self) -> str | None:
@@ -188,9 +187,8 @@ def run_all(folder: Path, wanted: list[str], minutes: float) -> Iterator[Outcome
             scratch = folder / name.removesuffix(".md").replace("/", "-")
             scratch.mkdir()
             shell = Shell(scratch, minutes)
-            if "git clone" not in page.read_text("utf-8"):
-                clone(ROOT, scratch / "lvdm-rt")
-                shell.state.write_text(f"cd {scratch / 'lvdm-rt'}\n")
+            clone(ROOT, scratch / "lvdm-rt")
+            shell.state.write_text(f"cd {scratch / 'lvdm-rt'}\n")
             for command in [*setup(page, folder / "pages" / INSTALLATION), *to_run(page)]:
                 yield run_one(name, command, shell)
 

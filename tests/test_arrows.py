@@ -23,12 +23,13 @@ ARROWS = {
 # Inside a package, lowest first: a module imports what stands in its own row or below.
 LAYERS = {
     "lvdm_engines": [
-        "errors atomic",
+        "errors lock",
+        "atomic",
         "manifest manifest_json contract hub bundle bundle_writer session",
         "backends.plan_facts backends.backend backends.processor backends.user_folders",
         "backends.gpu backends.trial",
         "backends.ort backends.ov backends.trt",
-        "opening command_line",
+        "opening command_line completion",
     ],
     "lvdm_rt": [
         "diffusion",

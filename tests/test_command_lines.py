@@ -1,6 +1,7 @@
 """What the three commands have in common: one voice, and what their exit codes mean."""
 
 import errno
+import json
 import subprocess
 import sys
 import textwrap
@@ -71,6 +72,27 @@ def test_a_missing_bundle_sounds_the_same_everywhere(name, command, capsys):
     assert SCRIPTS[name].run([command, "nowhere"]) == 1
     told = capsys.readouterr().err
     assert told.startswith(f"{name}: nowhere: got neither a bundle directory nor a built-in bundle")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["lvdm-export", "inspect", "nowhere"],
+        ["lvdm-export", "verify", "nowhere"],
+        ["lvdm-export", "verify", "nowhere", "--backend", "abacus"],
+        ["lvdm-export", "inspect"],
+    ],
+)
+def test_an_error_of_every_command_is_json_where_that_is_asked(line, capsys):
+    name, *words = line
+    assert SCRIPTS[name].run([*words, "--json"]) in (1, 2)
+    told = capsys.readouterr()
+    assert json.loads(told.out)["error"] in told.err
+
+
+def test_a_file_for_json_is_no_wish_for_json_on_stdout(capsys):
+    assert tools_cli.run(["eval", "sky-tiny", "--clips", "0", "--json", "numbers.json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 SWALLOWED = """

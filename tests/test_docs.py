@@ -3,16 +3,18 @@
 import re
 import shlex
 import tomllib
+from collections import Counter
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
-from documented import Command, commands, pages
+from documented import Command, commands, pages, to_run
 from test_arrows import LAYERS
 from test_command_lines import SCRIPTS
 
+import lvdm_rt
 from lvdm_rt.cli import generate
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +69,13 @@ def test_every_module_on_the_way_from_noise_to_file_exists():
 def test_the_table_of_options_names_every_option_of_generate():
     table = text("docs/generate.md").partition("## Options")[2].partition("\n## ")[0]
     told = set(re.findall(r"^\| `(-{1,2}[\w-]+)", table, re.MULTILINE))
-    assert told == {max(option.opts, key=len) for option in generate.params} - {"--prompt"}
+    assert told == {max(option.opts, key=len) for option in generate.params}
+
+
+def test_the_reference_names_everything_that_the_library_gives():
+    page = text("docs/reference/api.md")
+    told = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
+    assert set(lvdm_rt.__all__) - told == set()
 
 
 def expanded(words):
@@ -122,6 +130,20 @@ def test_every_command_of_the_pages_exists_with_its_options(page, command):
         compile(command.text, str(page), "exec")
     else:
         check(command)
+
+
+def test_the_pages_tell_how_many_of_their_commands_were_not_run():
+    counts = Counter(c.reason for page in pages(ROOT) for c in to_run(page) if c.reason)
+    told = text("docs/installation.md").partition("| why not | commands |")[2].partition("\n\n")[0]
+    assert dict(re.findall(r"^\| ([\w ]+) \| (\d+) \|$", told, re.MULTILINE)) == {
+        reason: str(count) for reason, count in counts.items()
+    }
+
+
+def test_no_command_has_a_hole_to_be_filled_in():
+    hole = re.compile(r"<[\w ]+>")
+    shell = [command.text for _, command in WRITTEN if command.language == "sh"]
+    assert [line for line in shell if hole.search(line)] == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lvdm_engines import lock
+
 _log = logging.getLogger(__name__)
 
 DAY = 24 * 3600.0  # seconds
@@ -52,17 +54,44 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
 
 
-def remove_leftovers(target: Path, idle: float = DAY) -> None:
-    """Remove what killed processes left beside `target`, if nothing touched it for `idle` seconds.
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Give a new, hidden directory beside `target`, to be put in place; else it is removed.
 
-    Somebody may be at work on it: only who has locked `target` may ask for 0.
+    What killed processes left goes first. It is locked, so that nobody takes it for such a
+    leftover. Raises OSError.
+    """
+    remove_leftovers(target)
+    part = partial_of(target)
+    holder = None if _WINDOWS else lock.made_and_locked(part)  # there a lock is a file inside
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        yield part
+    finally:
+        remove(part)
+        if holder is not None:
+            lock.release(holder)
+
+
+def remove_leftovers(target: Path, *, mine: bool = False) -> None:
+    """Remove what killed processes left beside `target`, and nobody is at work on.
+
+    Only who has locked `target` may say that all of it is `mine`.
     """
     for left in target.parent.glob(f".{glob.escape(target.name)}.????????.partial"):
-        with suppress(OSError):  # somebody else removes it
-            times = [path.lstat().st_mtime for path in (left, *left.rglob("*"))]
-            if idle == 0 or max(times) < time.time() - idle:
+        with suppress(OSError):  # somebody else removes it, or works on it
+            if mine or _is_abandoned(left):
                 _log.info("%s: removed, a killed process left it", left)
                 remove(left)
+
+
+def _is_abandoned(left: Path) -> bool:
+    """Tell whether a directory is locked by nobody, or nothing has touched it for a day."""
+    if left.is_dir() and not left.is_symlink() and not _WINDOWS:
+        lock.release(lock.acquire(left))
+        return True
+    times = [path.lstat().st_mtime for path in (left, *left.rglob("*"))]
+    return max(times) < time.time() - DAY
 
 
 def remove(path: Path) -> None:

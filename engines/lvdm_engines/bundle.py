@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError, quoted
-from lvdm_engines.hub import SCHEME, fetch_bundle
+from lvdm_engines.hub import SCHEME, advice, fetch_bundle
 from lvdm_engines.manifest import GraphFacts, Manifest
 from lvdm_engines.manifest_json import parse_manifest
 
@@ -36,13 +36,15 @@ class GraphSource:
 
         Raises BundleError for a missing or changed file.
         """
-        for name, expected in self.facts.files.items():
-            got = file_sha256(self.folder / name)
-            if got != expected:
-                raise BundleError(
-                    f"{self.folder / name}: got sha256 {got[:12]}…, expected {expected[:12]}… of "
-                    "the manifest; the file is damaged or was replaced, export the bundle again"
-                )
+        with advice(self.folder):
+            for name, expected in self.facts.files.items():
+                got = file_sha256(self.folder / name)
+                if got != expected:
+                    raise BundleError(
+                        f"{self.folder / name}: got sha256 {got[:12]}…, expected {expected[:12]}… "
+                        "of the manifest; the file is damaged or was replaced, export the bundle "
+                        "again"
+                    )
         return self.folder / self.facts.file
 
 
@@ -74,20 +76,8 @@ def load_bundle(path_or_name: str | Path) -> Bundle:
     Raises BundleError for an unknown name, a damaged manifest or a missing file.
     """
     path = _find(path_or_name)
-    try:
-        data = (path / MANIFEST).read_bytes()
-    except OSError as err:
-        raise BundleError(
-            f"{path / MANIFEST}: cannot be read ({err.strerror}), expected a bundle's manifest; "
-            "export the bundle again"
-        ) from err
-    manifest = parse_manifest(data, str(path / MANIFEST))
-    check_contract(manifest, str(path / MANIFEST))
-    for graph in manifest.graphs.values():
-        for name in graph.files:
-            if not (path / name).is_file():
-                raise BundleError(f"{path / name}: file is missing; export the bundle again")
-    return Bundle(path, manifest)
+    with advice(path):
+        return Bundle(path, _read(path))
 
 
 def builtin_bundles() -> dict[str, Path]:
@@ -113,6 +103,23 @@ def file_sha256(path: Path) -> str:
             f"{path}: cannot be read ({err.strerror}); export the bundle again"
         ) from err
     return _digests[key]
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        data = (path / MANIFEST).read_bytes()
+    except OSError as err:
+        raise BundleError(
+            f"{path / MANIFEST}: cannot be read ({err.strerror}), expected a bundle's manifest; "
+            "export the bundle again"
+        ) from err
+    manifest = parse_manifest(data, str(path / MANIFEST))
+    check_contract(manifest, str(path / MANIFEST))
+    for graph in manifest.graphs.values():
+        for name in graph.files:
+            if not (path / name).is_file():
+                raise BundleError(f"{path / name}: file is missing; export the bundle again")
+    return manifest
 
 
 def _find(path_or_name: str | Path) -> Path:

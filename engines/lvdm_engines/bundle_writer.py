@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
-from lvdm_engines.atomic import partial_of, put_in_place, remove, remove_leftovers, sync
+from lvdm_engines.atomic import new_directory, put_in_place, sync
 from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError, quoted
@@ -17,7 +17,10 @@ from lvdm_engines.manifest import Manifest
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 CARD = "README.md"  # what people say of a model; not read
-_PLAN_FILE = re.compile(r"engines/[^/]+/[^/]+\.(plan|json|kernels)(\.\w{8}\.partial)?")
+_PART = r"(\.\w{8}\.partial)?"
+_PLAN_FILE = re.compile(
+    rf"engines/\.?[0-9a-f]{{16}}{_PART}/\.?(?P<graph>[^/]+)\.(plan|plan\.json|kernels){_PART}"
+)
 
 
 class BundleWriter:
@@ -30,22 +33,20 @@ class BundleWriter:
 
     def __init__(self, target: str | Path, *, force: bool = False) -> None:
         self.target = Path(target).absolute()
-        self.path = partial_of(self.target)
         self._force = force
+        self._directory = new_directory(self.target)
 
     def __enter__(self) -> Self:
         _check_target(self.target, force=self._force)
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.target)
-            self.path.mkdir()
+            self.path = self._directory.__enter__()
         except OSError as err:
             raise _write_error(self.target, err) from err
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         finished = not self.path.exists()
-        remove(self.path)
+        self._directory.__exit__(None, None, None)
         if isinstance(error, OSError) and self._concerns_us(error):
             raise _write_error(self.target, error) from error
         if error is None and not finished:
@@ -70,8 +71,11 @@ class BundleWriter:
         for name, facts in manifest.graphs.items():
             GraphSource(name, facts, self.path).verified()
         (self.path / MANIFEST).write_bytes(data)
-        sync(self.path)
         _check_target(self.target, force=self._force)
+        card, old = self.path / CARD, self.target / CARD
+        if old.is_file() and not card.exists():
+            card.write_bytes(old.read_bytes())  # people's words, which no export makes again
+        sync(self.path)
         put_in_place(self.path, self.target)
         return load_bundle(self.target)
 
@@ -106,7 +110,13 @@ def _strangers(folder: Path) -> list[str]:
     known = {MANIFEST, REFERENCES, CARD}
     for graph in manifest.graphs.values():
         known |= graph.files.keys()
-    return [name for name in names if name not in known and not _PLAN_FILE.fullmatch(name)]
+    stems = {Path(graph.file).stem for graph in manifest.graphs.values()}
+    return [name for name in names if name not in known and not _is_plan(name, stems)]
+
+
+def _is_plan(name: str, stems: set[str]) -> bool:
+    found = _PLAN_FILE.fullmatch(name)
+    return found is not None and found["graph"] in stems
 
 
 def _write_error(target: Path, err: OSError) -> BundleError:

@@ -1,11 +1,14 @@
 """What the three commands share: one voice for errors, and what each exit code means.
 
 Exit codes: 0 done · 1 an error that one line explains · 2 usage · 130 interrupted.
-Knows no command: it gets one, runs it, and says in one line what went wrong.
+Knows no command: it gets one, runs it, and says in one line what went wrong. With `--json` that is
+an object on stdout as well, with `--progress json` an event in place of the line.
 """
 
 import _thread
+import json
 import logging
+import math
 import os
 import re
 import signal
@@ -14,19 +17,35 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError, one_line
+from lvdm_engines.errors import LvdmError, no_thread, one_line, quoted
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _IMPORTER = "<frozen importlib._bootstrap>"  # the file that frames of an import name
 _IGNORED = "ignored due to race condition"  # of a signal that came before it was to be ignored
 _LATER = 0.02  # seconds
+_LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
+_HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
+
+
+class NumberRange(click.FloatRange):
+    """A number in a range; click itself takes NaN for one inside of every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; raises what click shows for any other."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{quoted(value)} is not a number.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)
@@ -50,16 +69,16 @@ class CommandLine:
         sys.exit(code)
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Run the command and return its exit code; errors are said on stderr, in one line."""
+        """Run the command and return its exit code; errors are told in the form that is asked."""
         try:
             code = self._invoke(list(arguments))
         except click.exceptions.Exit as end:  # --help, --version
             return end.exit_code
         except click.ClickException as err:
-            err.show()
+            self._tell(err, err.format_message(), arguments)
             return err.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            self.say("interrupted")
+        except (click.Abort, KeyboardInterrupt) as err:
+            self._tell(err, "interrupted", arguments)
             return 130
         except BrokenPipeError:
             silence_stdout()
@@ -68,7 +87,7 @@ class CommandLine:
             line = self.explain(err)
             if line is None:
                 raise
-            self.say(line)
+            self._tell(err, line, arguments)
             return 1
         return code if isinstance(code, int) else 0
 
@@ -77,9 +96,9 @@ class CommandLine:
         name = self.command.name or ""
         variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
         if asked := os.environ.get(variable):
-            from click.shell_completion import shell_complete
+            from lvdm_engines.completion import complete
 
-            return shell_complete(self.command, {}, name, variable, asked)
+            return complete(self.command, name, variable, asked)
         with self.command.make_context(name, arguments) as context:
             return self.command.invoke(context)
 
@@ -87,6 +106,35 @@ class CommandLine:
         """Print one line on stderr, under the command's name."""
         with suppress(OSError):  # the terminal has gone
             click.echo(f"{self.command.name}: {one_line(str(message))}", err=True)
+
+    def _tell(self, err: BaseException, message: str, arguments: Sequence[str]) -> None:
+        """Say how a command ended that did not end well, with the notes of the error."""
+        usage = isinstance(err, click.UsageError)
+        kind = "UsageError" if usage else type(err).__name__
+        line = "; ".join([message, *getattr(err, "__notes__", ())])
+        line = one_line(line, _LONGEST_USAGE) if usage else one_line(line)
+        with suppress(OSError):  # nobody listens any more
+            if _has_events(arguments):
+                told = {"event": "error", "kind": kind, "message": line}
+                click.echo(json.dumps(told), err=True)
+            elif isinstance(err, _HELP_IS_ASKED):
+                err.show()
+            elif isinstance(err, click.UsageError):
+                click.UsageError(line, err.ctx).show()
+            else:
+                self.say(line)
+            if self._prints_json(arguments):
+                click.echo(json.dumps({"error": line, "kind": kind}))
+
+    def _prints_json(self, arguments: Sequence[str]) -> bool:
+        """Tell whether stdout is for JSON, of a command line that may make no sense."""
+        command = self.command
+        for word in arguments:
+            if isinstance(command, click.Group):
+                command = command.commands.get(word, command)
+        flags = [o for o in command.params if isinstance(o, click.Option) and o.is_flag]
+        is_flag = any("--json" in option.opts for option in flags)  # and takes no file name
+        return is_flag and "--json" in arguments and "-" not in arguments  # where a video goes
 
     def explain(self, err: Exception) -> str | None:
         """Say what happened and what to do next; None for what is a fault of this program."""
@@ -98,9 +146,15 @@ class CommandLine:
         if isinstance(err, OSError):  # e.g. a name that is too long, a device that went away
             place = err.filename or "a file"
             return f"{place}: {err.strerror or err}; choose another name or place"
+        if "can't start new thread" in str(err):
+            return str(no_thread(err))
         if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):
             return f"out of memory; {self.less_memory}"
         return None
+
+
+def _has_events(arguments: Sequence[str]) -> bool:
+    return "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
 
 
 def silence_stdout() -> None:

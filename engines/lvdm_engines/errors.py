@@ -89,6 +89,14 @@ class OtherRunError(WorkError):
     """A work directory is in use, or holds what another run has left."""
 
 
+def no_thread(err: Exception) -> SessionError:
+    """Say what to do where the system starts no more threads."""
+    return SessionError(
+        f"no thread can be started ({err}); lower --threads, end other programs, or raise "
+        "the limit of processes (ulimit -u)"
+    )
+
+
 def quoted(value: object) -> str:
     """Show a value of unknown origin in a message: at most about 100 characters, in one line.
 

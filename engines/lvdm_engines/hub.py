@@ -6,7 +6,8 @@ of files only: their sha256 are checked against the manifest like those of any o
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lvdm_engines.errors import BundleError, quoted
@@ -61,7 +62,31 @@ def _without_links(folder: Path) -> Path:
     with suppress(OSError):
         plain.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
-            if not (plain / file.name).exists():
-                os.link(file.resolve(), plain / file.name)
+            _link(file.resolve(), plain / file.name)
         return plain
     return folder
+
+
+def _link(blob: Path, name: Path) -> None:
+    """Give a file a second name, in place of one that was linked before it was fetched again."""
+    if name.exists() and name.samefile(blob):
+        return
+    draft = name.with_name(f".{name.name}.{os.getpid()}")
+    os.link(blob, draft)
+    draft.replace(name)
+
+
+@contextmanager
+def advice(bundle: Path) -> Iterator[None]:
+    """Correct the advice of errors about a bundle that was fetched: it is not exported again here.
+
+    Raises BundleError as it came where the bundle is no fetched one.
+    """
+    try:
+        yield
+    except BundleError as err:
+        fetched = next((f for f in bundle.parents if f.name.startswith("models--")), None)
+        if fetched is None:
+            raise
+        again = f"delete {fetched} to have it fetched again, or ask its owner"
+        raise BundleError(str(err).replace("export the bundle again", again)) from err

@@ -4,6 +4,7 @@ Knows the format and what is impossible in it; knows nothing of JSON, files or d
 """
 
 import math
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ Length = Annotated[int, Meta(ge=1, le=4096)]  # of clips, windows and strides
 Side = Annotated[int, Meta(ge=1, le=16384)]
 Size = tuple[Side, Side]  # (height, width)
 MOST_VALUES = 1 << 32  # in the pixels or latents of one window
+LEAST_BETA, MOST_NOISE = 1e-7, 100  # beyond, float32 holds no noise, or no signal
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)")]  # one line to show
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
@@ -58,6 +60,13 @@ class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"got beta_start {self.beta_start}, beta_end {self.beta_end}, "
                 "expected 0 < beta_start <= beta_end < 1"
+            )
+        noise = -self.steps * math.log1p(-self.beta_end)
+        if self.kind != "cosine" and (self.beta_start < LEAST_BETA or noise > MOST_NOISE):
+            raise ValueError(
+                f"got beta_start {self.beta_start}, beta_end {self.beta_end} over {self.steps} "
+                f"steps, expected beta_start from {LEAST_BETA} on and what is left of the signal "
+                f"above e^-{MOST_NOISE}"
             )
 
 
@@ -251,3 +260,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(
                 f"defaults.noise_level {level} is outside the model's {levels or 0} levels"
             )
+
+    def worst_error(self, graphs: Iterable[str]) -> float | None:
+        """Return the largest difference from torch that was measured, relative, or None."""
+        measured = (self.parity.get(graph, {}).get("max_rel") for graph in graphs)
+        return max((error for error in measured if isinstance(error, float)), default=None)

@@ -24,7 +24,7 @@ def parse_manifest(data: bytes, source: str = "manifest.json") -> Manifest:
         schema = msgspec.json.decode(data, type=_SchemaOnly).schema
         if schema != SCHEMA:
             raise BundleError(
-                f"{source}: got schema {schema}, expected {SCHEMA}; "
+                f"{source}: got schema {quoted(schema)}, expected {SCHEMA}; "
                 + ("upgrade lvdm-rt" if schema > SCHEMA else "export the bundle again")
             )
         return msgspec.json.decode(data, type=Manifest)

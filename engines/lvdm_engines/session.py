@@ -1,12 +1,13 @@
 """The seam between models and the code that runs them: what an open engine is, and its feeds."""
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import SessionError
+from lvdm_engines.errors import SessionError, no_thread
 from lvdm_engines.manifest import TensorSpec
 
 
@@ -45,6 +46,25 @@ class Cancellable(Protocol):
 
     def cancel(self, thread: int) -> None:
         """Let the run that the thread with this number is in, if any, end with SessionError."""
+
+
+def check_threads(count: int) -> None:
+    """Raise SessionError unless so many threads can be started.
+
+    Native libraries start theirs where no error can be handled: some end the process, some hang.
+    """
+    end, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as err:
+        raise no_thread(err) from err
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
 
 
 def check_feeds(

@@ -13,16 +13,25 @@ from typing import Any
 
 import click
 
-from lvdm_engines.backends.backend import CPU_PRECISIONS, CpuPrecision, SessionOptions
+from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, CpuPrecision, SessionOptions
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.command_line import HELP, CommandLine, NumberRange
+from lvdm_engines.completion import BUNDLE, PATH
+from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import ModelFacts
 
 Report = Callable[[str], None]
 
 _RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
-_PAIR: Any = (click.Path(path_type=Path), click.Path(path_type=Path))
+_FILE = click.Path(path_type=Path)
+_FILES: Any = (_FILE, _FILE)
+
+
+def _pair(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        name, nargs=2, type=_FILES, metavar="CFG CKPT", shell_complete=PATH, help=what
+    )
 
 
 @click.group(context_settings=HELP)
@@ -34,20 +43,23 @@ def lvdm_export() -> None:
 
 
 @lvdm_export.command("build-engines")
-@click.option("--predict", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Keyframe predictor.")
-@click.option("--interpolate", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Infill network.")
-@click.option("--short", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Single clips.")
-@click.option(
-    "--text", nargs=2, type=_PAIR, metavar="CFG CKPT", help="Text-to-video denoiser, as `short`."
-)
+@_pair("--predict", "Keyframe predictor.")
+@_pair("--interpolate", "Infill network.")
+@_pair("--short", "Single clips.")
+@_pair("--text", "Text-to-video denoiser, as `short`.")
 @click.option(
     "--autoencoder",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="CKPT",
     help="Default: the one inside the first denoiser's checkpoint.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="BUNDLE", help="What to write.")
-@click.option("--bundle", metavar="BUNDLE", help="Instead of all above: compile this bundle.")
+@click.option("--out", type=_FILE, metavar="BUNDLE", help="What to write.")
+@click.option(
+    "--bundle",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="Instead of all above: compile this bundle.",
+)
 @click.option(
     "--backend",
     type=click.Choice([*_RUN_AS_THEY_ARE, "tensorrt", "tensorrt-rtx"]),
@@ -66,7 +78,10 @@ def lvdm_export() -> None:
     help="Weights of plans can be exchanged later; verify such plans, see docs.",
 )
 @click.option(
-    "--refit-from", metavar="BUNDLE", help="Exchange weights in this one's plans; compile nothing."
+    "--refit-from",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="Exchange weights in this one's plans; compile nothing.",
 )
 @click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
 @click.option(
@@ -81,17 +96,20 @@ def lvdm_export() -> None:
 )
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
-@click.option("--fps", type=click.FloatRange(0.1, 1000), default=8.0, show_default=True)
-@click.option("--guidance", type=click.FloatRange(0), metavar="W", help="The bundle's default.")
-@click.option("--eta", type=click.FloatRange(0, 1), help="The bundle's default noise of DDIM.")
+@click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
+@click.option("--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default.")
+@click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM.")
 @click.option(
     "--noise-level",
-    type=click.IntRange(-1),
+    type=click.IntRange(-1, 1 << 20),
     metavar="S",
     help="The bundle's default perturbation of conditions; -1: none.",
 )
 @click.option(
-    "--decode-window", type=click.IntRange(1), metavar="LATENTS", help="Default: 16 frames' worth."
+    "--decode-window",
+    type=click.IntRange(1, 4096),
+    metavar="LATENTS",
+    help="Default: 16 frames' worth.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -188,10 +206,15 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 
 
 @lvdm_export.command()
-@click.argument("bundle")
-@click.option("--backend", default="cpu", show_default=True)
+@click.argument("bundle", shell_complete=BUNDLE)
+@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(CPU_PRECISIONS), help="Of the CPU's arithmetic.")
-@click.option("--reference", metavar="BUNDLE", help="The fp32 export that --backend is held to.")
+@click.option(
+    "--reference",
+    metavar="BUNDLE",
+    shell_complete=BUNDLE,
+    help="The fp32 export that --backend is held to.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def verify(
@@ -200,7 +223,7 @@ def verify(
     precision: CpuPrecision | None,
     reference: str | None,
     **flags: bool,
-) -> None:
+) -> int:
     """Run a bundle's graphs again and compare them with what torch gave when it was made.
 
     A backend other than cpu is compared with the CPU instead, at more batch sizes, in decoded
@@ -232,11 +255,18 @@ def verify(
             verdict = "; ".join(entry.get("problems", [])) or "ok"
             click.echo(", ".join([f"{name}: {verdict}", *told_of]))
     if backend != "cpu":
-        check_report(report, load_bundle(bundle), backend)
+        try:
+            check_report(report, load_bundle(bundle), backend)
+        except ExportError as err:
+            if not flags["as_json"]:
+                raise
+            _SHELL.say(err)  # the object on stdout has the problems, and stays the only one
+            return 1
+    return 0
 
 
 @lvdm_export.command()
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what a bundle holds on one screen; --json adds tensors, sha256 and all numbers."""

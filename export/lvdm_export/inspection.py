@@ -102,9 +102,7 @@ def _graphs(bundle: Bundle) -> list[tuple[str, ...]]:
 
 def _graph(bundle: Bundle, names: list[str], graph: GraphFacts) -> tuple[str, ...]:
     size = sum((bundle.path / file).stat().st_size for file in graph.files)
-    parity = bundle.manifest.parity
-    told = [parity.get(name, {}).get("max_rel") for name in names]
-    errors = [error for error in told if isinstance(error, int | float)]
+    error = bundle.manifest.worst_error(names)
     return (
         " ".join(names),
         one_line(graph.file, 60),
@@ -112,7 +110,7 @@ def _graph(bundle: Bundle, names: list[str], graph: GraphFacts) -> tuple[str, ..
         f"{size / 1e6:.1f}",
         "?" if graph.parameters is None else f"{graph.parameters / 1e6:.2f}M",
         "?" if graph.gflop is None else f"{graph.gflop:.2f}",
-        f"{max(errors):.1e}" if errors else "?",
+        "?" if error is None else f"{error:.1e}",
     )
 
 

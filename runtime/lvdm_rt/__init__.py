@@ -47,4 +47,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "__version__", *__all__])
+    own = [name for name in globals() if name.startswith("__")]
+    return sorted({*own, "__version__", *__all__})

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
-from lvdm_engines.errors import SessionError
+from lvdm_engines.errors import no_thread
 
 T = TypeVar("T")
 
@@ -86,7 +86,11 @@ class RunStream(Generic[T]):
                 raise StopIteration from None
 
     def close(self) -> None:
-        """Stop the work; closing twice is fine."""
+        """Stop the work; closing twice is fine.
+
+        It waits until a callback has returned, which therefore may close, but not wait for another
+        thread that does.
+        """
         self._stop.set()
         if threading.current_thread().name == _worker(self._stop):
             return  # the reader waits for this very thread: it ends when the callback returns
@@ -127,10 +131,7 @@ def prefetch(source: Generator[T, None, None], ahead: int, stop: Stop) -> Genera
         try:
             thread.start()
         except RuntimeError as err:
-            raise SessionError(
-                f"no thread can be started ({err}); end other programs, or raise the limit of "
-                "processes (ulimit -u)"
-            ) from err
+            raise no_thread(err) from err
         while not isinstance(item := items.get(), _End):
             yield item
         ended = item

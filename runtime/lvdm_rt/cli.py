@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
+from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import (
     DeviceMemoryError,
     LvdmError,
@@ -50,19 +51,12 @@ def generate(**flags: Any) -> int:
         flags = settled(flags, _typed())
         job = job_of(flags)
         result = _generate(job, _style(flags))
-    except KeyboardInterrupt:
-        nothing = "what was piped is cut off" if flags["out"] == "-" else "nothing was finished yet"
-        _tell(f"interrupted; {_how_to_resume(flags['out']) or nothing}", "KeyboardInterrupt", flags)
-        return 130
-    except click.UsageError as err:
-        if flags["as_json"] and flags["out"] != "-":
-            print(json.dumps({"error": err.format_message(), "kind": "UsageError"}))
+    except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
+        if hint := _hint(err, flags["out"]):
+            err.add_note(hint)
+        if flags["out"] == "-":
+            silence_stdout()
         raise
-    except (LvdmError, OSError, MemoryError) as err:
-        hint = _how_to_resume(flags["out"]) if _may_pass(err) else None
-        message = _SHELL.explain(err) or str(err)
-        _tell(f"{message}; {hint}" if hint else message, type(err).__name__, flags)
-        return 1
     summary = _summary(job, result, time.monotonic() - started)
     if flags["progress"] == "json":
         _event("done", **summary)
@@ -74,7 +68,7 @@ def generate(**flags: Any) -> int:
 
 
 @lvdm_rt.command()
-@click.argument("bundle", default="sky-tiny")
+@click.argument("bundle", default="sky-tiny", shell_complete=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(bundle: str, as_json: bool) -> None:
     """Verify a bundle and show what it is: a built-in name, a directory, or hf://OWNER/NAME."""
@@ -146,18 +140,6 @@ def _event(name: str, **facts: Any) -> None:
     event(sys.stderr, name, **facts)
 
 
-def _tell(message: str, kind: str, flags: dict[str, Any]) -> None:
-    """Say how a run ended that did not end well, in the forms that were asked for."""
-    if flags["progress"] == "json":
-        _event("error", kind=kind, message=message)
-    else:
-        _SHELL.say(message)
-    if flags["as_json"]:
-        print(json.dumps({"error": message, "kind": kind}))
-    if flags["out"] == "-":
-        silence_stdout()
-
-
 def _summary(job: GenerateJob, result: Result, seconds: float) -> dict[str, Any]:
     frames = job.options.frames * job.options.videos
     return {
@@ -174,7 +156,15 @@ def _named(result: Result) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-def _may_pass(err: Exception) -> bool:
+def _hint(err: BaseException, out: str | None) -> str | None:
+    """Return what is left of a run that ended so, and what to do with it."""
+    if isinstance(err, KeyboardInterrupt):
+        nothing = "what was piped is cut off" if out == "-" else "nothing was finished yet"
+        return _how_to_resume(out) or nothing
+    return _how_to_resume(out) if _may_pass(err) else None
+
+
+def _may_pass(err: BaseException) -> bool:
     """Tell whether the same run could succeed later: errors of the disk and the engines."""
     # too little memory and another run's work say themselves what to do, and that is another run
     if isinstance(err, DeviceMemoryError | OtherRunError):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Defaults, Manifest, Preset, SamplerName
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
@@ -94,20 +94,22 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     _one_of("mode", mode, MODES)
     if mode == "short" and options.guidance:
         raise OptionsError(
-            f"got guidance {options.guidance} in mode short, which has nothing to be guided by; "
-            "leave it out or choose another mode"
+            f"got guidance {quoted(options.guidance)} in mode short, which has nothing to be "
+            "guided by; leave it out or choose another mode"
         )
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
     if not _is_number(guidance) or not 0 <= guidance <= 1000:
-        raise OptionsError(f"got guidance {guidance}, expected a number from 0 (off) to 1000")
+        raise OptionsError(
+            f"got guidance {quoted(guidance)}, expected a number from 0 (off) to 1000"
+        )
     overlap = _first(options.overlap, model.decode_window // 2)
-    _in_range("overlap", overlap, 0, model.decode_window // 2)
+    check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)
     if not _is_number(fps) or not 0 < fps <= 1000:
-        raise OptionsError(f"got fps {fps}, expected more than 0 and at most 1000")
+        raise OptionsError(f"got fps {quoted(fps)}, expected more than 0 and at most 1000")
     return Settings(
         frames=options.frames,
         seed=options.seed,
@@ -131,22 +133,22 @@ def _fade(wanted: int | None, overlap: int, usual: int) -> int:
     if overlap == 0:  # the last given frame is not decoded together with new ones
         if wanted:
             raise OptionsError(
-                f"got fade {wanted} with overlap 0, but a fade needs decode windows that overlap; "
-                "leave it out"
+                f"got fade {quoted(wanted)} with overlap 0, but a fade needs decode windows that "
+                "overlap; leave it out"
             )
         return 0
     fade: int = _first(wanted, usual)
-    _in_range("fade", fade, 0, MAX_FRAMES)
+    check_range("fade", fade, 0, MAX_FRAMES)
     return fade
 
 
 def _check_counts(options: GenerateOptions) -> None:
-    _in_range("frames", options.frames, 1, MAX_FRAMES)
-    _in_range("seed", options.seed, 0, MAX_SEED)
-    _in_range("videos", options.videos, 1, MAX_VIDEOS)
-    _in_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
+    check_range("frames", options.frames, 1, MAX_FRAMES)
+    check_range("seed", options.seed, 0, MAX_SEED)
+    check_range("videos", options.videos, 1, MAX_VIDEOS)
+    check_range("first_video", options.first_video, 0, MAX_SEED - MAX_VIDEOS)
     if options.batch_size is not None:
-        _in_range("batch_size", options.batch_size, 1, MAX_BATCH)
+        check_range("batch_size", options.batch_size, 1, MAX_BATCH)
 
 
 def _default_mode(manifest: Manifest) -> Mode:
@@ -171,7 +173,7 @@ def _sampling(
     defaults = manifest.defaults
     if options.sampler and preset.sampler and options.sampler != preset.sampler:
         raise OptionsError(
-            f"got sampler {options.sampler!r} with preset {options.preset!r}, which is "
+            f"got sampler {quoted(options.sampler)} with preset {quoted(options.preset)}, which is "
             f"{preset.sampler}; leave one of them out"
         )
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
@@ -180,19 +182,19 @@ def _sampling(
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.
     steps = _first(options.steps, min(_first(preset.steps, defaults.steps), trained))
-    _in_range("steps", steps, 1, trained)
+    check_range("steps", steps, 1, trained)
     if sampler == "ddpm":
         if options.steps not in (None, trained):
             raise OptionsError(
-                f"got steps {options.steps} with sampler ddpm, which takes all {trained} steps of "
-                "the schedule; leave steps out or choose ddim or dpmpp_2m"
+                f"got steps {quoted(options.steps)} with sampler ddpm, which takes all {trained} "
+                "steps of the schedule; leave steps out or choose ddim or dpmpp_2m"
             )
         steps = trained
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     eta = _first(options.eta, preset.eta, defaults.eta) if sampler == "ddim" else 0.0
     if not _is_number(eta) or not 0 <= eta <= 1:
-        raise OptionsError(f"got eta {eta}, expected 0 (deterministic) to 1 (ancestral)")
+        raise OptionsError(f"got eta {quoted(eta)}, expected 0 (deterministic) to 1 (ancestral)")
     return sampler, steps, eta
 
 
@@ -202,12 +204,12 @@ def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -
     if levels is None:
         if wanted not in (None, NO_LEVEL):
             raise OptionsError(
-                f"got noise_level {wanted}, but {manifest.name} was not trained with perturbed "
-                "conditions; leave it out"
+                f"got noise_level {quoted(wanted)}, but {manifest.name} was not trained with "
+                "perturbed conditions; leave it out"
             )
         return NO_LEVEL
     level = _first(wanted, preset.noise_level, manifest.defaults.noise_level, NO_LEVEL)
-    _in_range("noise_level", level, NO_LEVEL, levels - 1)
+    check_range("noise_level", level, NO_LEVEL, levels - 1)
     return int(level)
 
 
@@ -216,15 +218,21 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def _in_range(name: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raise OptionsError unless `value` is a whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionsError(f"got {name} {value!r}, expected a whole number from {low} to {high}")
+        raise OptionsError(
+            f"got {name} {quoted(value)}, expected a whole number from {low} to {high}"
+        )
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise OptionsError(f"got {name} {value!r}, expected one of {', '.join(known)}")
+        raise OptionsError(f"got {name} {quoted(value)}, expected one of {', '.join(known)}")

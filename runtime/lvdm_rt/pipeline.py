@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.bundle import load_bundle
+from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.opening import open_sessions
@@ -61,17 +61,17 @@ class Pipeline:
     @classmethod
     def open(
         cls,
-        bundle: str | Path = "sky-tiny",
+        bundle: str | Path | Bundle = "sky-tiny",
         backend: str = "auto",
         options: SessionOptions | None = None,
     ) -> Self:
-        """Open a bundle, a directory or the name of a built-in one, on a backend.
+        """Open a bundle, one that is loaded or a directory or the name of a built-in one.
 
         `options` say with how many threads, on which GPU, and with which plans.
 
         Raises BundleError, BackendError.
         """
-        found = load_bundle(bundle)
+        found = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         graphs = [name for name in found.manifest.graphs if name != "text_encoder"]
         sessions = open_sessions(found, graphs, backend, options)
         pipeline = cls(found.manifest, sessions)

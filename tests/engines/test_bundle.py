@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 
 import pytest
 from msgspec.structs import replace
@@ -112,16 +113,25 @@ def test_force_replaces_a_bundle_and_leaves_nothing_behind(
     assert names(tmp_path) == ["bundle"]
 
 
-def test_what_a_killed_build_left_goes_after_a_day_and_not_before(make_bundle, tmp_path):
-    for name, hours in [("0123abcd", 25), ("4567abcd", 23)]:
-        left = tmp_path / f".bundle.{name}.partial"
-        left.mkdir()
-        (left / "denoiser.onnx").touch()
-        for path in (left / "denoiser.onnx", left):
-            os.utime(path, (0, time.time() - hours * 3600))
+def test_what_a_killed_build_left_goes_and_what_another_is_building_stays(make_bundle, tmp_path):
+    killed = tmp_path / ".bundle.0123abcd.partial"
+    killed.mkdir()
+    (killed / "denoiser.onnx").touch()
     (tmp_path / ".bundle.0123abcd.mine").mkdir()
-    make_bundle()
-    assert names(tmp_path) == [".bundle.0123abcd.mine", ".bundle.4567abcd.partial", "bundle"]
+    with suppress(LookupError), BundleWriter(tmp_path / "bundle", force=True) as other:
+        make_bundle()
+        assert names(tmp_path) == sorted([".bundle.0123abcd.mine", other.path.name, "bundle"])
+        raise LookupError
+    assert names(tmp_path) == [".bundle.0123abcd.mine", "bundle"]
+
+
+def test_a_left_file_goes_after_a_day_and_not_before(tmp_path):
+    for name, hours in [("0123abcd", 25), ("4567abcd", 23)]:
+        left = tmp_path / f".clip.npy.{name}.partial"
+        left.touch()
+        os.utime(left, (0, time.time() - hours * 3600))
+    atomic.remove_leftovers(tmp_path / "clip.npy")
+    assert names(tmp_path) == [".clip.npy.4567abcd.partial"]
 
 
 def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(
@@ -163,7 +173,16 @@ def test_force_never_replaces_what_is_not_a_bundle(make_bundle, tmp_path, files)
         assert (tmp_path / "bundle" / name).read_bytes() == data
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "engines/abc/model.tar", "predict.onnx.bak"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "engines/0123456789abcdef/model.tar",
+        "engines/0123456789abcdef/notes.json",
+        "engines/mine/denoiser.plan",
+        "predict.onnx.bak",
+    ],
+)
 def test_force_names_the_strange_file_in_a_bundle_and_leaves_all(make_bundle, tmp_path, name):
     stranger = make_bundle().path / name
     stranger.parent.mkdir(parents=True, exist_ok=True)
@@ -173,13 +192,16 @@ def test_force_names_the_strange_file_in_a_bundle_and_leaves_all(make_bundle, tm
     assert stranger.read_bytes() == b"mine"
 
 
-def test_force_replaces_a_bundle_with_its_plans_and_its_card_even_a_damaged_one(make_bundle):
+def test_force_replaces_a_damaged_bundle_with_its_plans_and_keeps_its_card(make_bundle):
     old = make_bundle().path
-    for name in ("README.md", "engines/abc/predict.plan", "engines/abc/predict.json"):
+    plans = "engines/0123456789abcdef"
+    for name in ("README.md", f"{plans}/denoiser.plan", f"{plans}/denoiser.plan.json"):
         (old / name).parent.mkdir(parents=True, exist_ok=True)
         (old / name).write_bytes(b"old")
     (old / "denoiser.onnx").unlink()
-    assert "engines" not in names(make_bundle(force=True).path)
+    new = make_bundle(force=True).path
+    assert "engines" not in names(new)
+    assert (new / "README.md").read_bytes() == b"old"
 
 
 def test_a_new_bundle_has_ordinary_permissions(make_bundle, tmp_path):

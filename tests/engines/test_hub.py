@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,30 @@ def test_a_cached_file_that_was_changed_is_refused(make_bundle, tmp_path, show):
     told = show("hf://someone/sky")
     assert told.startswith("BundleError: ")
     assert "got sha256" in told
+    repo = tmp_path / "hub" / "models--someone--sky"
+    assert told.endswith(f"delete {repo} to have it fetched again, or ask its owner")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "denoiser.onnx"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda blob: blob.write_bytes(b"damaged")])
+def test_a_fetched_bundle_is_never_to_be_exported_again(make_bundle, tmp_path, show, name, damage):
+    snapshot = cached(make_bundle().path, tmp_path / "hub")
+    damage((snapshot / name).resolve())
+    told = show("hf://someone/sky")
+    assert "to have it fetched again" in told
+    assert "export the bundle again" not in told
+
+
+def test_what_is_fetched_again_replaces_its_damaged_copy(make_bundle, tmp_path, show):
+    """The hub's cache forgot a damaged blob: a second name of it must not stay in use."""
+    snapshot = cached(make_bundle(external=True).path, tmp_path / "hub")
+    blob = (snapshot / "denoiser.onnx.data").resolve()
+    whole = blob.read_bytes()
+    blob.write_bytes(b"damaged")
+    assert "got sha256" in show("hf://someone/sky")
+    blob.unlink()
+    blob.write_bytes(whole)
+    assert show("hf://someone/sky") == "tiny cpu False"
 
 
 def test_what_is_not_in_the_cache_is_one_line_when_offline(show):

@@ -42,6 +42,8 @@ def test_a_graph_with_external_data_names_both_files():
         (("model", "frame_size"), [16, 15], "[16, 15] is not a multiple of latent size [2, 2]"),
         (("model", "schedule", "kind"), "log", "expected one of sqrt-linear, linear, cosine"),
         (("model", "schedule", "beta_end"), 1.5, "got beta_start 0.0015, beta_end 1.5"),
+        (("model", "schedule", "beta_end"), 0.5, "what is left of the signal above e^-100"),
+        (("model", "schedule", "beta_start"), 1e-30, "expected beta_start from 1e-07 on"),
         (("model", "latent", "scale"), 0, "scale not 0 - at `$.model.latent`"),
         (("model", "predict", "condition"), 4, "condition 4 leaves nothing new in a clip of 4"),
         (("model", "interpolate", "clip"), 4, "expected 5 - at `$.model`"),

@@ -178,6 +178,8 @@ def test_sampled_latents_decode_to_the_streamed_frames(pipeline):
         (np.zeros((4, 16, 16), np.uint8), "crop and resize them first"),
         (np.zeros((4, 16, 16, 3), np.float32), "got frames float32"),
         (np.zeros((0, 16, 16, 3), np.uint8), "expected at least one frame"),
+        ("clip.mp4", "got frames 'clip.mp4', expected uint8"),
+        ([[0]], r"got frames \[\[0\]\], expected uint8"),
     ],
 )
 def test_frames_of_another_shape_are_refused_at_once(pipeline, frames, message):
@@ -190,6 +192,8 @@ def test_frames_of_another_shape_are_refused_at_once(pipeline, frames, message):
 def test_latents_of_another_shape_are_refused(pipeline):
     with pytest.raises(OptionsError, match=r"got latents \(3, 2, 4, 4\), expected \(2, t, 4, 4\)"):
         list(pipeline.decode(np.zeros((3, 2, 4, 4), np.float32)))
+    with pytest.raises(OptionsError, match=r"got latents list, expected \(2, t, 4, 4\)"):
+        list(pipeline.decode([[0.0]]))
 
 
 @pytest.mark.parametrize("graph", ["decoder", "predict", "interpolate"])
@@ -239,6 +243,16 @@ def test_other_frame_rates_of_latents_give_the_exact_count_too(make_fake, per_la
     )
     frames = consume(Pipeline(manifest, sessions), frames=27)
     assert sum(map(len, frames)) == 27
+
+
+@pytest.mark.parametrize("overlap", [-1, 3, 1.5, 2.0, "1", True, 10**400])
+def test_an_overlap_that_no_windows_can_have_is_refused(pipeline, overlap):
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    latents = pipeline.encode(frames)
+    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
+        pipeline.encode(frames, overlap)
+    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
+        list(pipeline.decode(latents, overlap))
 
 
 def test_a_window_of_one_latent_needs_no_overlap(make_fake):

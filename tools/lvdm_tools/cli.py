@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.completion import DATA, offer
 from lvdm_engines.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lvdm_tools.train.config import Run
 
@@ -60,12 +61,17 @@ def train() -> None:
     """Train an autoencoder, then a denoiser on its latents."""
 
 
+def _ready() -> Iterable[str]:
+    return sorted(file.stem for file in (Path(__file__).parent / "configs").glob("*.yaml"))
+
+
 _FILE = click.Path(path_type=Path)
 # fmt: off
 _OPTIONS = [
     click.Option(["--config"], required=True, metavar="C.yaml",
+                 shell_complete=offer(_ready, "file"),
                  help="A YAML file, or the name of a ready config."),
-    click.Option(["--data"], required=True, metavar="DIR|synth",
+    click.Option(["--data"], required=True, metavar="DIR|synth", shell_complete=DATA,
                  help="A folder of videos or of folders of pictures, or the synthetic sky."),
     click.Option(["--out"], type=_FILE, required=True, metavar="RUN", help="The run's folder."),
     click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint in RUN."),

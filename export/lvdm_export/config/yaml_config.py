@@ -169,13 +169,13 @@ def _clips(params: StrictMapping, unet: UNet3dConfig) -> dict[str, Any]:
     stride = params.read("latent_frame_strde", Length, stride)  # as the authors write it
     levels = params.read("max_noise_level", Count, None)
     # how often training gave the first latents, or both ends; a network that never saw one of the
-    # two makes noise of it
-    predicts, infills = params.read("p_pred", float, None), params.read("p_interp", float, None)
+    # two makes noise of it; where neither is told, both may have been
+    predicts, infills = params.read("p_pred", float, 0.0), params.read("p_interp", float, 0.0)
     facts: dict[str, Any] = {"short": ShortFacts(clip)}
     if unet.in_channels != unet.out_channels:  # the mask channel
-        if 0 < condition < clip and (predicts != 0 or not infills):
+        if 0 < condition < clip and (predicts or not infills):
             facts["predict"] = PredictFacts(clip, condition, stride)
-        if clip >= 3 and (infills != 0 or not predicts):
+        if clip >= 3 and (infills or not predicts):
             facts["interpolate"] = InterpolateFacts(clip)
         if unet.num_classes is not None:
             facts["noise_levels"] = unet.num_classes - 1 if levels is None else levels

@@ -12,21 +12,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS
+from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, OptionsError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from lvdm_rt.commands.generate import GenerateJob
 
 _count = click.IntRange(1)
 
+
+def _presets() -> Iterable[str]:
+    from lvdm_rt.options import PRESETS
+
+    return PRESETS
+
+
 # fmt: off
 _FLAGS = (
-    click.option("-o", "--out", metavar="OUT",
+    click.option("-o", "--out", metavar="OUT", shell_complete=PATH,
                  help=".mp4, .webm, .gif, .npz, a directory of PNG frames, or - for y4m on standard output."),  # noqa: E501
     click.option("--bundle", default="sky-tiny", show_default=True, metavar="B",
+                 shell_complete=BUNDLE,
                  help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
     click.option("--frames", type=_count, default=64, show_default=True, metavar="N",
                  help="New frames of each video."),
@@ -36,15 +45,16 @@ _FLAGS = (
                  help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
     click.option("--first-video", type=click.IntRange(0), default=0, metavar="K",
                  help="Number of the first video, where several runs share one seed."),
-    click.option("--condition", metavar="IN",
+    click.option("--condition", metavar="IN", shell_complete=PATH,
                  help="Continue this video, folder of frames, .npz or still picture."),
     click.option("--max-pixels", type=_count, default=1 << 26, show_default=True, metavar="N",
                  help="Refuse IN if its pictures have more: they would take too much memory."),
-    click.option("--join", is_flag=True, help="Put IN before the new frames, with its sound."),
+    click.option("--join/--no-join", help="Put IN before the new frames, with its sound."),
     click.option("--fade", type=click.IntRange(0), metavar="N",
                  help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
     click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
-    click.option("--preset", metavar="fast|balanced|paper", help="Sampler and steps by name."),
+    click.option("--preset", metavar="fast|balanced|paper", shell_complete=offer(_presets),
+                 help="Sampler and steps by name."),
     click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"])),
     click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
     click.option("--eta", type=float, metavar="E",
@@ -67,8 +77,8 @@ _FLAGS = (
                  help="Playback rate of OUT; the model's if not given."),
     click.option("--crf", type=click.IntRange(0, 63), metavar="N",
                  help="Quality of mp4 (16) and webm (20); less is better and larger."),
-    click.option("--exact", is_flag=True, help="Bit-identical results for any grouping of clips."),
-    click.option("--from", "repeat", metavar="OUT.json",
+    click.option("--exact/--no-exact", help="Bit-identical results for any grouping of clips."),
+    click.option("--from", "repeat", metavar="OUT.json", shell_complete=PATH,
                  help="Repeat the video that has this sidecar; other flags change it."),
     click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
     click.option("--restart", is_flag=True, help="Throw away what an interrupted run left."),
@@ -98,6 +108,10 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     """
     if flags["repeat"] is not None:
         flags = {**flags, **_repeated(flags["repeat"], given)}
+        if flags["join"] and "fps" not in given:
+            flags["fps"] = None
+        if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
+            flags["crf"] = None
     _refuse_contradictions(flags)
     return flags
 
@@ -127,9 +141,7 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
         raise click.UsageError(
             f"{sidecar} continues {quoted(settings.get('condition'))}; give it with --condition"
         )
-    if "joined_frames" in settings:
-        flags["join"] = True
-        flags["fps"] = None
+    flags["join"] = "joined_frames" in settings
     if "condition_sha256" not in settings:
         flags["fade"] = None
     return {name: value for name, value in flags.items() if name not in given}
@@ -174,8 +186,7 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
         raise click.UsageError("--resume goes on with what --restart throws away; choose one")
     if flags["out"] == "-":
         _refuse_on_stdout(flags)
-    kind = _output_kind(flags["out"])
-    if flags["crf"] is not None and kind not in ("mp4", "webm"):
+    if not _has_quality(flags["out"]) and flags["crf"] is not None:
         raise click.UsageError("--crf belongs to .mp4 and .webm")
 
 
@@ -190,11 +201,12 @@ def _refuse_on_stdout(flags: dict[str, Any]) -> None:
         raise click.UsageError("-o - would put a video on the terminal; pipe it into a program")
 
 
-def _output_kind(out: str) -> str:
+def _has_quality(out: str) -> bool:
+    """Tell whether `--crf` means something to the format. Raises click.UsageError for none."""
     from lvdm_rt.video.spec import output_kind
 
     try:
-        return output_kind(out)
+        return output_kind(out) in ("mp4", "webm")
     except LvdmError as err:
         raise click.UsageError(str(err)) from err
 

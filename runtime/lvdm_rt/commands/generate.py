@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.described import Described
 from lvdm_rt.commands.outputs import Outputs, output_names
 from lvdm_rt.long import workdir
 from lvdm_rt.long.workdir import work_path
-from lvdm_rt.options import GenerateOptions, Settings
+from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, read_frames
@@ -71,9 +73,10 @@ def generate(
     names = output_names(job.out, job.options.videos)
     _check_condition(job, names)
     work = work_path(job.out)
-    with Pipeline.open(job.bundle, job.backend, job.session) as pipeline:
-        _check_prompt(job, pipeline)
-        settings = pipeline.settings(job.options)
+    bundle = load_bundle(job.bundle)
+    _check_prompt(job, bundle.manifest)
+    settings = resolve(job.options, bundle.manifest)
+    with Pipeline.open(bundle, job.backend, job.session) as pipeline:
         given = _given(job, pipeline, settings)
         described = _describe(job, pipeline, settings, given)
         outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
@@ -111,9 +114,9 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # of a link to itself as well, which ends Path.resolve
 
 
-def _check_prompt(job: GenerateJob, pipeline: Pipeline) -> None:
+def _check_prompt(job: GenerateJob, manifest: Manifest) -> None:
     """Refuse text for a model that reads none, and the other way round."""
-    name, reads_text = pipeline.manifest.name, pipeline.manifest.model.context is not None
+    name, reads_text = manifest.name, manifest.model.context is not None
     if job.prompt is not None and not reads_text:
         raise OptionsError(f"got a prompt, but {name} was not trained with text; leave it out")
     if reads_text:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from lvdm_engines.bundle import Bundle
+from lvdm_engines.errors import one_line
 from lvdm_engines.manifest import GraphFacts, Manifest, Preset
 from lvdm_rt.commands.doctor import Diagnosis, Finding
 from lvdm_rt.options import PRESETS
@@ -27,8 +28,8 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
         f"{defaults.sampler}, {defaults.steps} steps, eta {defaults.eta:g},"
         f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}",
     )
-    presets = PRESETS | defaults.presets
-    yield from _entry("presets", "; ".join(f"{n}: {_preset(p)}" for n, p in presets.items()))
+    presets = "; ".join(f"{n}: {_preset(p)}" for n, p in (PRESETS | defaults.presets).items())
+    yield from _entry("presets", one_line(presets))
     yield from _entry(
         "latents",
         f"{latent.channels}×{latent.size[0]}×{latent.size[1]} for {model.frames_per_latent}"
@@ -39,11 +40,13 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield from _graph_lines(bundle)
     yield ""
-    numbers = [f"{k} {v}" for k, v in manifest.quality.items() if k != "measured_on"]
+    numbers = [one_line(f"{k} {v}", 80) for k, v in manifest.quality.items() if k != "measured_on"]
     if numbers:
         shown = ", ".join(numbers[:_QUALITIES])
         yield from _entry("quality", f"{shown}{', …' if len(numbers) > _QUALITIES else ''}")
-        yield from _entry("", f"on {manifest.quality.get('measured_on', 'unknown clips')}")
+        yield from _entry(
+            "", "on " + one_line(str(manifest.quality.get("measured_on", "unknown clips")))
+        )
     made = manifest.provenance
     ema = ", averaged weights" if made.ema else ""
     yield from _entry("made by", f"lvdm-rt {made.lvdm_rt}{ema}; files are as the manifest says")
@@ -72,8 +75,8 @@ def _graph_lines(bundle: Bundle) -> Iterator[str]:
     for file, names in files.items():
         facts = bundle.manifest.graphs[names[0]]
         yield (
-            f"  {file:<16} {_megabytes(bundle, facts):>6.1f} MB  {facts.precision:<10}"
-            f" {_worst_error(bundle, names):<8} {', '.join(names)}"
+            f"  {one_line(file, 60):<16} {_megabytes(bundle, facts):>6.1f} MB"
+            f"  {facts.precision:<10} {_worst_error(bundle, names):<8} {', '.join(names)}"
         )
 
 
@@ -83,9 +86,8 @@ def _megabytes(bundle: Bundle, facts: GraphFacts) -> float:
 
 def _worst_error(bundle: Bundle, graphs: Iterable[str]) -> str:
     """Return the largest difference from torch, relative to the largest value."""
-    measured = (bundle.manifest.parity.get(graph, {}).get("max_rel") for graph in graphs)
-    errors = [error for error in measured if isinstance(error, int | float)]
-    return f"{max(errors):.1e}" if errors else "unknown"
+    error = bundle.manifest.worst_error(graphs)
+    return "unknown" if error is None else f"{error:.1e}"
 
 
 def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:

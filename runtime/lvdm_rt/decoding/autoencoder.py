@@ -9,9 +9,10 @@ from collections.abc import Generator, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError
+from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError, quoted
 from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows
 from lvdm_rt.model import Model
+from lvdm_rt.options import check_range
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -72,18 +73,15 @@ class Autoencoder:
         """Return the overlap of windows. Raises OptionsError for more than half a window."""
         if overlap is None:
             return self.overlap
-        if isinstance(overlap, bool) or not 0 <= overlap <= self.overlap:
-            raise OptionsError(
-                f"got overlap {overlap}, expected a whole number from 0 to {self.overlap}"
-            )
+        check_range("overlap", overlap, 0, self.overlap)
         return overlap
 
     def _check_latents(self, latents: Latents) -> None:
         facts = self._model.latent
-        shape = latents.shape
+        shape: tuple[int, ...] = getattr(latents, "shape", ())  # a list has none
         if len(shape) != 4 or (shape[0], *shape[2:]) != (facts.channels, *facts.size):
             raise OptionsError(
-                f"got latents {shape}, expected ({facts.channels}, t, "
+                f"got latents {shape or type(latents).__name__}, expected ({facts.channels}, t, "
                 f"{facts.size[0]}, {facts.size[1]})"
             )
         if not np.isfinite(latents).all():
@@ -114,11 +112,13 @@ class Autoencoder:
 
 def check_frames(frames: Frames, size: tuple[int, int]) -> None:
     """Raise OptionsError unless frames are uint8 (f, h, w, 3) of the model's size, f ≥ 1."""
-    got = f"{frames.dtype} {frames.shape}"
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
+    # neither of which a list or the name of a file has
+    shape, dtype = getattr(frames, "shape", ()), getattr(frames, "dtype", None)
+    got = quoted(frames) if dtype is None else f"{dtype} {shape}"
+    if dtype != np.uint8 or len(shape) != 4 or shape[1:] != (*size, 3):
         raise OptionsError(
-            f"got frames {got}, expected uint8 (f, {size[0]}, {size[1]}, 3); "
-            "crop and resize them first"
+            f"got frames {got}, expected uint8 (f, {size[0]}, {size[1]}, 3); crop and resize "
+            "them first, as lvdm_rt.video.read_frames does"
         )
     if len(frames) == 0:
         raise OptionsError(f"got frames {got}, expected at least one frame")

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.lib.format import read_array, write_array
 from numpy.typing import NDArray
 
+from lvdm_engines import lock
 from lvdm_engines.atomic import remove_leftovers, sync_directory, whole_file
 from lvdm_engines.errors import OtherRunError, WorkError, quoted
 from lvdm_rt.diffusion.noise import Site
-from lvdm_rt.long import lock
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class WorkDir:
         """
         self._path = path
         try:
-            self._lock = _made_and_locked(path)
+            self._lock = lock.made_and_locked(path)
         except BlockingIOError as err:
             raise OtherRunError(f"{path} is in use by another run; wait for it or stop it") from err
         except OSError as err:
@@ -95,7 +95,9 @@ class WorkDir:
         file, data = self._file(site), io.BytesIO()
         write_array(data, latents)
         try:
-            file.parent.mkdir(exist_ok=True)
+            if not file.parent.is_dir():
+                file.parent.mkdir()
+                sync_directory(self._path)
             with whole_file(file) as out:
                 out.write(data.getvalue() + hashlib.sha256(data.getvalue()).digest())
         except OSError as err:
@@ -108,7 +110,7 @@ class WorkDir:
         file = self._path / IDENTITY
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
-            remove_leftovers(file, idle=0)
+            remove_leftovers(file, mine=True)
             strangers = [e.name for e in self._path.iterdir() if e.name != lock.LOCK_FILE]
             if strangers:
                 raise OtherRunError(
@@ -118,6 +120,7 @@ class WorkDir:
             try:
                 with whole_file(file) as out:
                     out.write(json.dumps(wanted, indent=1).encode())
+                sync_directory(self._path.parent)
             except OSError as err:
                 raise _unwritable(file, err) from err
             return
@@ -181,16 +184,6 @@ def _checked(data: bytes) -> bytes:
     return content
 
 
-def _made_and_locked(path: Path) -> int:
-    """Make a directory and lock it. Raises OSError."""
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        holder = lock.acquire(path)
-        if lock.holds(holder, path):
-            return holder
-        lock.release(holder)  # its last owner has just removed it
-
-
 def _clear(path: Path) -> None:
     try:
         for folder in path.glob("video-*"):
@@ -201,7 +194,7 @@ def _clear(path: Path) -> None:
                     file.unlink()
             with suppress(OSError):  # holds something that is not ours
                 folder.rmdir()
-        remove_leftovers(path / IDENTITY, idle=0)
+        remove_leftovers(path / IDENTITY, mine=True)
         (path / IDENTITY).unlink(missing_ok=True)
     except OSError as err:
         raise WorkError(f"{path} cannot be removed ({err.strerror}); remove it by hand") from err

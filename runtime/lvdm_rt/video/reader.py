@@ -112,9 +112,10 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(files, key=_by_number)
 
 
-def _by_number(file: Path) -> list[tuple[int, str]]:
+def _by_number(file: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"(\d+)", file.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    numbered = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return numbered, file.name  # which tells 1.png from 01.png
 
 
 def _film(path: Path, spec: ReadSpec) -> Iterator[Frames]:

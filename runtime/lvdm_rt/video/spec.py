@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, quoted
 
 Frames: TypeAlias = npt.NDArray[np.uint8]  # (f, h, w, 3)
 OutputKind: TypeAlias = Literal["mp4", "webm", "gif", "npz", "png", "y4m"]
@@ -47,6 +47,8 @@ class VideoSpec:
             raise OptionsError(f"frame size {self.size} asked, expected sides of 1 to {_MAX_SIDE}")
         if not Fraction(1, 10) <= self.fps <= 1000:
             raise OptionsError(f"{float(self.fps):g} frames per second asked, expected 0.1 to 1000")
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise OptionsError(f"got crf {quoted(self.crf)}, expected 0 (best) to 63")
 
 
 def output_kind(out: str) -> OutputKind:

@@ -43,7 +43,7 @@ def open_writer(
         path = Path(out)
         _check_codec_options(out, kind, spec)
         for name in (path, sidecar_path(path)):
-            remove_leftovers(name, idle=0)
+            remove_leftovers(name, mine=True)
         files = _Files(path, replace=replace)
         try:
             return VideoWriter(out, spec, _file_sink(kind, files.video, spec), files)
@@ -67,10 +67,8 @@ def check_output(out: str, *, replace: bool = False) -> OutputKind:
 
 
 def _check_codec_options(out: str, kind: OutputKind, spec: VideoSpec) -> None:
-    if spec.crf is not None and (kind not in ("mp4", "webm") or not 0 <= spec.crf <= 63):
-        raise OptionsError(
-            f"got crf {spec.crf} for {out}, expected 0 (best) to 63 and .mp4 or .webm"
-        )
+    if spec.crf is not None and kind not in ("mp4", "webm"):
+        raise OptionsError(f"got crf {spec.crf} for {out}, which .mp4 and .webm have; leave it out")
 
 
 def missing_encoder(kind: OutputKind) -> str | None:

@@ -231,6 +231,11 @@ def test_the_command_prints_all_numbers_before_it_fails(fixed_bundle, broken, ca
     assert "finite_to 64" in told.out
     assert "interpolate: interpolate: cannot be opened" in told.out
     assert told.err.startswith("lvdm-export: ")
+    code = cli.run(["verify", str(fixed_bundle.path), "--backend", "tensorrt", "-q", "--json"])
+    told = capsys.readouterr()
+    assert code == 1
+    assert "mean error 0.1" in json.loads(told.out)["predict"]["problems"][0]
+    assert "mean error 0.1" in told.err
 
 
 def test_an_fp16_bundle_is_held_to_its_fp32_export_or_says_that_it_was_not(fixed_bundle):

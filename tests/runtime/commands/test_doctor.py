@@ -112,6 +112,19 @@ def test_info_prints_the_manifest_as_json(command, toy):
     assert json.loads(out)["model"]["frame_size"] == [16, 16]
 
 
+def test_info_shows_whatever_numbers_a_manifest_claims_as_plain_text(command, make_bundle):
+    bundle = make_bundle()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["quality"] = {"psnr": "\x1b]0;taken\x07" + "9" * 10**6}
+    manifest["parity"] = {graph: {"max_rel": 10**400} for graph in manifest["graphs"]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    code, out, err = command("info", bundle)
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    assert len(out) < 6000
+    assert " unknown " in out
+
+
 def test_info_refuses_a_bundle_whose_files_were_changed(command, make_bundle):
     bundle = make_bundle()
     (bundle / "decoder.onnx").write_bytes(b"damaged")

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from lvdm_rt import options, pipeline
+from lvdm_engines import bundle as bundles
+from lvdm_rt import options
 from lvdm_rt.commands import outputs
 
 SMALL = ("--frames", "20", "--seed", "7")
@@ -153,6 +154,12 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(command, toy, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("flags", [["--guidance", "-2"], ["--preset", "slow"], ["--prompt", "x"]])
+def test_what_the_manifest_can_refuse_is_refused_before_engines_open(command, toy, flags):
+    _, _, err = command("generate", "-o", "a.npz", "--bundle", toy, *flags)
+    assert err.count("\n") == 1  # and none of which backend runs what
+
+
 def test_a_condition_that_ends_mid_frame_is_one_line(command, toy, tmp_path):
     command("generate", "-o", "in.mp4", "--bundle", toy, *SMALL)
     data = (tmp_path / "in.mp4").read_bytes()
@@ -243,8 +250,8 @@ def test_a_bundle_that_vanishes_while_it_is_sampled_changes_nothing(
 
 def test_a_run_reads_its_bundle_and_settles_its_options_once(command, toy, monkeypatch):
     read, settled = [], []
-    load, resolve = pipeline.load_bundle, options._sampling
-    monkeypatch.setattr(pipeline, "load_bundle", lambda name: read.append(name) or load(name))
+    load, resolve = bundles._read, options._sampling
+    monkeypatch.setattr(bundles, "_read", lambda path: read.append(path) or load(path))
     monkeypatch.setattr(options, "_sampling", lambda *a: settled.append(a) or resolve(*a))
     assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
     assert (len(read), len(settled)) == (1, 1)

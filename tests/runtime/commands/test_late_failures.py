@@ -2,6 +2,8 @@
 
 import os
 import resource
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +50,28 @@ def test_a_name_of_the_settings_that_is_taken_by_a_directory_is_refused(refused,
     assert "json" in refused("-o", out, "--force")
 
 
+FEW_THREADS = """
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *data)
+{
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+        dlsym(RTLD_NEXT, "pthread_create");
+    DIR *tasks = opendir("/proc/self/task");
+    int running = -2; /* the directories . and .. */
+    while (readdir(tasks))
+        running++;
+    closedir(tasks);
+    return running < atoi(getenv("MOST")) ? real(thread, how, run, data) : EAGAIN;
+}
+"""
+
+
 def test_a_place_that_takes_no_file_is_refused(refused, monkeypatch, tmp_path):
     assert "File name too long" in refused("-o", "a" * 250 + ".mp4")
 
@@ -89,8 +113,37 @@ def test_a_limit_of_threads_is_one_line(command, toy, monkeypatch, tmp_path):
     monkeypatch.setattr(threading.Thread, "start", no_more)
     code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "-q")
     assert code == 1
-    assert err.startswith("lvdm-rt: no thread can be started (can't start new thread); end other")
+    assert err.startswith(
+        "lvdm-rt: no thread can be started (can't start new thread); lower --threads"
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def few_threads(tmp_path_factory):
+    """Build a library that refuses a process more threads than the variable MOST says."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    folder = tmp_path_factory.mktemp("threads")
+    (folder / "few.c").write_text(FEW_THREADS)
+    built = ["gcc", "-shared", "-fPIC", "-o", "few.so", "few.c", "-ldl"]
+    subprocess.run(built, cwd=folder, check=True)
+    return str(folder / "few.so")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 6])
+def test_a_system_with_few_threads_left_gives_one_line_and_no_hang(
+    start, toy, monkeypatch, few_threads, most
+):
+    monkeypatch.setenv("LD_PRELOAD", few_threads)
+    monkeypatch.setenv("MOST", str(most))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # it has its own words
+    run = start("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "-q", "--threads", "4")
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 1, err
+    assert err.startswith("lvdm-rt: no thread can be started (can't start new thread); lower")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"\0"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lvdm_engines.manifest import ScheduleFacts
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process
 from lvdm_rt.diffusion.sampler import ddim as ddim_steps
 from lvdm_rt.diffusion.schedule import ddim_timesteps, make_schedule
@@ -145,3 +146,14 @@ def test_ddim_ends_in_the_predicted_data_where_the_official_end_leaves_noise():
     assert np.abs(last(ddim(*zero_data, 50, 1.0))).max() < 1e-5
     left = last(ddim_steps(*zero_data, ddim_timesteps(SCHEDULE, 50), 1.0, official_end=True))
     assert left.std() == pytest.approx((1 - float(SCHEDULE.alpha_bar[0])) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("betas", [(1, 1e-7, 1e-7), (20, 0.9, 0.99), (1000, 1e-7, 0.09)])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_widest_schedules_that_a_manifest_may_name_are_sampled(name, betas):
+    ScheduleFacts("linear", *betas)
+    schedule = make_schedule("linear", *betas)
+    p, x = process(schedule=schedule, eps=lambda x, _: np.zeros_like(x))
+    sampler = SAMPLERS[name]
+    t = sampler.timesteps(schedule, min(8, betas[0]))
+    assert np.isfinite(last(sampler.run(p, x, t, 1.0))).all()

@@ -8,6 +8,7 @@ import pytest
 
 from lvdm_engines.errors import VideoError
 from lvdm_rt.video import ReadSpec, VideoSpec, open_writer, read_frames, read_last_frames
+from lvdm_rt.video.reader import picture_files
 
 
 def encode(
@@ -219,6 +220,21 @@ def test_a_folder_of_pictures_is_one_frame_each_in_the_order_of_their_numbers(pi
     frames = np.concatenate(list(read_frames(pictures, ReadSpec(size=(8, 8), fps=Fraction(3)))))
     assert frames.shape == (3, 8, 8, 3)
     assert frames[:, 0, 0, 0].tolist() == [10, 20, 200]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1.png", "2.png", "10.png"],
+        ["frame_2.jpg", "frame_10.png", "frame_11.jpg"],
+        ["clip1-9.png", "clip1-10.png", "clip2-1.png"],
+        ["01.png", "1.png", "2.png", "²1.png"],
+    ],
+)
+def test_pictures_are_sorted_by_their_numbers(tmp_path, names):
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [file.name for file in picture_files(tmp_path)] == names
 
 
 def test_a_damaged_picture_in_a_folder_is_named(pictures):

@@ -13,6 +13,7 @@ from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.command_line import NumberRange
 from lvdm_engines.errors import BackendError, OptionsError
 from lvdm_tools.outputs import check_free
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
 @click.option("--frames", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=2.0, help="Per number. Default: 2.")
+@click.option("--seconds", type=NumberRange(0), default=2.0, help="Per number. Default: 2.")
 @click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
 @click.option("--force", is_flag=True, help="Replace both reports of an earlier run.")
 @click.option(

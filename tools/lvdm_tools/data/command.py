@@ -1,7 +1,6 @@
 """`lvdm-tools synth`: write synthetic sky time-lapses as video files."""
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -11,6 +10,7 @@ from typing import Any
 import click
 import tqdm
 
+from lvdm_engines.command_line import NumberRange
 from lvdm_engines.errors import OptionsError, VideoError, quoted
 from lvdm_rt.video import VideoSpec, open_writer
 from lvdm_tools.data.synth import sky_clip
@@ -29,12 +29,6 @@ def read_size(_context: click.Context, _option: click.Parameter, text: str) -> t
     return int(sides[-1]), int(sides[0])
 
 
-def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # no range keeps it out
-        raise click.BadParameter("expected a number")
-    return value
-
-
 @click.command("synth")
 @click.option(
     "-o",
@@ -50,13 +44,7 @@ def _number(_context: click.Context, _option: click.Parameter, value: float) -> 
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first clip.")
-@click.option(
-    "--fps",
-    type=click.FloatRange(min=0.1, max=1000),
-    callback=_number,
-    default=8.0,
-    show_default=True,
-)
+@click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky: Any) -> None:
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""

@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free
@@ -17,7 +18,7 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
 
 
 @click.command("eval")
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=BUNDLE)
 @click.option(
     "--clips",
     type=click.IntRange(min=2),
@@ -47,6 +48,7 @@ _SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_lev
     "--data",
     default="synth",
     show_default=True,
+    shell_complete=DATA,
     help="'synth', or a folder of videos or of folders of pictures.",
 )
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")

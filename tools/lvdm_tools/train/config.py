@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
-from lvdm_engines.manifest import MOST_VALUES, Count, Length, Size
+from lvdm_engines.manifest import MOST_VALUES, Count, Length, ScheduleFacts, Size
 from lvdm_export.config.mapping import Finite
 from lvdm_export.config.yaml_file import read_yaml
 
@@ -23,7 +23,6 @@ Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Weight = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Momentum = Annotated[float, Meta(ge=0, lt=1)]
-Beta = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,8 +98,15 @@ class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
     steps: Count = 1000
-    beta_start: Beta = 0.0015
-    beta_end: Beta = 0.0155
+    beta_start: float = 0.0015
+    beta_end: float = 0.0155
+
+    def __post_init__(self) -> None:
+        self.facts()
+
+    def facts(self) -> ScheduleFacts:
+        """Return the schedule as the manifest has it; raises ValueError for what it refuses."""
+        return ScheduleFacts(self.kind, self.steps, self.beta_start, self.beta_end)
 
 
 class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

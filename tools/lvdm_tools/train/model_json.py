@@ -14,7 +14,7 @@ from torch import nn
 
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ExportError
-from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
+from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ShortFacts
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import check_fit, load_autoencoder, load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
@@ -68,7 +68,6 @@ def denoiser(
         if kind.kind != "unconditional" or kind.stride == 1:
             first.setdefault(kind.kind, kind)
     predict, infill, short = (first.get(k) for k in ("predict", "interpolate", "unconditional"))
-    table = run.schedule
     return ModelRecord(
         kind="unet3d",
         config=dataclasses.asdict(network),
@@ -77,7 +76,7 @@ def denoiser(
         scale=scale,
         shift=shift,
         decode_window=decoder.window,
-        schedule=ScheduleFacts(table.kind, table.steps, table.beta_start, table.beta_end),
+        schedule=run.schedule.facts(),
         predict=PredictFacts(predict.latents, predict.condition, predict.stride)
         if predict
         else None,

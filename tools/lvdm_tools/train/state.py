@@ -77,7 +77,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, again: str = "--
     Raises TrainingError: the disk is full or the folder cannot be written.
     """
     try:
-        remove_leftovers(path, idle=0)
+        remove_leftovers(path, mine=True)
         with whole_path(path) as draft:
             write(draft)
     except (OSError, SafetensorError) as err:

@@ -14,6 +14,7 @@ from lvdm_engines.bundle import GraphSource
 from lvdm_engines.contract import mismatch
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
+from lvdm_engines.session import check_threads
 
 _DTYPES: dict[str, Dtype] = {
     "tensor(float)": "float32",
@@ -53,6 +54,7 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
 def open_native(source: GraphSource, ort: Any, options: SessionOptions, provider: Any) -> Any:
     """Open a graph's file, once it is what the manifest promises, on one provider."""
     path, settings = str(source.verified()), session_options(ort, options)
+    check_threads(options.threads or os.cpu_count() or 1)
     try:
         return ort.InferenceSession(path, settings, [provider])
     except native_errors() as err:

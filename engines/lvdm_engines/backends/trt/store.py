@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from lvdm_engines.atomic import partial_of, put_in_place, remove, remove_leftovers, sync
+from lvdm_engines.atomic import new_directory, put_in_place, sync
 from lvdm_engines.backends.plan_facts import (
     Fingerprint,
     PlanFacts,
@@ -81,23 +81,19 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
     Raises BundleError where the bundle cannot be written.
     """
     folder = source.engines / facts.fingerprint.digest
-    partial = partial_of(folder)
     try:
-        remove_leftovers(folder)
-        partial.mkdir(parents=True)
-        (partial / facts.file).write_bytes(plan)
-        sidecar = msgspec.json.format(msgspec.json.encode(facts), indent=1)
-        (partial / f"{facts.file}.json").write_bytes(sidecar)
-        sync(partial)
-        vouch(facts.sha256)
-        put_in_place(partial, folder)
+        with new_directory(folder) as partial:
+            (partial / facts.file).write_bytes(plan)
+            sidecar = msgspec.json.format(msgspec.json.encode(facts), indent=1)
+            (partial / f"{facts.file}.json").write_bytes(sidecar)
+            sync(partial)
+            vouch(facts.sha256)
+            put_in_place(partial, folder)
     except OSError as err:
         raise BundleError(
             f"{folder}: cannot be written ({err.strerror or err}); free space there, or copy the "
             "bundle to a directory of yours and build there"
         ) from err
-    finally:
-        remove(partial)
     return CompiledPlan(folder / facts.file, facts)
 
 

@@ -62,3 +62,13 @@ else:
             with suppress(OSError):  # something is in it that is not ours
                 emptied.rmdir()
         os.close(holder)
+
+
+def made_and_locked(folder: Path) -> int:
+    """Make a directory, if it is not there, and lock it. Raises OSError; see `acquire`."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = acquire(folder)
+        if holds(holder, folder):
+            return holder
+        release(holder)  # its last owner has just removed it

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lvdm_rt.long import lock
+from lvdm_engines import lock
 
 
 def test_a_directory_has_one_owner_at_a_time(tmp_path):

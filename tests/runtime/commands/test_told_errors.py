@@ -1,0 +1,56 @@
+"""Errors in the form that is asked for: a clean line, an object on stdout, an event."""
+
+import json
+
+import pytest
+
+LONG = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "code"),
+    [
+        (["generate", "-o", "a.mp4", "--frames", "0"], "UsageError", 2),
+        (["generate", "-o", "a.mp4", "--nope"], "UsageError", 2),
+        (["generate"], "UsageError", 2),
+        (["generate", "-o", "a.mp4", "--eta", "1", "--sampler", "ddpm"], "UsageError", 2),
+        (["generate", "-o", "a.mp4", "--bundle", "nowhere"], "BundleError", 1),
+        (["generate", "-o", "a.mp4", "--condition", "none.mp4"], "VideoError", 1),
+        (["generate", "-o", "a" * 300 + ".mp4"], "OSError", 1),
+        (["info", "nowhere"], "BundleError", 1),
+        (["info", "--nope"], "UsageError", 2),
+        (["doctor", "too", "many"], "UsageError", 2),
+    ],
+)
+def test_with_json_every_error_is_one_object_on_stdout(command, line, kind, code):
+    got, out, err = command(*line, "--json")
+    told = json.loads(out)
+    assert (got, told.keys(), told["kind"]) == (code, {"error", "kind"}, kind)
+    assert told["error"] in err
+
+
+@pytest.mark.parametrize("form", [["--progress", "json"], ["--progress=json"]])
+@pytest.mark.parametrize(
+    ("flags", "kind"), [(["--frames", "0"], "UsageError"), (["--bundle", "nowhere"], "BundleError")]
+)
+def test_with_progress_as_json_every_error_is_an_event(command, form, flags, kind):
+    _, out, err = command("generate", "-o", "a.mp4", *flags, *form)
+    told = json.loads(err.splitlines()[-1])
+    assert (out, told["event"], told["kind"]) == ("", "error", kind)
+
+
+@pytest.mark.parametrize("typed", ["\x1b[31mred", "two\nlines", LONG])
+@pytest.mark.parametrize("flag", ["--frames", "--backend", "--guidance", "--"])
+def test_what_was_typed_comes_back_clean_and_short(command, flag, typed):
+    code, _, err = command("generate", "-o", "a.mp4", flag, typed)
+    *_, line = err.splitlines()
+    assert code in (1, 2)
+    assert line.startswith(("Error: ", "lvdm-rt: "))
+    assert len(line) < 320
+    assert not [character for character in line if not character.isprintable()]
+
+
+def test_no_arguments_ask_for_help(command):
+    code, out, err = command()
+    assert code == 2
+    assert "Commands:\n" in out + err
