@@ -49,7 +49,9 @@ def spied(tmp_path):
             env=environment | {"HOME": str(home)},
         )
         assert done.returncode == 0, done.stderr
-        assert list(home.rglob("*")) == []
+        own = {home / ".cache", home / ".cache/lvdm-rt"}  # see docs/backends.md
+        left = {path for path in home.rglob("*") if home / ".cache/lvdm-rt" not in path.parents}
+        assert left <= own
         if not tracer:
             pytest.skip("nothing was left; strace would show whether anything was looked up")
         assert [line for line in log.read_text().splitlines() if "AF_INET" in line] == []
