@@ -21,7 +21,8 @@ def test_without_onnx_runtime_the_extra_to_install_is_named(backend, extra, monk
 
 
 def test_without_any_backend_the_shortest_way_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for library in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(BackendError) as found:
         open_session(load_bundle("sky-tiny"), "decoder")
     assert str(found.value) == (
@@ -39,7 +40,9 @@ def test_what_is_left_of_two_wheels_when_one_was_removed_is_told_from_a_whole_on
 
 
 def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
-    with open_session(toy.write_bundle(tmp_path / "slow", endless=True), "predict") as session:
+    with open_session(
+        toy.write_bundle(tmp_path / "slow", endless=True), "predict", "cpu"
+    ) as session:
         thread = threading.get_ident()
 
         def cancel():
