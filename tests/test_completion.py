@@ -54,7 +54,7 @@ def test_names_and_paths_are_offered(line, whole):
 @pytest.mark.parametrize("command", ["lvdm-rt generate", "lvdm-export verify"])
 def test_every_backend_is_offered(command):
     names = {name for _, name in offered(f"{command} --backend")}
-    assert names == {"auto", "tensorrt", "tensorrt-rtx", "cuda", "cpu"}
+    assert names == {"auto", "tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu"}
 
 
 def test_the_ready_configs_and_files_are_offered():

@@ -93,20 +93,13 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adversarial: Adversarial | None = None
 
 
-class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The noise schedule, in the manifest's words."""
+class ScheduleConfig(ScheduleFacts, frozen=True, forbid_unknown_fields=True):
+    """The noise schedule; the manifest's limits hold."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
     steps: Count = 1000
     beta_start: float = 0.0015
     beta_end: float = 0.0155
-
-    def __post_init__(self) -> None:
-        self.facts()
-
-    def facts(self) -> ScheduleFacts:
-        """Return the schedule as the manifest has it; raises ValueError for what it refuses."""
-        return ScheduleFacts(self.kind, self.steps, self.beta_start, self.beta_end)
 
 
 class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

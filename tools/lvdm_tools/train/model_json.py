@@ -76,7 +76,7 @@ def denoiser(
         scale=scale,
         shift=shift,
         decode_window=decoder.window,
-        schedule=run.schedule.facts(),
+        schedule=run.schedule,
         predict=PredictFacts(predict.latents, predict.condition, predict.stride)
         if predict
         else None,
