@@ -16,10 +16,10 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, DeviceMemoryError, OptionsError
 from lvdm_engines.session import sizes_of
 from lvdm_tools import cli
-from lvdm_tools.bench import command as gpu_check
-from lvdm_tools.bench import run as bench
+from lvdm_tools.bench import gpu_check as bench
+from lvdm_tools.bench import gpu_command
 from lvdm_tools.bench.end_to_end import Busy, Watched
-from lvdm_tools.bench.table import page
+from lvdm_tools.bench.gpu_page import page
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +191,7 @@ def test_a_session_that_cannot_time_the_device_says_so():
 
 
 def test_without_a_gpu_the_command_says_so_and_writes_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu_check, "driver_problem", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(gpu_command, "driver_problem", lambda: "no NVIDIA driver")
     assert cli.run(["gpu-check", "-o", str(tmp_path / "out")]) == 1
     told = "needs an NVIDIA GPU, and nothing was measured: no NVIDIA driver"
     assert told in capsys.readouterr().err
@@ -231,7 +231,7 @@ def test_a_check_that_shows_nothing_is_saved_whole_and_exits_with_1(
 @pytest.mark.slow
 def test_a_dry_run_goes_through_everything_on_the_cpu(tmp_path):
     options = ["--dry-run", "--seconds", "0", "--frames", "9", "-o", str(tmp_path)]
-    done = CliRunner().invoke(gpu_check.command, options)
+    done = CliRunner().invoke(gpu_command.command, options)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     cpu = found["backends"]["cpu"]

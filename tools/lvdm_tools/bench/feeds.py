@@ -1,0 +1,29 @@
+"""Inputs of graphs, and one run of one graph. Free of torch, whose memory would count as ours."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.bundle import Bundle, load_bundle
+from lvdm_engines.opening import open_session
+from lvdm_export.verify.probes import make_probes
+
+Feeds = dict[str, NDArray[Any]]
+
+
+def random_feeds(bundle: Bundle, graph: str, batch: int) -> Feeds:
+    """Return random inputs of a graph, the same in every row."""
+    facts = bundle.manifest.graphs[graph]
+    probe = make_probes(graph, facts.inputs, bundle.manifest.model, 1)[0]
+    row = np.zeros(batch, np.int64)  # the random row, as often as needed
+    return {name: array[row] for name, array in probe.feeds.items()}
+
+
+def run_once(folder: Path, graph: str, backend: str) -> dict[str, Any]:
+    """Open a graph and run it at batch 1: for a process of its own."""
+    bundle = load_bundle(folder)
+    with open_session(bundle, graph, backend) as session:
+        session.run(random_feeds(bundle, graph, 1))
+    return {}
