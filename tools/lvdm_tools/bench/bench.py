@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.opening import backend_report
 from lvdm_rt import GenerateOptions
@@ -12,6 +15,7 @@ from lvdm_rt.options import resolve
 from lvdm_tools.bench import machine, videos
 from lvdm_tools.bench.clock import Found, attempt, failure
 from lvdm_tools.bench.end_to_end import end_to_end
+from lvdm_tools.bench.feeds import Ours
 from lvdm_tools.bench.graphs import time_graphs
 from lvdm_tools.bench.official_loop import COMPILED, EAGER, Official
 
@@ -36,7 +40,7 @@ class Effort:
 
 
 FULL = Effort(2.0, 45.0, 256, 50, (64, 256, 1024, 4096), (1, 2, 4, 8, 16, 32), compiled=True)
-QUICK = Effort(0.3, 3.0, 64, 10, (64, 256), (1, 4, 8), compiled=False)
+QUICK = Effort(0.2, 3.0, 64, 10, (64, 128), (1, 4, 8), compiled=False)
 PAPER_SIZE = Effort(10.0, 0.0, 0, 0, (), (), compiled=False)
 
 
@@ -50,6 +54,7 @@ class Bench:
     save: Callable[[Found], None]
     backends: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
+    threads: int | None = None  # of every run
     memory: bool = False  # of single graphs too
 
 
@@ -58,70 +63,71 @@ def run(bench: Bench) -> Found:
 
     The authors' code is given random weights of the same sizes, which cost the same.
     """
+    if bench.threads:
+        torch.set_num_threads(bench.threads)
     others, usable = machine.Others(), attempt(backend_report)
     refused = failure(usable) or {n: why for n, why in usable.items() if why is not None}
-    asked = [n for n in usable if n not in refused and n in (bench.backends or usable)]
+    asked = tuple(n for n in usable if n not in refused and n in (bench.backends or usable))
+    ours = Ours(bench.bundle, asked, SessionOptions(threads=bench.threads))
     found: Found = {
         "schema": SCHEMA,
         "bundle": bench.bundle.manifest.name,
-        "machine": machine.describe(),
+        "machine": {**machine.describe(), "threads": torch.get_num_threads()},
         "refused": refused,
     }
     found["machine"]["peaks_gflop_per_s"] = attempt(machine.peaks, bench.effort.call_seconds)
     official = attempt(Official, bench.bundle.manifest)
     for name in bench.sections or SECTIONS:
-        SECTIONS[name](bench, tuple(asked), official, found.setdefault(name, {}))
+        SECTIONS[name](bench, ours, official, found.setdefault(name, {}))
         found["machine"]["cores_of_others"] = attempt(others.cores)
         bench.save(derive(found))
     return derive(found)
 
 
-def _graphs(bench: Bench, backends: tuple[str, ...], official: Any, found: Found) -> None:
+def _graphs(bench: Bench, ours: Ours, official: Any, found: Found) -> None:
     seconds = bench.effort.call_seconds
-    timed = time_graphs(bench.bundle, backends, official, seconds, memory=bench.memory)
+    timed = time_graphs(ours, official, seconds, memory=bench.memory)
     for name, entry in timed:
         bench.report(name)
         found[name] = entry
 
 
-def _videos(bench: Bench, backends: tuple[str, ...], official: Any, found: Found) -> None:
+def _videos(bench: Bench, ours: Ours, official: Any, found: Found) -> None:
     effort, manifest = bench.effort, bench.bundle.manifest
     authors = {EAGER: official}
     if effort.compiled:
         authors[COMPILED] = attempt(partial(Official, manifest, compiled=True))
     equal = videos.equal_steps(effort.frames, effort.steps)
     usual = GenerateOptions(frames=effort.frames)
-    measure = partial(videos.time_videos, bench.bundle, backends)
+    measure = partial(videos.time_videos, ours)
     for name, options, beside in (("equal", equal, authors), ("default", usual, {})):
         settings = resolve(options, manifest)
         told = f"{settings.frames} frames, {settings.sampler}, {settings.steps} steps"
         bench.report(told)
         if name == "default" and settings == resolve(equal, manifest):
-            ways = {backend: found["equal"]["ways"][backend] for backend in backends}
+            ways = {backend: found["equal"]["ways"][backend] for backend in ours.backends}
         else:
             ways = attempt(measure, beside, options, effort.video_seconds)
             ways = {"all": ways} if failure(ways) else ways
         found[name] = {"settings": told, "ways": ways}
 
 
-def _time(bench: Bench, backends: tuple[str, ...], _: Any, found: Found) -> None:
-    options = GenerateOptions(frames=bench.effort.frames)
-    for name in backends:
+def _time(bench: Bench, ours: Ours, _: Any, found: Found) -> None:
+    options = GenerateOptions(frames=bench.effort.lengths[0])
+    for name in ours.backends:
         bench.report(f"{name}: where the time goes")
-        found[name] = attempt(end_to_end, bench.bundle, name, options)
+        found[name] = attempt(end_to_end, ours.bundle, name, options, ours.options)
 
 
-def _growth(bench: Bench, backends: tuple[str, ...], _: Any, found: Found) -> None:
+def _growth(bench: Bench, ours: Ours, _: Any, found: Found) -> None:
     effort = bench.effort
-    for name in backends:
-        for kind, size, entry in videos.time_growth(
-            bench.bundle, name, effort.lengths, effort.numbers
-        ):
+    for name in ours.backends:
+        for kind, size, entry in videos.time_growth(ours, name, effort.lengths, effort.numbers):
             bench.report(f"{name}: {kind} {size}")
             found.setdefault(name, {}).setdefault(kind, {})[size] = entry
 
 
-SECTIONS: dict[str, Callable[[Bench, tuple[str, ...], Any, Found], None]] = {
+SECTIONS: dict[str, Callable[[Bench, Ours, Any, Found], None]] = {
     "graphs": _graphs,
     "videos": _videos,
     "time": _time,

@@ -107,6 +107,12 @@ def alone(measure: Callable[..., Found], *arguments: Any) -> Found:
         return process.submit(_with_peak, measure, arguments).result()
 
 
+def peak_mib(measure: Callable[[], Found]) -> Any:
+    """Return the peak memory of a process that does this and nothing else, or why there is none."""
+    found = attempt(alone, measure)
+    return failure(found) or found["peak_mib"]
+
+
 def _with_peak(measure: Callable[..., Found], arguments: tuple[Any, ...]) -> Found:
     found = measure(*arguments)
     # not getrusage: its peak is that of the process that started this one, if that is larger

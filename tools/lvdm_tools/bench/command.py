@@ -40,6 +40,11 @@ _PAPER_SIZE = "sky-predict"
     help="Only this backend; may be repeated. Default: all that are usable.",
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Of every run. Default: all cores; take 1 where other programs work beside.",
+)
+@click.option(
     "--paper-size",
     is_flag=True,
     help="Instead of BUNDLE, networks of the paper's sizes with random weights, and their memory.",
@@ -82,7 +87,7 @@ def _measure(bundle: str, save: Any, options: dict[str, Any]) -> Found:
     from lvdm_tools.bench.paper_size import export
 
     report = partial(click.echo, err=True)
-    asked = {name: options[name] for name in ("backends", "sections")}
+    asked = {name: options[name] for name in ("backends", "sections", "threads")}
     if not options["paper_size"]:
         effort = QUICK if options["quick"] else FULL
         return run(Bench(load_bundle(bundle), effort, report, save, **asked))
@@ -90,7 +95,10 @@ def _measure(bundle: str, save: Any, options: dict[str, Any]) -> Found:
         out = Path(folder) / _PAPER_SIZE
         exported = attempt(alone, export, _PAPER_SIZE, out, report)
         found = {"export": exported}
-        bench = Bench(load_bundle(out), PAPER_SIZE, report, lambda more: save(found | more))
+        asked |= {"memory": True, "sections": ("graphs",)}
+        bench = Bench(
+            load_bundle(out), PAPER_SIZE, report, lambda more: save(found | more), **asked
+        )
         return found | run(bench)
 
 

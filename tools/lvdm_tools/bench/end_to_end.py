@@ -180,10 +180,8 @@ def generate(pipeline: Pipeline, options: GenerateOptions) -> dict[str, Any]:
 
 
 def generate_once(
-    bundle: Path, backend: str, options: GenerateOptions, first: GenerateOptions | None = None
+    bundle: Path, backend: str, session_options: SessionOptions, *videos: GenerateOptions
 ) -> dict[str, Any]:
-    """Open a bundle and make videos, after others if asked: for a process of its own."""
-    with Pipeline.open(bundle, backend) as pipeline:
-        if first is not None:
-            generate(pipeline, first)
-        return generate(pipeline, options)
+    """Open a bundle, make videos and tell of the last of them: for a process of its own."""
+    with Pipeline.open(bundle, backend, session_options) as pipeline:
+        return [generate(pipeline, options) for options in videos][-1]

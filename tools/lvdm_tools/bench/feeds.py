@@ -1,16 +1,30 @@
-"""Inputs of graphs, and one run of one graph. Free of torch, whose memory would count as ours."""
+"""What of ours is measured, inputs of its graphs, and one run of one of them.
 
+Free of torch, whose memory would be taken for ours.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.opening import open_session
 from lvdm_export.verify.probes import make_probes
 
 Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A bundle and the backends, with their options, that are measured with it."""
+
+    bundle: Bundle
+    backends: tuple[str, ...]
+    options: SessionOptions
 
 
 def random_feeds(bundle: Bundle, graph: str, batch: int) -> Feeds:
@@ -21,9 +35,9 @@ def random_feeds(bundle: Bundle, graph: str, batch: int) -> Feeds:
     return {name: array[row] for name, array in probe.feeds.items()}
 
 
-def run_once(folder: Path, graph: str, backend: str) -> dict[str, Any]:
+def run_once(folder: Path, graph: str, backend: str, options: SessionOptions) -> dict[str, Any]:
     """Open a graph and run it at batch 1: for a process of its own."""
     bundle = load_bundle(folder)
-    with open_session(bundle, graph, backend) as session:
+    with open_session(bundle, graph, backend, options) as session:
         session.run(random_feeds(bundle, graph, 1))
     return {}

@@ -10,8 +10,8 @@ from lvdm_engines.manifest import DENOISERS
 from lvdm_engines.opening import open_session
 from lvdm_rt import GenerateOptions
 from lvdm_rt.options import resolve
-from lvdm_tools.bench.clock import Found, alone, attempt, failure, milliseconds
-from lvdm_tools.bench.feeds import random_feeds, run_once
+from lvdm_tools.bench.clock import Found, attempt, failure, milliseconds, peak_mib
+from lvdm_tools.bench.feeds import Ours, random_feeds, run_once
 from lvdm_tools.bench.official_loop import EAGER, Official
 from lvdm_tools.bench.official_loop import run_once as run_official_once
 
@@ -19,47 +19,37 @@ Call = Callable[[], object]
 
 
 def time_graphs(
-    bundle: Bundle,
-    backends: tuple[str, ...],
-    official: Official | Found,
-    seconds: float,
-    *,
-    memory: bool = False,
+    ours: Ours, official: Official | Found, seconds: float, *, memory: bool = False
 ) -> Iterator[tuple[str, Found]]:
     """Yield a name and the numbers of every graph and batch; `memory` takes a process for each.
 
     GFLOP are counted once for all, in torch; where torch does not know the networks, the manifest's
     count stands in, which is that of the longest clip.
     """
+    bundle = ours.bundle
     for graph in _distinct(bundle):
         for batch in _batches(bundle, graph):
             work = bundle.manifest.graphs[graph].gflop
             if isinstance(official, Official):
                 work = official.gflop[graph]
             entry: Found = {"batch": batch, "gflop": None if work is None else work * batch}
-            entry["ways"] = _time(bundle, graph, batch, backends, official, seconds)
+            entry["ways"] = _time(ours, official, seconds, graph, batch)
             if memory and batch == 1:
                 for name, way in entry["ways"].items():
-                    measure: Any = run_official_once if name == EAGER else run_once
-                    peak = attempt(alone, measure, bundle.path, graph, name)
-                    way["peak_mib"] = failure(peak) or peak["peak_mib"]
+                    once: Any = partial(run_once, bundle.path, graph, name, ours.options)
+                    if name == EAGER:
+                        once = partial(run_official_once, bundle.path, graph)
+                    way["peak_mib"] = peak_mib(once)
             yield f"{graph} × {batch}", entry
 
 
-def _time(
-    bundle: Bundle,
-    graph: str,
-    batch: int,
-    backends: tuple[str, ...],
-    official: Official | Found,
-    seconds: float,
-) -> Found:
-    feeds = random_feeds(bundle, graph, batch)
+def _time(ours: Ours, official: Official | Found, seconds: float, graph: str, batch: int) -> Found:
+    feeds = random_feeds(ours.bundle, graph, batch)
     calls: dict[str, Call] = {}
     failed: Found = {}
     with ExitStack() as stack:
-        for name in backends:
-            session = attempt(open_session, bundle, graph, name)
+        for name in ours.backends:
+            session = attempt(open_session, ours.bundle, graph, name, ours.options)
             if failure(session):
                 failed[name] = session
             else:

@@ -130,7 +130,7 @@ def generate_once(folder: Path, options: GenerateOptions, *, compiled: bool) -> 
     return Official(load_bundle(folder).manifest, compiled=compiled).generate(options)
 
 
-def run_once(folder: Path, graph: str, _: str) -> dict[str, Any]:
+def run_once(folder: Path, graph: str) -> dict[str, Any]:
     """Run one graph at batch 1: for a process of its own."""
     bundle = load_bundle(folder)
     Official(bundle.manifest).run(graph, random_feeds(bundle, graph, 1))

@@ -8,6 +8,7 @@ from lvdm_tools.bench.gpu_page import cell, table
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
+_QUIET = 0.1  # cores of other programs that do not matter
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
@@ -44,13 +45,15 @@ def _header(found: Found) -> Iterator[str]:
     instructions = f" ({', '.join(told['instructions'])})" if told["instructions"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
     peaks = told["peaks_gflop_per_s"]
-    yield f"`{found['bundle']}` on {told['cpu']}{instructions}, {told['cores']} cores."
+    yield f"`{found['bundle']}` on {told['cpu']}{instructions}, {told['cores']} cores, {told['threads']} threads."
     yield f"{told['when']}, {told['platform']}, Python {told['python']}, {packages}."
     yield "Matrix products, measured: " + (
         ", ".join(f"{name} {_cell(peak, '.0f')} GFLOP/s" for name, peak in peaks.items()) + "."
     )
     others = _cell(told.get("cores_of_others"), ".1f")
-    yield f"Meanwhile other programs kept {others} of the cores busy."
+    yield f"Meanwhile other programs kept {others} cores busy."
+    if told.get("cores_of_others", 0) > _QUIET and told["threads"] > 1:
+        yield "**Torch's threads wait for each other busily: beside others, ratios flatter us.**"
     for name, why in found["refused"].items():
         yield f"Not measured: `{name}`, {why.partition(';')[0]}."
 

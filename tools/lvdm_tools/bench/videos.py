@@ -11,7 +11,8 @@ from lvdm_rt import GenerateOptions, Pipeline
 from lvdm_rt.options import resolve
 from lvdm_tools.bench import end_to_end as ours
 from lvdm_tools.bench import official_loop as official
-from lvdm_tools.bench.clock import Found, alone, attempt, failure, in_turns, spread
+from lvdm_tools.bench.clock import Found, alone, attempt, failure, in_turns, peak_mib, spread
+from lvdm_tools.bench.feeds import Ours
 
 _FEW = 2  # steps where their number does not matter: to warm up, and for memory
 _STEPS = 5  # of videos that only differ in length or number
@@ -27,8 +28,7 @@ def equal_steps(frames: int, steps: int) -> GenerateOptions:
 
 
 def time_videos(
-    bundle: Bundle,
-    backends: tuple[str, ...],
+    subject: Ours,
     authors: dict[str, official.Official | Found],
     options: GenerateOptions,
     seconds: float,
@@ -40,8 +40,8 @@ def time_videos(
     found: Found = {}
     with ExitStack() as stack:
         ways: dict[str, Way] = {}
-        for name in backends:
-            pipeline = attempt(Pipeline.open, bundle.path, name)
+        for name in subject.backends:
+            pipeline = _open(subject, name)
             found[name] = failure(pipeline)
             if found[name] is None:
                 ways[name] = partial(ours.generate, stack.enter_context(pipeline))
@@ -57,8 +57,7 @@ def time_videos(
         runs = in_turns(calls, seconds, least=1, warm=0)
     for name in calls:
         found[name] = failure(runs[name]) or _summary(runs[name])
-        peak = attempt(alone, _once(bundle, name, short))
-        found[name]["peak_mib"] = failure(peak) or peak["peak_mib"]
+        found[name]["peak_mib"] = peak_mib(_once(subject, name, short))
     return found
 
 
@@ -70,16 +69,20 @@ def _summary(runs: list[Found]) -> Found:
     return {**told, "frames": frames, "frames_per_second": speed, "first_seconds": first}
 
 
-def _once(bundle: Bundle, name: str, options: GenerateOptions) -> Callable[[], Found]:
+def _open(subject: Ours, backend: str) -> Any:
+    return attempt(Pipeline.open, subject.bundle.path, backend, subject.options)
+
+
+def _once(subject: Ours, name: str, options: GenerateOptions) -> Callable[[], Found]:
     """Return what makes a video in a process of its own."""
     if name in (official.EAGER, official.COMPILED):
         compiled = name == official.COMPILED
-        return partial(official.generate_once, bundle.path, options, compiled=compiled)
-    return partial(ours.generate_once, bundle.path, name, options)
+        return partial(official.generate_once, subject.bundle.path, options, compiled=compiled)
+    return partial(ours.generate_once, subject.bundle.path, name, subject.options, options)
 
 
 def time_growth(
-    bundle: Bundle, backend: str, lengths: tuple[int, ...], numbers: tuple[int, ...]
+    subject: Ours, backend: str, lengths: tuple[int, ...], numbers: tuple[int, ...]
 ) -> Iterator[tuple[str, str, Found]]:
     """Yield how time and memory grow: with frames, clips per batch, and videos at once.
 
@@ -88,14 +91,14 @@ def time_growth(
     """
     first = equal_steps(lengths[0], _FEW)
     for frames in lengths:
-        options = equal_steps(frames, _STEPS)
-        once = partial(ours.generate_once, bundle.path, backend, options, first)
+        videos = first, equal_steps(frames, _STEPS)
+        once = partial(ours.generate_once, subject.bundle.path, backend, subject.options, *videos)
         yield "frames", str(frames), attempt(alone, once)
-    pipeline: Any = attempt(Pipeline.open, bundle.path, backend)
+    pipeline = _open(subject, backend)
     with ExitStack() as stack:
         if not failure(pipeline):
             stack.enter_context(pipeline)
-        for kind, number, options in _numbers(bundle, numbers):
+        for kind, number, options in _numbers(subject.bundle, numbers):
             make: Any = _sample if kind == "batch" else ours.generate
             yield kind, str(number), failure(pipeline) or attempt(make, pipeline, options)
 
