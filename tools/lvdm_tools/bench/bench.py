@@ -113,7 +113,7 @@ def _videos(bench: Bench, ours: Ours, official: Any, found: Found) -> None:
 
 
 def _time(bench: Bench, ours: Ours, _: Any, found: Found) -> None:
-    options = GenerateOptions(frames=bench.effort.lengths[0])
+    options = GenerateOptions(frames=bench.effort.frames)
     for name in ours.backends:
         bench.report(f"{name}: where the time goes")
         found[name] = attempt(end_to_end, ours.bundle, name, options, ours.options)

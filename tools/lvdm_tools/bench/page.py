@@ -45,14 +45,15 @@ def _header(found: Found) -> Iterator[str]:
     instructions = f" ({', '.join(told['instructions'])})" if told["instructions"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
     peaks = told["peaks_gflop_per_s"]
-    yield f"`{found['bundle']}` on {told['cpu']}{instructions}, {told['cores']} cores, {told['threads']} threads."
+    yield f"`{found['bundle']}` on {told['cpu']}{instructions}, {told['cores']} cores, "
+    yield f"{told['threads']} threads for each run."
     yield f"{told['when']}, {told['platform']}, Python {told['python']}, {packages}."
     yield "Matrix products, measured: " + (
         ", ".join(f"{name} {_cell(peak, '.0f')} GFLOP/s" for name, peak in peaks.items()) + "."
     )
-    others = _cell(told.get("cores_of_others"), ".1f")
-    yield f"Meanwhile other programs kept {others} cores busy."
-    if told.get("cores_of_others", 0) > _QUIET and told["threads"] > 1:
+    others = told.get("cores_of_others")
+    yield f"Meanwhile other programs kept {_cell(others, '.1f')} cores busy."
+    if isinstance(others, float) and others > _QUIET and told["threads"] > 1:
         yield "**Torch's threads wait for each other busily: beside others, ratios flatter us.**"
     for name, why in found["refused"].items():
         yield f"Not measured: `{name}`, {why.partition(';')[0]}."
