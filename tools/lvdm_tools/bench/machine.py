@@ -51,8 +51,11 @@ def describe() -> dict[str, Any]:
     }
 
 
-def peaks(seconds: float) -> dict[str, Any]:
-    """Return the fastest matrix products measured, in GFLOP/s: fp32, and bf16 where it pays."""
+def peaks(seconds: float, threads: int | None) -> dict[str, Any]:
+    """Return the fastest matrix products measured, in GFLOP/s: fp32, and bf16 where it pays.
+
+    NumPy takes part only where it may use all cores: its threads cannot be chosen here.
+    """
     import torch
 
     from lvdm_tools.bench.torch_baseline import matrix_peak
@@ -60,7 +63,9 @@ def peaks(seconds: float) -> dict[str, Any]:
     def torch_peak(dtype: torch.dtype) -> float:
         return 1000 * matrix_peak("cpu", seconds, dtype, _SIDES)
 
-    found = {"fp32": [attempt(_numpy_peak, seconds), attempt(torch_peak, torch.float32)]}
+    found = {"fp32": [attempt(torch_peak, torch.float32)]}
+    if threads is None:
+        found["fp32"].append(attempt(_numpy_peak, seconds))
     if _BF16 & _instructions(_cpu_info()):
         found["bf16"] = [attempt(torch_peak, torch.bfloat16)]
     return {

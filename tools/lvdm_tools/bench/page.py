@@ -45,8 +45,8 @@ def _header(found: Found) -> Iterator[str]:
     instructions = f" ({', '.join(told['instructions'])})" if told["instructions"] else ""
     packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
     peaks = told["peaks_gflop_per_s"]
-    yield f"`{found['bundle']}` on {told['cpu']}{instructions}, {told['cores']} cores, "
-    yield f"{told['threads']} threads for each run."
+    where = f"{told['cpu']}{instructions}, {told['cores']} cores, threads for a run:"
+    yield f"`{found['bundle']}` on {where} {told['threads']}."
     yield f"{told['when']}, {told['platform']}, Python {told['python']}, {packages}."
     yield "Matrix products, measured: " + (
         ", ".join(f"{name} {_cell(peak, '.0f')} GFLOP/s" for name, peak in peaks.items()) + "."
