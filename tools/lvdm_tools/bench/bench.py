@@ -15,33 +15,16 @@ from lvdm_rt.options import resolve
 from lvdm_tools.bench import machine, videos
 from lvdm_tools.bench.clock import Found, attempt, failure
 from lvdm_tools.bench.end_to_end import end_to_end
-from lvdm_tools.bench.feeds import Ours
+from lvdm_tools.bench.feeds import Effort, Ours
 from lvdm_tools.bench.graphs import time_graphs
 from lvdm_tools.bench.official_loop import COMPILED, EAGER, Official
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure: seconds per matrix product and call of a graph, and per whole video.
-
-    Videos of `frames` take `steps` beside the authors' code; growth goes over these lengths, and
-    numbers of clips and of videos.
-    """
-
-    call_seconds: float
-    video_seconds: float
-    frames: int
-    steps: int
-    lengths: tuple[int, ...]
-    numbers: tuple[int, ...]
-    compiled: bool
-
-
 FULL = Effort(2.0, 45.0, 256, 50, (64, 256, 1024, 4096), (1, 2, 4, 8, 16, 32), compiled=True)
 QUICK = Effort(0.2, 0.0, 64, 50, (64, 128), (1, 4, 8), compiled=False)
-PAPER_SIZE = Effort(10.0, 0.0, 0, 0, (), (), compiled=False)
+PAPER_SIZE = Effort(10.0, 0.0, 0, 0, (), (), compiled=False, rounds=2)
 
 
 @dataclass(frozen=True)
@@ -87,8 +70,7 @@ def run(bench: Bench) -> Found:
 
 
 def _graphs(bench: Bench, ours: Ours, official: Any, found: Found) -> None:
-    seconds = bench.effort.call_seconds
-    timed = time_graphs(ours, official, seconds, memory=bench.memory)
+    timed = time_graphs(ours, official, bench.effort, memory=bench.memory)
     for name, entry in timed:
         bench.report(name)
         found[name] = entry

@@ -74,9 +74,12 @@ def in_turns(
     return kept
 
 
-def milliseconds(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Found]:
+def milliseconds(
+    calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int
+) -> dict[str, Found]:
     """Time calls in turns; returns the `spread` of each in `ms`, or why there is none."""
-    kept = in_turns({name: _timed(call) for name, call in calls.items()}, seconds)
+    timed = {name: _timed(call) for name, call in calls.items()}
+    kept = in_turns(timed, seconds, least=rounds, warm=(rounds + 1) // 2)
     return {name: failure(times) or spread("ms", times) for name, times in kept.items()}
 
 

@@ -1,4 +1,4 @@
-"""What of ours is measured, inputs of its graphs, and one run of one of them.
+"""What is measured of ours, and for how long; inputs of its graphs, and one run of one of them.
 
 Free of torch, whose memory would be taken for ours.
 """
@@ -16,6 +16,24 @@ from lvdm_engines.opening import open_session
 from lvdm_export.verify.probes import make_probes
 
 Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: seconds per matrix product and call of a graph, and per whole video.
+
+    Videos of `frames` take `steps` beside the authors' code; growth goes over these lengths, and
+    numbers of clips and of videos.
+    """
+
+    call_seconds: float
+    video_seconds: float
+    frames: int
+    steps: int
+    lengths: tuple[int, ...]
+    numbers: tuple[int, ...]
+    compiled: bool
+    rounds: int = 5  # of a graph's calls, at least
 
 
 @dataclass(frozen=True)

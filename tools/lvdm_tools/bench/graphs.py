@@ -11,7 +11,7 @@ from lvdm_engines.opening import open_session
 from lvdm_rt import GenerateOptions
 from lvdm_rt.options import resolve
 from lvdm_tools.bench.clock import Found, attempt, failure, milliseconds, peak_mib
-from lvdm_tools.bench.feeds import Ours, random_feeds, run_once
+from lvdm_tools.bench.feeds import Effort, Ours, random_feeds, run_once
 from lvdm_tools.bench.official_loop import EAGER, Official
 from lvdm_tools.bench.official_loop import run_once as run_official_once
 
@@ -19,7 +19,7 @@ Call = Callable[[], object]
 
 
 def time_graphs(
-    ours: Ours, official: Official | Found, seconds: float, *, memory: bool = False
+    ours: Ours, official: Official | Found, effort: Effort, *, memory: bool = False
 ) -> Iterator[tuple[str, Found]]:
     """Yield a name and the numbers of every graph and batch; `memory` takes a process for each.
 
@@ -33,7 +33,7 @@ def time_graphs(
             if isinstance(official, Official):
                 work = official.gflop[graph]
             entry: Found = {"batch": batch, "gflop": None if work is None else work * batch}
-            entry["ways"] = _time(ours, official, seconds, graph, batch)
+            entry["ways"] = _time(ours, official, effort, graph, batch)
             if memory and batch == 1:
                 for name, way in entry["ways"].items():
                     once: Any = partial(run_once, bundle.path, graph, name, ours.options)
@@ -43,7 +43,7 @@ def time_graphs(
             yield f"{graph} × {batch}", entry
 
 
-def _time(ours: Ours, official: Official | Found, seconds: float, graph: str, batch: int) -> Found:
+def _time(ours: Ours, official: Official | Found, effort: Effort, graph: str, batch: int) -> Found:
     feeds = random_feeds(ours.bundle, graph, batch)
     calls: dict[str, Call] = {}
     failed: Found = {}
@@ -58,7 +58,7 @@ def _time(ours: Ours, official: Official | Found, seconds: float, graph: str, ba
             calls[EAGER] = partial(official.run, graph, feeds)
         else:
             failed[EAGER] = official
-        return milliseconds(calls, seconds) | failed
+        return milliseconds(calls, effort.call_seconds, effort.rounds) | failed
 
 
 def _distinct(bundle: Bundle) -> list[str]:

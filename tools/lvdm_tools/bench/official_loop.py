@@ -46,10 +46,12 @@ class Official:
             "decoder": DecoderGraph(autoencoder, latent),
             "encoder": EncoderGraph(autoencoder, latent),
         }
-        denoise = partial(official_layout.forward, found.unet)
+        denoise: Call = partial(official_layout.forward, found.unet)
+        if compiled:
+            # for one shape at a time, as it is timed; the decoder is convolutions, which stay what
+            # they are, and takes minutes to compile for the length of a video
+            denoise = torch.compile(denoise, dynamic=False)
         self._calls |= dict.fromkeys(DENOISERS, denoise)
-        if compiled:  # for one shape at a time, as it is timed
-            self._calls = {n: torch.compile(c, dynamic=False) for n, c in self._calls.items()}
 
     def run(self, graph: str, feeds: dict[str, NDArray[Any]]) -> Any:
         """Run one graph on the feeds of a session."""
