@@ -20,8 +20,6 @@ from lvdm_tools.bench.graphs import time_graphs
 from lvdm_tools.bench.official_loop import COMPILED, EAGER, Official
 
 SCHEMA = 1
-
-
 FULL = Effort(2.0, 45.0, 256, 50, (64, 256, 1024, 4096), (1, 2, 4, 8, 16, 32), compiled=True)
 QUICK = Effort(0.2, 0.0, 64, 50, (64, 128), (1, 4, 8), compiled=False)
 PAPER_SIZE = Effort(10.0, 0.0, 0, 0, (), (), compiled=False, rounds=2)
@@ -49,7 +47,9 @@ def run(bench: Bench) -> Found:
     if bench.threads:
         torch.set_num_threads(bench.threads)
     others, usable = machine.Others(), attempt(backend_report)
-    refused = failure(usable) or {n: why for n, why in usable.items() if why is not None}
+    refused = {n: why for n, why in usable.items() if why is not None}
+    if failure(usable):
+        refused = {"any backend": usable.pop("failed")}
     asked = tuple(n for n in usable if n not in refused and n in (bench.backends or usable))
     ours = Ours(bench.bundle, asked, SessionOptions(threads=bench.threads))
     found: Found = {

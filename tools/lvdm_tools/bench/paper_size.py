@@ -1,5 +1,6 @@
 """A bundle of the paper's sizes with random weights: a predictor, verified, and a decoder."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from lvdm_tools.bench.models import networks, sizes
 
 def export(model: str, out: Path, report: Callable[[str], None]) -> Found:
     """Export one of the ready models; returns how long the predictor took, torch check included."""
+    # the exporter misses torchvision, we do not
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     denoiser, autoencoder = sizes(model).records()
     facts = model_facts({"predict": denoiser}, autoencoder)
     unet, decoder = networks(sizes(model))
