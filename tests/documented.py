@@ -32,6 +32,7 @@ NOT_RUN = {
     r"\[cuda\]": "brings gigabytes of CUDA",
     r"tensorrt|gpu-check|\.plan\b": "needs a GPU",
     r"train_sky_tiny": "takes three hours",
+    r"bench --paper-size": "takes 16 GiB and many minutes",
     r"^make documented": "is what runs here",
 }
 TOO_LONG = -1  # in place of an exit code

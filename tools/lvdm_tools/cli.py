@@ -51,7 +51,8 @@ def lvdm_tools() -> None:
 for _name, _module, _summary in (
     ("synth", "lvdm_tools.data.command", "Write a procedural sky time-lapse as videos."),
     ("eval", "lvdm_tools.quality.command", "Measure a bundle on unseen clips."),
-    ("gpu-check", "lvdm_tools.bench.command", "Measure backends on this machine's GPU."),
+    ("bench", "lvdm_tools.bench.command", "Measure how fast a bundle runs here, beside torch."),
+    ("gpu-check", "lvdm_tools.bench.gpu_command", "Measure backends on this machine's GPU."),
 ):
     lvdm_tools.add_command(_Elsewhere(_name, _module, _summary))
 

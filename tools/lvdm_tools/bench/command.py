@@ -1,8 +1,9 @@
-"""`lvdm-tools gpu-check`: measure what only a GPU can show."""
+"""`lvdm-tools bench`: how fast this machine runs a bundle, beside torch."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,112 +12,114 @@ import click
 
 from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
-from lvdm_engines.backends.gpu.driver import driver_problem
-from lvdm_engines.backends.plan_facts import PlanOptions, Range
-from lvdm_engines.command_line import NumberRange
-from lvdm_engines.errors import BackendError, OptionsError
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.completion import BUNDLE
+from lvdm_engines.errors import OptionsError
 from lvdm_tools.outputs import check_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from lvdm_tools.bench.clock import Found
 
-    from lvdm_tools.bench.run import Check
+_PAPER_SIZE = "sky-predict"
 
 
-@click.command("gpu-check")
+@click.command("bench")
+@click.argument("bundle", default="sky-tiny", shell_complete=BUNDLE)
+@click.option("--quick", is_flag=True, help="Two minutes on two cores instead of a quarter hour.")
 @click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default="gpu-check",
-    show_default=True,
-    help="Folder for gpu-check.json and gpu-check.md; bundles and plans are kept there too.",
-)
-@click.option(
-    "--model", type=click.Choice(["sky", "sky-tiny", "tiny"]), default="sky", show_default=True
+    "--only",
+    "sections",
+    multiple=True,
+    type=click.Choice(["graphs", "videos", "time", "growth"]),
+    help="Only this section; may be repeated.",
 )
 @click.option(
     "--backend",
     "backends",
     multiple=True,
     type=click.Choice(BACKENDS),
-    help="Only these. Default: all that need a GPU.",
+    help="Only this backend; may be repeated. Default: all that are usable.",
 )
-@click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
-@click.option("--frames", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--seconds", type=NumberRange(0), default=2.0, help="Per number. Default: 2.")
-@click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
-@click.option("--force", is_flag=True, help="Replace both reports of an earlier run.")
 @click.option(
-    "--dry-run", is_flag=True, help="Go through everything on the CPU with the tiny model."
+    "--threads",
+    type=click.IntRange(1),
+    help="Of every run. Default: all cores; take 1 where other programs work beside.",
 )
-def command(out: Path, *, force: bool, **options: Any) -> None:
-    """Measure backends, parity, speed beside PyTorch and whole videos on this machine's GPU.
+@click.option(
+    "--paper-size",
+    is_flag=True,
+    help="Instead of BUNDLE, networks of the paper's sizes with random weights, and their memory.",
+)
+@click.option("--json", "json_out", type=click.Path(path_type=Path), help="Write all numbers.")
+@click.option(
+    "--markdown",
+    "markdown_out",
+    type=click.Path(path_type=Path),
+    help="Write the tables; into a page that has the markers of docs/benchmarks.md, between them.",
+)
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+def command(
+    bundle: str, json_out: Path | None, markdown_out: Path | None, *, force: bool, **options: Any
+) -> None:
+    """Measure BUNDLE, by default the built-in one, on this machine's processor.
 
-    For the paper-size model most of the time goes into exporting and compiling, which a second run
-    (with --force: it replaces the reports) finds done; how long that takes on a GPU machine has not
-    been measured. Every number is saved at once: an interrupted run keeps its report. Exits with 1
-    where no backend can run, or one that can does not compile, agree with the CPU, run every graph
-    or make a video.
+    Graphs, whole videos, where their time goes, and how they grow: every usable backend beside the
+    authors' code in torch, in turns. What fails is recorded as such. Numbers are written after each
+    section.
     """
-    report, numbers = out / "gpu-check.md", out / "gpu-check.json"
-    check_free([report, numbers], force=force)
-    problem = driver_problem()
-    if problem and not options["dry_run"]:
-        raise BackendError(
-            f"gpu-check needs an NVIDIA GPU, and nothing was measured: {problem}; "
-            "--dry-run goes through everything on the CPU"
-        )
-    from lvdm_tools.bench.run import run
-    from lvdm_tools.bench.table import page, verdict
+    text = _page_to_fill(markdown_out)
+    files = [json_out, None if text else markdown_out]
+    check_free([path for path in files if path], force=force)
+    from lvdm_tools.bench.page import filled, page
 
-    def save(found: dict[str, Any]) -> None:
-        _write(json.dumps(found, indent=1) + "\n", numbers)
-        _write(page(found), report)
+    def save(found: Found) -> None:
+        if json_out:
+            _write(json.dumps(found, indent=1) + "\n", json_out)
+        if markdown_out:
+            _write(filled(text, found) or page(found), markdown_out)
+
+    found = _measure(bundle, save, options)
+    click.echo(page(found), nl=False)
+
+
+def _measure(bundle: str, save: Any, options: dict[str, Any]) -> Found:
+    from lvdm_tools.bench.bench import FULL, PAPER_SIZE, QUICK, Bench, run
+    from lvdm_tools.bench.clock import alone, attempt
+    from lvdm_tools.bench.paper_size import export
+
+    report = partial(click.echo, err=True)
+    asked = {name: options[name] for name in ("backends", "sections", "threads")}
+    if not options["paper_size"]:
+        effort = QUICK if options["quick"] else FULL
+        return run(Bench(load_bundle(bundle), effort, report, save, **asked))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / _PAPER_SIZE
+        exported = attempt(alone, export, _PAPER_SIZE, out, report)
+        found = {"export": exported}
+        asked |= {"memory": True, "sections": ("graphs",)}
+        bench = Bench(
+            load_bundle(out), PAPER_SIZE, report, lambda more: save(found | more), **asked
+        )
+        return found | run(bench)
+
+
+def _page_to_fill(path: Path | None) -> str:
+    """Return the text of a page that has the markers, or nothing."""
+    from lvdm_tools.bench.page import BEGIN, END
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        found = run(_check(out, save, options))
-    except OSError as err:
-        raise OptionsError(
-            f"{err.filename or out}: cannot be written ({err.strerror or err}); free space there "
-            "or choose another folder with -o, what was measured before is kept"
-        ) from err
-    click.echo(page(found))
-    click.echo(f"{report} and gpu-check.json are written", err=True)
-    wrong = verdict(found)
-    if wrong:
-        raise BackendError(f"{wrong}; {report} says why")
+        text = path.read_text("utf-8") if path and path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if BEGIN in text and END in text.partition(BEGIN)[2] else ""
 
 
 def _write(text: str, path: Path) -> None:
     """Write a report, whole or not at all."""
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
-def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> Check:
-    from lvdm_tools.bench.run import Check
-    from lvdm_tools.bench.torch_baseline import EAGER
-
-    settings = {name: options[name] for name in ("model", "seconds", "frames")}
-    if options["dry_run"]:
-        settings |= {
-            "model": "tiny",
-            "device": "cpu",
-            "backends": BACKENDS,
-            "variants": (EAGER,),
-            "precision": "fp32",
-            "batches": (1, 2),
-        }
-    if options["backends"]:
-        settings["backends"] = options["backends"]
-    if options["no_torch"]:
-        settings["variants"] = ()
-    return Check(
-        work=out,
-        report=partial(click.echo, err=True),
-        save=save,
-        options=PlanOptions(batch=Range.parse(options["batch"])),
-        **settings,
-    )
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as err:
+        raise OptionsError(
+            f"cannot write {path}: {err.strerror or err}; choose another place"
+        ) from err

@@ -18,13 +18,29 @@ import yaml
 from torch import nn
 
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.manifest import InterpolateFacts, Manifest, Precision, PredictFacts, ScheduleFacts
+from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import (
+    DENOISERS,
+    InterpolateFacts,
+    Manifest,
+    Precision,
+    PredictFacts,
+    ScheduleFacts,
+)
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.config.model_json import ModelRecord, save_model
-from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph
+from lvdm_export.graph.export import count_gflop
+from lvdm_export.graph.graphs import (
+    DecoderGraph,
+    DenoiserGraph,
+    decoder_graph,
+    denoiser_graph,
+    encoder_graph,
+)
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+from lvdm_export.verify.probes import clip_of
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _MODELS = {  # configs of the denoiser and the autoencoder
@@ -89,6 +105,56 @@ def random_network(network: N, seed: int) -> N:
 def networks(of: Sizes) -> tuple[UNet3d, Autoencoder3d]:
     """Return the denoiser and the autoencoder, always with the same weights."""
     return random_network(UNet3d(of.unet), 1), random_network(Autoencoder3d(of.autoencoder), 2)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Networks of a bundle's sizes with random weights, and GFLOP of each graph at batch 1."""
+
+    unet: UNet3d
+    autoencoder: Autoencoder3d
+    gflop: dict[str, float]
+
+
+def likeness(manifest: Manifest) -> Likeness:
+    """Return networks of a bundle's sizes: those ready ones that have its arithmetic.
+
+    Exported graphs do not keep the names of their weights, on whose values speed does not depend.
+
+    Raises OptionsError: there are none.
+    """
+    for name in _MODELS:
+        made_of = sizes(name)
+        if made_of.frame == manifest.model.frame_size:
+            pair = networks(made_of)
+            work = gflops(manifest, *pair)
+            if all(_counted(manifest, work, graph) for graph in work):
+                return Likeness(*pair, work)
+    raise OptionsError(
+        f"{manifest.name} is none of the ready models ({', '.join(_MODELS)}): torch is not "
+        "measured beside it; bench one that was exported from those configs"
+    )
+
+
+def gflops(manifest: Manifest, unet: UNet3d, autoencoder: Autoencoder3d) -> dict[str, float]:
+    """Count the work of every graph on one clip or window, without the text encoder."""
+    model = manifest.model
+    names = tuple(name for name in DENOISERS if name in manifest.graphs)
+    clips = {name: clip_of(model, name) for name in names}
+    joint = denoiser_graph(unet, names, model)
+    counts = {clip: count_gflop(joint, clip) for clip in set(clips.values())}
+    found = {name: counts[clip] for name, clip in clips.items()}
+    for name, make in (("decoder", decoder_graph), ("encoder", encoder_graph)):
+        if name in manifest.graphs:
+            found[name] = count_gflop(make(autoencoder, model), model.decode_window)
+    return found
+
+
+def _counted(manifest: Manifest, work: dict[str, float], graph: str) -> bool:
+    """Tell whether the manifest counts the same, which it does for a file's longest clip."""
+    facts = manifest.graphs[graph]
+    longest = max(work[name] for name, other in manifest.graphs.items() if other == facts)
+    return facts.gflop in (None, float(f"{longest:.4g}"))
 
 
 def torch_graphs(model: str, manifest: Manifest) -> dict[str, nn.Module]:

@@ -1,26 +1,33 @@
-"""The denoiser as the authors' code computes it: 5-D activations, Conv3d, einsum attention.
+"""The networks as the authors' code computes them: 5-D activations, Conv3d, einsum attention.
 
-Runs on the parameters of `UNet3d`; exists only to have something to compare speed with.
+Runs on the parameters of ours; exists only to have something to compare speed with.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
-from lvdm_export.nets.layers import FoldedConv, Upsample
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, UpBlock
+from lvdm_export.nets.layers import FoldedConv, PaddedConvTranspose3d, Upsample
 from lvdm_export.nets.unet3d import Downsample, ResBlock, UNet3d
 
 
 def forward(
-    unet: UNet3d, latents: Tensor, timestep: Tensor, mask: Tensor, noise_level: Tensor
+    unet: UNet3d,
+    latents: Tensor,
+    timestep: Tensor,
+    mask: Tensor | None = None,
+    noise_level: Tensor | None = None,
 ) -> Tensor:
-    """Predict the noise in latents (b, c, t, h, w) with a mask (b, t)."""
+    """Predict the noise in latents (b, c, t, h, w), with a mask (b, t) where the model has one."""
     b, _, t, height, width = latents.shape
-    spread = mask[:, None, :, None, None].expand(b, 1, t, height, width)
-    h = torch.cat([latents, spread], dim=1)  # (b, c + 1, t, h, w)
+    h = latents
+    if mask is not None:
+        spread = mask[:, None, :, None, None].expand(b, 1, t, height, width)
+        h = torch.cat([latents, spread], dim=1)  # (b, c + 1, t, h, w)
     emb = unet.embed(timestep, noise_level)
     skips = []
     for stage in unet.input_blocks:
@@ -30,7 +37,29 @@ def forward(
     for stage in unet.output_blocks:
         h = _stage(stage, torch.cat([h, skips.pop()], dim=1), emb)
     norm, act, conv = unet.out
-    return _conv(conv, act(_norm(norm, h)))
+    out = _conv(conv, act(_norm(norm, h)))
+    if unet.config.prediction == "v":
+        return cast("Tensor", unet.velocity(out, latents, timestep))
+    return out
+
+
+class _Transposed(nn.Module):
+    """A padded transposed convolution in one piece, column buffer and all."""
+
+    def __init__(self, phases: PaddedConvTranspose3d) -> None:
+        super().__init__()
+        self.pad_input, self.convt = phases.pad_input, phases.convt
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.convt(F.pad(x, self.pad_input, mode="replicate")))
+
+
+def use_transposed(network: Autoencoder3d) -> Autoencoder3d:
+    """Let a decoder upsample as the authors' does; the rest of ours is theirs already."""
+    for block in network.decoder.conv_blocks:
+        up = cast("UpBlock", block)
+        up.up = cast("PaddedConvTranspose3d", _Transposed(up.up))
+    return network
 
 
 def _stage(layers: Any, x: Tensor, emb: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 import copy
 import gc
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lvdm_export.nets.layers import to_half
+from lvdm_tools.bench.clock import median_ms
 
 EAGER, HALF, COMPILED = "torch eager fp32", "torch fp16 channels_last", "torch.compile fp16"
 VARIANTS = (EAGER, HALF, COMPILED)
@@ -55,13 +54,11 @@ def time_module(
         return median_ms(call, seconds)
 
 
-def matrix_peak(device: str, seconds: float) -> float:
-    """Return the fastest dense half precision matrix product measured, in TFLOP/s."""
+def matrix_peak(device: str, seconds: float, dtype: torch.dtype, sides: tuple[int, ...]) -> float:
+    """Return the fastest dense matrix product measured, in TFLOP/s."""
     best = 0.0
-    half = torch.float16 if device.startswith("cuda") else torch.float32
-    for side in (4096, 8192, 12288) if half == torch.float16 else (512,):
-        a = torch.randn(side, side, device=device).to(half)
-        b = torch.randn(side, side, device=device).to(half)
+    for side in sides:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 
         def call(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
             torch.mm(a, b)
@@ -69,19 +66,6 @@ def matrix_peak(device: str, seconds: float) -> float:
 
         best = max(best, 2 * side**3 / (median_ms(call, seconds) * 1e9))
     return best
-
-
-def median_ms(call: Callable[[], None], seconds: float) -> float:
-    """Call for about `seconds`, at least five times after warming up; the median in ms."""
-    for _ in range(3):
-        call()
-    taken: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(taken) < 5 or (time.perf_counter() < end and len(taken) < 1000):
-        started = time.perf_counter()
-        call()
-        taken.append(1000 * (time.perf_counter() - started))
-    return statistics.median(taken)
 
 
 def release(device: str) -> None:

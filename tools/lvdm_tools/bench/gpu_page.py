@@ -152,7 +152,7 @@ def page(found: Found) -> str:
 def _lines(found: Found) -> Iterator[str]:
     yield from _header(found)
     backends, everyone = found["backends"], {**found["torch"], **found["backends"]}
-    yield from _table(
+    yield from table(
         "Backends",
         ("backend", "state", "compiled in", "largest error"),
         (
@@ -168,18 +168,18 @@ def _lines(found: Found) -> Iterator[str]:
     title = "Latents and timestep in, eps out: copies per step, measured (of the step)"
     yield from _by_batch(title, "predict", backends, _copies)
     yield from ("", _ABOUT_COPIES)
-    yield from _table(
+    yield from table(
         "From end to end (host and copies, measured: wall time less the device's time)",
         ("backend", "frames per second", "host and copies"),
         (
-            (name, _cell(entry.get("end_to_end"), "frames_per_second"), _told(host_share(entry)))
+            (name, cell(entry.get("end_to_end"), "frames_per_second"), _told(host_share(entry)))
             for name, entry in backends.items()
         ),
     )
     met = {True: "yes", False: "no", None: "not measured"}
     targets = [(t["backend"], t["wanted"], t["got"], met[t["met"]]) for t in found["targets"]]
     none = [("none", "no TensorRT backend ran here", "", "not measured")]
-    yield from _table("Targets", ("backend", "wanted", "got", "met"), targets or none)
+    yield from table("Targets", ("backend", "wanted", "got", "met"), targets or none)
 
 
 def _header(found: Found) -> Iterator[str]:
@@ -199,7 +199,8 @@ def _header(found: Found) -> Iterator[str]:
     yield "Work per run at batch 1: " + ", ".join(f"{n} {g:.4g} GFLOP" for n, g in work.items())
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table under its title."""
     head = _row(columns)
     yield from ("", f"## {title}", "", head, "|---" * (head.count("|") - 1) + "|")
     yield from map(_row, rows)
@@ -214,11 +215,11 @@ def _by_batch(
 ) -> Iterator[str]:
     batches = _batches(graph, entries.values())
     rows = ((name, *(cell(entry, b) for b in batches)) for name, entry in entries.items())
-    return _table(title, ("", *(f"batch {b}" for b in batches)), rows)
+    return table(title, ("", *(f"batch {b}" for b in batches)), rows)
 
 
 def _time(found: Found, graph: str, entry: Entry, batch: str) -> str:
-    text, share = _cell(entry.get(graph, {}).get(batch)), peak_share(found, entry, graph, batch)
+    text, share = cell(entry.get(graph, {}).get(batch)), peak_share(found, entry, graph, batch)
     return text if share is None else f"{text} ({share:.0%} of peak)"
 
 
@@ -237,13 +238,13 @@ def _parity(entry: Entry) -> str:
 def _error(graph: dict[str, Any]) -> str:
     """Show the largest error of a graph and what is outside the limits, or why there is none."""
     if "failed" in graph:
-        return _cell(graph)
+        return cell(graph)
     told = f"{graph['most']:.2g}" if isinstance(graph["most"], float) else str(graph["most"])
     problems = "; ".join(graph.get("problems", []))
     return f"{told} (OUTSIDE LIMITS: {problems})" if problems else told
 
 
-def _cell(value: Any, key: str = "ms") -> str:
+def cell(value: Any, key: str = "ms") -> str:
     """Show a number, the reason for a missing one, or that nobody tried."""
     if isinstance(value, dict):
         if "failed" in value:
@@ -253,7 +254,7 @@ def _cell(value: Any, key: str = "ms") -> str:
 
 
 def _number(value: Any, unit: str) -> str:
-    return f"{value:.1f} {unit}" if isinstance(value, float) else _cell(value)
+    return f"{value:.1f} {unit}" if isinstance(value, float) else cell(value)
 
 
 def _told(value: float | None, form: str = "{:.1%}") -> str:

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lvdm_tools.bench.table import host_share, judge, page, verdict
+from lvdm_tools.bench.gpu_page import host_share, judge, page, verdict
 
 GPU = {"name": "NVIDIA H100", "capability": "9.0", "total": 80 << 30, "free": 1, "driver": "13"}
 FAILED = {"failed": "CUDA out of | memory"}

@@ -7,19 +7,15 @@ or cannot run is recorded as such, beside what can.
 
 import datetime as dt
 import platform
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from lvdm_engines.backends.backend import BACKENDS, SessionOptions, Timed
 from lvdm_engines.backends.gpu.driver import gpus
@@ -27,7 +23,6 @@ from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.compile import TURING
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import LvdmError
 from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import backend_report, open_session
 from lvdm_engines.session import Session
@@ -35,28 +30,22 @@ from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.verify.backends import check_reference, compare_graph
-from lvdm_export.verify.probes import make_probes
+from lvdm_rt import GenerateOptions
+from lvdm_tools.bench import machine
 from lvdm_tools.bench import torch_baseline as yardstick
+from lvdm_tools.bench.clock import attempt, failure, median_ms
 from lvdm_tools.bench.end_to_end import end_to_end
+from lvdm_tools.bench.feeds import Feeds, random_feeds
+from lvdm_tools.bench.gpu_page import judge
 from lvdm_tools.bench.models import bundle_of, sizes, torch_graphs
-from lvdm_tools.bench.table import judge
 
 SCHEMA = 2
-_PACKAGES = (
-    "numpy",
-    "torch",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx",
-    "cuda-core",
-)
+_SIDES = 4096, 8192, 12288  # of the matrices that show a GPU's peak
 _GRAPHS = ("predict", "decoder")
+_STEPS = 10  # of DDIM per clip; the share of the host does not depend on their number
+_BATCH = 8
 _LAUNCHES = 20  # per timing of the device or of copies alone
 _CHANGING = ("latents", "timestep")  # at every step; what else a denoiser reads stays for a clip
-_TRACE = 4  # parts of a traceback that are kept
-
-Feeds = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -107,17 +96,11 @@ def _header(check: Check) -> dict[str, Any]:
         "device": check.device,
         "gpu": msgspec.to_builtins(devices[0]) if devices and check.device != "cpu" else None,
         "machine": platform.platform(),
-        "packages": dict(_packages()),
+        "packages": machine.packages(),
         "torch": {},
         "backends": {},
         "targets": [],
     }
-
-
-def _packages() -> Iterator[tuple[str, str]]:
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            yield name, metadata.version(name)
 
 
 def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
@@ -133,26 +116,32 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
     """Fill in PyTorch's numbers; yields after each."""
     yardstick.tune()
     check.report(f"matrix product on {check.device}")
-    found["peak_tflops"] = _attempt(yardstick.matrix_peak, check.device, check.seconds)
+    found["peak_tflops"] = attempt(_matrix_peak, check)
     yield
-    modules = _attempt(torch_graphs, check.model, bundle.manifest) if check.variants else {}
+    modules = attempt(torch_graphs, check.model, bundle.manifest) if check.variants else {}
     timing = check.device, check.seconds
     for name in check.variants:
         entry: dict[str, Any] = {}
         found["torch"][name] = entry
         for graph in _GRAPHS:
-            made: Any = _failure(modules) or _attempt(
+            made: Any = failure(modules) or attempt(
                 yardstick.variant, modules[graph], name, check.device
             )
-            time = _failure(made) or partial(yardstick.time_module, made, *timing)
+            time = failure(made) or partial(yardstick.time_module, made, *timing)
             yield from _cells(check, bundle, name, graph, entry, time)
             del made, time  # before their memory is given back
-            _attempt(yardstick.release, check.device)
+            attempt(yardstick.release, check.device)
+
+
+def _matrix_peak(check: Check) -> float:
+    half = check.device.startswith("cuda")
+    dtype, sides = (torch.float16, _SIDES) if half else (torch.float32, (512,))
+    return yardstick.matrix_peak(check.device, check.seconds, dtype, sides)
 
 
 def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]) -> Iterator[None]:
     """Fill in what every backend does; yields after each number."""
-    usable = _attempt(backend_report)
+    usable = attempt(backend_report)
     for name in (n for n in BACKENDS if n in check.backends):
         problem = usable["failed"] if "failed" in usable else usable[name]
         entry = found["backends"][name] = {"problem": problem}
@@ -168,25 +157,26 @@ def _backend(
     bundle, exact = bundles
     check.report(f"{name}: compiling")
     wanted = _wanted(check, name)
-    entry["build_seconds"] = _attempt(_build, bundle, name, wanted)
+    entry["build_seconds"] = attempt(_build, bundle, name, wanted)
     yield
-    if _failure(entry["build_seconds"]):
+    if failure(entry["build_seconds"]):
         return
     options = SessionOptions(plan=wanted)  # not one of another run with other options
-    unfit = _failure(_attempt(check_reference, bundle, exact))
+    unfit = failure(attempt(check_reference, bundle, exact))
     entry["parity"] = parity = {}
     for graph in bundle.manifest.graphs:
         check.report(f"{name}: comparing {graph} with the CPU")
-        parity[graph] = unfit or _attempt(compare_graph, bundle, graph, name, exact, options)
+        parity[graph] = unfit or attempt(compare_graph, bundle, graph, name, exact, options)
         yield
     for graph in _GRAPHS:
-        session = _attempt(open_session, bundle, graph, name, options)
-        time = _failure(session) or partial(_time_session, session, check.seconds)
+        session = attempt(open_session, bundle, graph, name, options)
+        time = failure(session) or partial(_time_session, session, check.seconds)
         yield from _cells(check, bundle, name, graph, entry, time)
-        if not _failure(session):
-            _attempt(session.close)
+        if not failure(session):
+            attempt(session.close)
     check.report(f"{name}: {check.frames} frames from end to end")
-    entry["end_to_end"] = _attempt(end_to_end, bundle, name, check.frames, options)
+    video = GenerateOptions(frames=check.frames, sampler="ddim", steps=_STEPS, batch_size=_BATCH)
+    entry["end_to_end"] = attempt(end_to_end, bundle, name, video, options)
     yield
 
 
@@ -197,8 +187,8 @@ def _cells(
     cells = entry[graph] = {}
     for batch in check.batches if graph == "predict" else (1,):
         check.report(f"{name}: {graph} at batch {batch}")
-        feeds = _attempt(_feeds, graph, bundle, batch)
-        cells[str(batch)] = _failure(time, feeds) or _attempt(time, feeds)
+        feeds = attempt(random_feeds, bundle, graph, batch)
+        cells[str(batch)] = failure(time, feeds) or attempt(time, feeds)
         yield
 
 
@@ -224,33 +214,9 @@ def _time_session(session: Session, seconds: float, feeds: Feeds) -> dict[str, f
     def call() -> None:
         session.run(feeds)
 
-    found = {"ms": yardstick.median_ms(call, seconds)}
+    found = {"ms": median_ms(call, seconds)}
     if isinstance(session, Timed):
         found["device_ms"] = 1000 * session.device_seconds(feeds, _LAUNCHES)
         changing = [name for name in feeds if name in _CHANGING]
         found["copies_ms"] = 1000 * session.copy_seconds(feeds, changing, _LAUNCHES)
     return found
-
-
-def _feeds(graph: str, bundle: Bundle, batch: int) -> Feeds:
-    facts = bundle.manifest.graphs[graph]
-    probe = make_probes(graph, facts.inputs, bundle.manifest.model, 1)[0]
-    row = np.zeros(batch, np.int64)  # the random row, as often as needed
-    return {name: array[row] for name, array in probe.feeds.items()}
-
-
-def _attempt(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """Return a measurement, or why there is none: one failure must not hide the others."""
-    try:
-        return measure(*arguments)
-    except LvdmError as err:
-        return {"failed": str(err)[:300]}
-    except Exception as err:  # noqa: BLE001 - bindings that never ran here may raise anything
-        line = (str(err).strip().splitlines() or ["no reason given"])[0]
-        trace = traceback.format_exception(err)[-_TRACE:]
-        return {"failed": f"{type(err).__name__}: {line}"[:300], "trace": "".join(trace)}
-
-
-def _failure(*found: Any) -> dict[str, Any] | None:
-    """Return the first of these that is a failure of `_attempt`, if any."""
-    return next((f for f in found if isinstance(f, dict) and "failed" in f), None)

@@ -1,0 +1,116 @@
+"""What this machine is, how fast it multiplies matrices, and how busy others keep it."""
+
+import datetime as dt
+import os
+import platform
+import time
+from contextlib import suppress
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvdm_tools.bench.clock import attempt, failure, median_ms
+
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-core",
+)
+_SIDES = 1024, 2048  # of the matrices that show a CPU's peak
+_BF16 = {"avx512_bf16", "amx_bf16"}  # what makes bf16 faster than fp32
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of what computes, as far as it is installed."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """Return what the machine is."""
+    info = _cpu_info()
+    return {
+        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "cpu": info.get("model name", platform.processor() or platform.machine()),
+        "instructions": sorted(_instructions(info)),
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": packages(),
+    }
+
+
+def peaks(seconds: float, threads: int | None) -> dict[str, Any]:
+    """Return the fastest matrix products measured, in GFLOP/s: fp32, and bf16 where it pays.
+
+    NumPy takes part only where it may use all cores: its threads cannot be chosen here.
+    """
+    import torch
+
+    from lvdm_tools.bench.torch_baseline import matrix_peak
+
+    def torch_peak(dtype: torch.dtype) -> float:
+        return 1000 * matrix_peak("cpu", seconds, dtype, _SIDES)
+
+    found = {"fp32": [attempt(torch_peak, torch.float32)]}
+    if threads is None:
+        found["fp32"].append(attempt(_numpy_peak, seconds))
+    if _BF16 & _instructions(_cpu_info()):
+        found["bf16"] = [attempt(torch_peak, torch.bfloat16)]
+    return {
+        name: max((v for v in values if isinstance(v, float)), default=failure(*values))
+        for name, values in found.items()
+    }
+
+
+def _numpy_peak(seconds: float) -> float:
+    rng = np.random.default_rng(0)
+    best = 0.0
+    for side in _SIDES:
+        a, b = (rng.standard_normal((side, side), np.float32) for _ in range(2))
+        best = max(best, 2 * side**3 / (1e6 * median_ms(partial(np.matmul, a, b), seconds)))
+    return best
+
+
+def _cpu_info() -> dict[str, str]:
+    """Return what Linux says of the first core."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
+        return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    return {}
+
+
+def _instructions(info: dict[str, str]) -> set[str]:
+    wide = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    return set(wide) & set(info.get("flags", "").split())
+
+
+class Others:
+    """How many cores other programs keep busy from now on."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def cores(self) -> float:
+        """Return the average since this was made."""
+        wall, ours, all_ = (b - a for a, b in zip(self._before, self._now(), strict=True))
+        return max(0.0, all_ - ours) / wall
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Return seconds of the clock, of this program and what it started, and of all."""
+        ticks = [int(n) for n in Path("/proc/stat").read_text("ascii").split("\n")[0].split()[1:9]]
+        idle = ticks[3] + ticks[4]
+        all_ = (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), sum(os.times()[:4]), all_
