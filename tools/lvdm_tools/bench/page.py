@@ -66,7 +66,7 @@ def _graphs(graphs: Found) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             name,
-            _cell(entry["gflop"], ".3g"),
+            _cell(entry["gflop"], ".3g" if (entry["gflop"] or 0) < 1000 else ",.0f"),
             way,
             _spread(told, "ms"),
             _cell(told.get("gflop_per_s"), ".0f"),
