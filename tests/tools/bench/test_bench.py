@@ -158,10 +158,15 @@ def test_the_page_shows_numbers_and_reasons(found):
     assert "| decoder × 1 | 10 | cpu | 200 (180–220, n = 5) | 50 | 50% | 2.50× |" in text
     assert "| decoder × 1 | 10 | other | failed: out of / memory | – | – | – |" in text
     assert "| 4.00 (3.90–4.10, n = 3) | 16.0 | 0.50 | 190 | 2.50× |" in text
-    assert "| 64 frames, dpmpp_2m, 8 steps | all | failed: out of / memory |" in text
+    assert "| 64 frames, dpmpp_2m, 8 steps, the default | all | failed: out of / memory |" in text
     assert "| cpu | 30.0% | 30.0% | 30.0% |" in text
     assert "| frames 4096 | failed: out of / memory |" in text
     assert "flatter" not in text
+
+
+def test_the_page_of_paper_sizes_tells_of_their_export(found):
+    found["export"] = {"seconds": 328.3, "peak_mib": 5512.9}
+    assert "Export and verification of the predictor: 328 s, 5,513 MiB peak.\n" in page(found)
 
 
 def test_the_page_warns_of_other_programs(found):

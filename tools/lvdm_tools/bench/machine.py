@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
         "cpu": info.get("model name", platform.processor() or platform.machine()),
         "instructions": sorted(_instructions(info)),
         "cores": len(os.sched_getaffinity(0)),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": packages(),
     }

@@ -28,8 +28,8 @@ def _lines(found: Found) -> Iterator[str]:
     yield from _header(found)
     if "export" in found:
         told = found["export"]
-        yield f"Export and verification of the predictor: {_number(told, 'seconds', 's', '.0f')}, "
-        yield f"{_number(told, 'peak_mib', 'MiB peak', ',.0f')}."
+        taken, peak = _cell(told, ".0f", "seconds"), _cell(told, ",.0f", "peak_mib")
+        yield f"Export and verification of the predictor: {taken} s, {peak} MiB peak."
     if "graphs" in found:
         yield from table(*_graphs(found["graphs"]))
     if "videos" in found:
@@ -66,7 +66,7 @@ def _graphs(graphs: Found) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             name,
-            _cell(entry["gflop"], ".3g"),
+            _cell(entry["gflop"], ".3g" if (entry["gflop"] or 0) < 1000 else ",.0f"),
             way,
             _spread(told, "ms"),
             _cell(told.get("gflop_per_s"), ".0f"),
@@ -84,7 +84,7 @@ def _graphs(graphs: Found) -> Table:
 def _videos(videos: Found) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            part["settings"],
+            part["settings"] + (", the default" if name == "default" else ""),
             way,
             _spread(told, "seconds"),
             _cell(told.get("frames_per_second"), ".1f"),
@@ -92,7 +92,7 @@ def _videos(videos: Found) -> Table:
             _cell(told.get("peak_mib"), ",.0f"),
             _times(told),
         )
-        for part in videos.values()
+        for name, part in videos.items()
         for way, told in part["ways"].items()
     ]
     columns = ("video", "", "s (quartiles)", "frames/s", "first frames, s", "peak MiB")
@@ -133,10 +133,6 @@ def _spread(told: Found, unit: str) -> str:
 
 def _times(told: Found) -> str:
     return "–" if "times_eager" not in told else f"{told['times_eager']:.2f}×"
-
-
-def _number(told: Found, key: str, unit: str, form: str) -> str:
-    return f"{_cell(told, form, key)} {unit}"
 
 
 def _cell(value: Any, form: str, key: str = "") -> str:
