@@ -27,7 +27,10 @@ def cache_folder() -> Path:
 def read_cached(name: str) -> bytes | None:
     """Return what was kept under a name, if it is whole."""
     try:
-        digest, _, data = (cache_folder() / name).read_bytes().partition(b"\n")
+        file = cache_folder() / name
+        if not file.is_file():  # a pipe would be waited for
+            return None
+        digest, _, data = file.read_bytes().partition(b"\n")
     except (OSError, RuntimeError):
         return None
     return data if hashlib.sha256(data).hexdigest().encode() == digest else None

@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 
@@ -41,3 +42,10 @@ def test_folders_are_where_the_user_says_or_below_the_home(monkeypatch, tmp_path
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert state_folder() == tmp_path / "state/lvdm-rt"
     assert cache_folder() == tmp_path / ".cache/lvdm-rt"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_what_was_kept_is_not_waited_for(folder):
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "thing")
+    assert read_cached("thing") is None
