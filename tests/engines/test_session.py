@@ -12,7 +12,13 @@ from lvdm_engines import opening
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.ort import cpu
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
-from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import (
+    BackendError,
+    BundleError,
+    DeviceMemoryError,
+    OptionsError,
+    SessionError,
+)
 from lvdm_engines.manifest import GraphFacts, TensorSpec
 from lvdm_engines.opening import backend_report, open_session, open_sessions
 from lvdm_engines.session import check_feeds
@@ -263,3 +269,15 @@ def test_sessions_opened_before_a_failure_are_closed(make_bundle, monkeypatch):
     with pytest.raises(BundleError):
         open_sessions(make_bundle(), ["predict", "decoder"], "cpu", OPTIONS)
     assert closed == ["predict"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threads": n} for n in (0, 1.5, "2", True, 10**30)]
+    + [{"device": n} for n in (-1, "0", None)]
+    + [{"precision": "fp8"}],
+    ids=str,
+)
+def test_options_that_no_engine_takes_are_refused_at_once(wrong):
+    with pytest.raises(OptionsError, match=f"^got {next(iter(wrong))} .*, expected "):
+        SessionOptions(**wrong)

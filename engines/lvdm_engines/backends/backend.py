@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from lvdm_engines.errors import OptionsError, quoted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ Opener = Callable[[], "Session"]
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu")
 
+MOST_THREADS = 1024
 CpuPrecision = Literal["f32", "bf16"]
 CPU_PRECISIONS: tuple[CpuPrecision, ...] = ("f32", "bf16")
 
@@ -41,6 +44,23 @@ class SessionOptions:
     precision: CpuPrecision | None = None
     device: int = 0
     plan: PlanOptions | None = None
+
+    def __post_init__(self) -> None:
+        """Raise OptionsError for numbers that no engine takes."""
+        if self.threads is not None and not _is_within(self.threads, 1, MOST_THREADS):
+            raise OptionsError(
+                f"got threads {quoted(self.threads)}, expected 1 to {MOST_THREADS} or None"
+            )
+        if not _is_within(self.device, 0, MOST_THREADS):
+            raise OptionsError(f"got device {quoted(self.device)}, expected the number of a GPU")
+        if self.precision not in (None, *CPU_PRECISIONS):
+            raise OptionsError(
+                f"got precision {quoted(self.precision)}, expected {', '.join(CPU_PRECISIONS)}"
+            )
+
+
+def _is_within(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 @dataclass(frozen=True)
