@@ -13,6 +13,8 @@ from lvdm_engines.atomic import whole_file
 
 _log = logging.getLogger(__name__)
 
+MOST_KEPT = 1 << 30  # bytes in one folder of the cache
+
 
 def state_folder() -> Path:
     """Return where to remember what must not be lost. Raises RuntimeError without a home."""
@@ -44,8 +46,22 @@ def keep_cached(name: str, data: bytes) -> None:
         with whole_file(file) as new:
             new.write(hashlib.sha256(data).hexdigest().encode() + b"\n")
             new.write(data)
+        _trim(file.parent)
     except (OSError, RuntimeError) as err:
         _log.info("%s: not kept (%s)", name, err)
+
+
+def _trim(folder: Path) -> None:
+    """Remove what was kept first until the rest of a folder is below the limit."""
+    files = sorted(
+        ((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)),
+        reverse=True,
+    )
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > MOST_KEPT:
+            Path(path).unlink(missing_ok=True)
 
 
 def _folder(variable: str, below_home: str) -> Path:

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from lvdm_engines.backends import user_folders
 from lvdm_engines.backends.user_folders import cache_folder, keep_cached, read_cached, state_folder
 
 
@@ -49,3 +50,12 @@ def test_a_pipe_in_the_place_of_what_was_kept_is_not_waited_for(folder):
     folder.mkdir(parents=True)
     os.mkfifo(folder / "thing")
     assert read_cached("thing") is None
+
+
+def test_what_was_kept_first_goes_where_a_folder_grows_too_large(folder, monkeypatch):
+    monkeypatch.setattr(user_folders, "MOST_KEPT", 250)
+    for number in range(4):
+        keep_cached(f"kind/{number}", b"x")  # 67 bytes with its checksum
+        os.utime(folder / f"kind/{number}", (number, number))
+    keep_cached("kind/new", b"x")
+    assert sorted(path.name for path in (folder / "kind").iterdir()) == ["2", "3", "new"]
