@@ -5,10 +5,12 @@ everything is on the disk and not in a cache. Knows nothing of what is written.
 """
 
 import ctypes
+import errno
 import glob
 import logging
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -49,6 +51,16 @@ def whole_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def read_file(path: Path) -> bytes:
+    """Return what is in a file; of a pipe or a device, which may never end, it raises OSError."""
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # neither is everywhere
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        return file.read()
+
+
 def partial_of(target: Path) -> Path:
     """Return a new hidden name beside `target`, where it is made until it is whole."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -86,8 +98,8 @@ def remove_leftovers(target: Path, *, mine: bool = False) -> None:
 
 
 def _is_abandoned(left: Path) -> bool:
-    """Tell whether a directory is locked by nobody, or nothing has touched it for a day."""
-    if left.is_dir() and not left.is_symlink() and not _WINDOWS:
+    """Tell whether nobody has locked it; on Windows, whether nothing has touched it for a day."""
+    if not left.is_symlink() and not _WINDOWS:
         lock.release(lock.acquire(left))
         return True
     times = [path.lstat().st_mtime for path in (left, *left.rglob("*"))]

@@ -2,10 +2,13 @@
 
 import hashlib
 import importlib.resources
+import mmap
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvdm_engines.atomic import read_file
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.hub import SCHEME, advice, fetch_bundle
@@ -14,6 +17,9 @@ from lvdm_engines.manifest_json import parse_manifest
 
 MANIFEST = "manifest.json"
 REFERENCES = "references.json"  # answers that graphs are held to again, by graph; may be absent
+
+# a graph's word for the file that holds its weights: the key and, behind its length, the name
+_DATA = re.compile(rb"\n\x08location\x12(?P<size>[\x00-\x7f])(?P<name>.{0,127})", re.DOTALL)
 
 _digests: dict[tuple[Path, int, int], str] = {}  # of files that did not change in this process
 
@@ -45,6 +51,7 @@ class GraphSource:
                         "of the manifest; the file is damaged or was replaced, export the bundle "
                         "again"
                     )
+            _check_data(self.folder / self.facts.file, self.facts)
         return self.folder / self.facts.file
 
 
@@ -105,9 +112,22 @@ def file_sha256(path: Path) -> str:
     return _digests[key]
 
 
+def _check_data(path: Path, facts: GraphFacts) -> None:
+    """Refuse weights in a file that the manifest has no sha256 of. Raises BundleError."""
+    expected = f"{path.name}.data".encode()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for found in _DATA.finditer(data):
+            name = found["name"][: found["size"][0]]
+            if facts.data_sha256 is None or name != expected:
+                raise BundleError(
+                    f"{path}: keeps weights in {quoted(name.decode(errors='replace'))}, of which "
+                    "the manifest has no sha256; export the bundle again"
+                )
+
+
 def _read(path: Path) -> Manifest:
     try:
-        data = (path / MANIFEST).read_bytes()
+        data = read_file(path / MANIFEST)
     except OSError as err:
         raise BundleError(
             f"{path / MANIFEST}: cannot be read ({err.strerror}), expected a bundle's manifest; "

@@ -79,7 +79,7 @@ def info(bundle: str, as_json: bool) -> None:
     for graph in opened.manifest.graphs:
         opened.graph(graph).verified()
     if as_json:
-        print((opened.path / MANIFEST).read_text("utf-8").rstrip())
+        print(json.dumps(json.loads((opened.path / MANIFEST).read_bytes()), indent=1))
     else:
         print("\n".join(bundle_lines(opened)))
 

@@ -60,3 +60,13 @@ class Model:
         if len(different) == 1:
             return next(iter(different))
         return ", ".join(f"{graph} on {name}" for graph, name in names.items())
+
+    @property
+    def arithmetic(self) -> str:
+        """What computes latents, and in which precision where it has a choice: part of a run."""
+        chosen = {
+            f"{session.backend} {getattr(session, 'precision', '')}".strip()
+            for graph, session in self.sessions.items()
+            if graph != "decoder"
+        }
+        return ", ".join(sorted(chosen))

@@ -43,6 +43,7 @@ class Request:
     work: Path | None
     resume: bool
     restart: bool
+    backend: str  # of each graph, with its precision
 
     def counter(self, progress: ProgressCallback | None) -> Counter:
         """Return a counter of all steps and frames."""
@@ -61,6 +62,7 @@ class Request:
             **settings,
             "model": model_sha256(self.manifest),
             "condition": None if condition is None else frames_sha256(condition),
+            "backend": self.backend,
             "version": version("lvdm-rt"),
         }
 
@@ -121,6 +123,7 @@ def prepare(
         work=None if work is None else Path(work),
         resume=resume,
         restart=restart,
+        backend=model.arithmetic,
     )
 
 

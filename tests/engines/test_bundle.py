@@ -1,14 +1,14 @@
 import json
 import os
 import shutil
-import time
 from contextlib import suppress
 
+import onnx
 import pytest
 from msgspec.structs import replace
 
-from lvdm_engines import atomic
-from lvdm_engines.bundle import builtin_bundles, file_sha256, load_bundle
+from lvdm_engines import atomic, lock
+from lvdm_engines.bundle import GraphSource, builtin_bundles, file_sha256, load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import BundleError
 
@@ -125,13 +125,42 @@ def test_what_a_killed_build_left_goes_and_what_another_is_building_stays(make_b
     assert names(tmp_path) == [".bundle.0123abcd.mine", "bundle"]
 
 
-def test_a_left_file_goes_after_a_day_and_not_before(tmp_path):
-    for name, hours in [("0123abcd", 25), ("4567abcd", 23)]:
-        left = tmp_path / f".clip.npy.{name}.partial"
-        left.touch()
-        os.utime(left, (0, time.time() - hours * 3600))
-    atomic.remove_leftovers(tmp_path / "clip.npy")
-    assert names(tmp_path) == [".clip.npy.4567abcd.partial"]
+def test_a_left_file_goes_and_one_that_another_writes_stays(tmp_path):
+    for name in ("0123abcd", "4567abcd"):
+        (tmp_path / f".clip.mp4.{name}.partial").touch()
+    holder = lock.acquire(tmp_path / ".clip.mp4.4567abcd.partial")
+    atomic.remove_leftovers(tmp_path / "clip.mp4")
+    lock.release(holder)
+    assert names(tmp_path) == [".clip.mp4.4567abcd.partial"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_weights_that_the_manifest_has_no_digest_of_are_refused(make_bundle, tmp_path, named):
+    bundle = make_bundle(external=True)
+    model = onnx.load(bundle.path / "denoiser.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "other.bin"
+    (bundle.path / "denoiser.onnx.data").rename(bundle.path / "other.bin")
+    onnx.save(model, bundle.path / "denoiser.onnx")
+    facts = bundle.manifest.graphs["predict"]
+    facts = replace(facts, sha256=file_sha256(bundle.path / "denoiser.onnx"), data_sha256=None)
+    if named:
+        (bundle.path / "denoiser.onnx.data").touch()
+        empty = file_sha256(bundle.path / "denoiser.onnx.data")
+        facts = replace(facts, data_sha256=empty)
+    with pytest.raises(BundleError, match=r"keeps weights in 'other\.bin', of which the manifest"):
+        GraphSource("predict", facts, bundle.path).verified()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_manifest_is_not_waited_for(make_bundle):
+    path = make_bundle().path
+    (path / "manifest.json").unlink()
+    os.mkfifo(path / "manifest.json")
+    with pytest.raises(BundleError, match="it is no ordinary file"):
+        load_bundle(path)
 
 
 def test_the_old_bundle_comes_back_if_the_new_one_cannot_take_its_place(

@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from lvdm_engines.atomic import whole_file
+from lvdm_engines.atomic import read_file, whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ def read_cached(name: str) -> bytes | None:
     """Return what was kept under a name, if it is whole."""
     try:
         file = cache_folder() / name
-        if not file.is_file():  # a pipe would be waited for
-            return None
-        digest, _, data = file.read_bytes().partition(b"\n")
+        digest, _, data = read_file(file).partition(b"\n")
     except (OSError, RuntimeError):
         return None
     return data if hashlib.sha256(data).hexdigest().encode() == digest else None

@@ -63,8 +63,8 @@ class Outputs:
             writer.write(chunk.frames)
         if chunk.start + len(chunk.frames) >= self.job.frames:
             if writer is not None:
-                if self.force and self.names[index] != "-":
-                    check_free(Path(self.names[index]), force=True)
+                if self.names[index] != "-":  # something may have come there meanwhile
+                    check_free(Path(self.names[index]), force=self.force)
                 writer.close()
             del self._open[index]
             self._closed.add(index)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.lib.format import read_array, write_array
 from numpy.typing import NDArray
 
 from lvdm_engines import lock
-from lvdm_engines.atomic import remove_leftovers, sync_directory, whole_file
+from lvdm_engines.atomic import read_file, remove_leftovers, sync_directory, whole_file
 from lvdm_engines.errors import OtherRunError, WorkError, quoted
 from lvdm_rt.diffusion.noise import Site
 
@@ -32,6 +33,8 @@ _CLIP = re.compile(
     r"(predict|infill|short)-\d+\.npy|\.(predict|infill|short)-\d+\.npy\.\w{8}\.partial"
 )
 _VIDEO = re.compile(r"video-\d+")
+# what a header that is no array's ends in
+_FAULTS = (OSError, ValueError, SyntaxError, TokenError, TypeError, EOFError, MemoryError)
 _CHECKSUM = hashlib.sha256().digest_size  # bytes, after the array, where NumPy does not look
 
 
@@ -53,6 +56,8 @@ class WorkDir:
         if it is in use; WorkError if it cannot be written.
         """
         self._path = path
+        if path.is_symlink():
+            raise WorkError(f"{path} is a link, where clips are kept; remove it")
         try:
             self._lock = lock.made_and_locked(path)
         except BlockingIOError as err:
@@ -79,10 +84,10 @@ class WorkDir:
         """Return the latents of a finished clip, None if it is not there or damaged."""
         file = self._file(site)
         try:
-            latents = read_array(io.BytesIO(_checked(file.read_bytes())))
+            latents = read_array(io.BytesIO(_checked(read_file(file))))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as err:
+        except _FAULTS as err:
             _log.warning("%s is damaged (%s) and is made again", file, err)
             return None
         if latents.shape != shape or latents.dtype != np.float32 or not np.isfinite(latents).all():
@@ -133,7 +138,7 @@ class WorkDir:
 
     def _read_identity(self, file: Path) -> dict[str, Any]:
         try:
-            found = json.loads(file.read_bytes())
+            found = json.loads(read_file(file))
         except (OSError, ValueError, RecursionError) as err:
             raise OtherRunError(
                 f"{file} cannot be read ({err}); --restart throws the run away"
@@ -187,7 +192,7 @@ def _checked(data: bytes) -> bytes:
 def _clear(path: Path) -> None:
     try:
         for folder in path.glob("video-*"):
-            if not _VIDEO.fullmatch(folder.name) or not folder.is_dir():
+            if not _VIDEO.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
                 continue
             for file in folder.iterdir():
                 if _CLIP.fullmatch(file.name):

@@ -1,5 +1,6 @@
 """Without a codec: frames to and from a NumPy archive, and uncompressed y4m to a stream."""
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
@@ -22,7 +24,8 @@ _SMALL = 1 << 10  # bytes of a file that holds one number
 # what archives that are damaged, locked or of another kind end in
 _FAULTS = (
     OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, OverflowError,
-    NotImplementedError, zipfile.BadZipFile, zlib.error, MemoryError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError,
+    SyntaxError, TokenError,
 )  # fmt: skip
 
 

@@ -103,7 +103,9 @@ def picture_files(folder: Path) -> list[Path]:
 
     Raises VideoError if there are none.
     """
-    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    files = [
+        file for file in folder.iterdir() if file.suffix.lower() in PICTURES and file.is_file()
+    ]
     if not files:
         raise VideoError(
             f"cannot read {folder}: it is a directory without pictures ({', '.join(PICTURES)}); "

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvdm_engines.atomic import sync
+from lvdm_engines.atomic import read_file, sync
 
 
 def sidecar_path(path: Path) -> Path:
@@ -27,7 +27,7 @@ def write_sidecar(path: Path, settings: str, video: Path) -> None:
 def read_sidecar(video: Path) -> dict[str, Any] | None:
     """Return what lies beside a video, None where that is no JSON object."""
     try:
-        settings = json.loads(sidecar_path(video).read_bytes())
+        settings = json.loads(read_file(sidecar_path(video)))
     except (OSError, ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None

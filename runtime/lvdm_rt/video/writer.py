@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
+from lvdm_engines import lock
 from lvdm_engines.atomic import (
     partial_of,
     put_in_place,
@@ -43,10 +44,12 @@ def open_writer(
         path = Path(out)
         _check_codec_options(out, kind, spec)
         for name in (path, sidecar_path(path)):
-            remove_leftovers(name, mine=True)
+            remove_leftovers(name)
         files = _Files(path, replace=replace)
         try:
-            return VideoWriter(out, spec, _file_sink(kind, files.video, spec), files)
+            sink = _file_sink(kind, files.video, spec)
+            files.hold()
+            return VideoWriter(out, spec, sink, files)
         except BaseException:  # an interrupt as well: nobody owns the file yet
             files.remove()
             raise
@@ -93,6 +96,12 @@ class _Files:
         """Choose names beside `path`, the final name of the video."""
         self._path, self._sidecar, self._replace = path, sidecar_path(path), replace
         self.video, self._settings = partial_of(path), partial_of(self._sidecar)
+        self._holder: int | None = None
+
+    def hold(self) -> None:
+        """Lock what is being written, so that nobody takes it for what a killed process left."""
+        if sys.platform != "win32":  # where nobody can remove an open file
+            self._holder = lock.acquire(self.video)
 
     def publish(self, settings: str) -> None:
         """Rename both, in an order that a run killed in between can resume from.
@@ -114,9 +123,16 @@ class _Files:
                 name.rmdir()  # empty, or it would have been refused
             hidden.replace(name)
         sync_directory(self._path.parent)
+        self._release()
+
+    def _release(self) -> None:
+        if self._holder is not None:
+            lock.release(self._holder)
+            self._holder = None
 
     def remove(self) -> None:
         """Remove what is not published."""
+        self._release()
         remove(self.video)
         remove(self._settings)
 

@@ -177,6 +177,10 @@ class Workspace:
             raise TrainingError(
                 f"{self.root} already holds a run: pass --resume to go on, or choose another --out"
             )
+        elif strangers := self._strangers():
+            raise TrainingError(
+                f"{self.root} holds {strangers[0]}, but no run: choose another --out"
+            )
         try:
             (self.root / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -184,6 +188,11 @@ class Workspace:
         text = json.dumps(identity, indent=1)
         again = "--resume" if resume else "start again"
         write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"), again=again)
+
+    def _strangers(self) -> list[str]:
+        """Return what is in the folder of a run that has not begun, not even to be killed."""
+        found = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(e.name for e in found if e.name != "samples" and not e.name.startswith("."))
 
     def started_from(self) -> dict[str, Any]:
         """Return what was recorded of the weights that the run began with: folder and digest."""
