@@ -71,3 +71,10 @@ def test_what_is_no_size_or_rate_is_a_usage_error(tmp_path, words, told):
     assert result.exit_code == 2
     assert told in result.output
     assert not (tmp_path / "s").exists()
+
+
+def test_settings_of_somebody_else_beside_a_clip_are_kept(tmp_path):
+    (tmp_path / "sky.mp4.json").write_text("labels")
+    with pytest.raises(OptionsError, match=r"sky\.mp4\.json: it exists"):
+        run("-o", tmp_path / "sky.mp4", "--frames", 2, "--size", 16)
+    assert (tmp_path / "sky.mp4.json").read_text() == "labels"

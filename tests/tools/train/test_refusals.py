@@ -146,3 +146,11 @@ def test_the_command_line_explains_an_error_in_one_line(tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.startswith("lvdm-tools: there is no config file nope; the ready configs are")
     assert message.count("\n") == 1
+
+
+def test_a_folder_with_something_else_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("mine")
+    with pytest.raises(TrainingError, match="holds model, but no run: choose another"):
+        train(AUTOENCODER, tmp_path)
+    assert (tmp_path / "model" / "model.json").read_text() == "mine"

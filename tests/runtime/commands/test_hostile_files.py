@@ -1,0 +1,133 @@
+"""Files that others put in a run's way: nothing of theirs is lost, nothing is waited for."""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from lvdm_engines import lock
+from lvdm_rt.commands import outputs
+
+SMALL = ("--frames", "12", "--seed", "7", "-q", "--backend", "cpu")
+NO_HEADERS = ["((((", "{'descr': ',,', 'fortran_order': False, 'shape': (1,), }"]
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+
+def npy(header):
+    """Return an array's file with a header of its own making."""
+    data = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(data).to_bytes(2, "little") + data
+
+
+@pytest.fixture
+def interrupted(command, toy, tmp_path, monkeypatch):
+    """Stop a run before its video is written; returns its flags and its finished clips."""
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.VideoWriter, "close", lambda self: os.kill(os.getpid(), 2))
+        assert command(*flags)[0] == 130
+    clips = sorted((tmp_path / ".sky.npz.work").glob("video-*/*.npy"))
+    assert clips
+    return flags, clips
+
+
+def test_a_file_that_appears_while_a_run_goes_on_is_kept(command, toy, tmp_path, monkeypatch):
+    begun = outputs.Outputs._begun
+
+    def someone_else(self, index):
+        (tmp_path / "sky.npz").write_bytes(b"precious")
+        return begun(self, index)
+
+    monkeypatch.setattr(outputs.Outputs, "_begun", someone_else)
+    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    assert (code, "sky.npz: it exists; --force replaces it" in err) == (1, True), err
+    assert (tmp_path / "sky.npz").read_bytes() == b"precious"
+
+
+def test_what_another_run_is_writing_is_no_leftover(command, toy, tmp_path):
+    part = tmp_path / ".sky.npz.01234567.partial"
+    part.touch()
+    holder = lock.acquire(part)
+    assert command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)[0] == 0
+    lock.release(holder)
+    assert part.exists()
+
+
+@pytest.mark.parametrize("how", ["--resume", "--restart"])
+def test_links_among_the_clips_lead_nowhere(command, interrupted, tmp_path, how):
+    flags, clips = interrupted
+    elsewhere = tmp_path / "elsewhere"
+    clips[0].parent.rename(elsewhere)
+    clips[0].parent.symlink_to(elsewhere)
+    kept = sorted(elsewhere.iterdir())
+    command(*flags, how)
+    assert sorted(elsewhere.iterdir()) == kept
+
+
+@pytest.mark.parametrize("header", [*NO_HEADERS, str({"descr": "<f4", "fortran_order": False,
+                                                      "shape": (10**9, 10**6)})])  # fmt: skip
+def test_a_clip_with_a_right_checksum_and_no_array_is_made_again(
+    command, interrupted, caplog, header
+):
+    flags, clips = interrupted
+    clips[0].write_bytes(npy(header) + hashlib.sha256(npy(header)).digest())
+    assert command(*flags, "--resume")[0] == 0
+    assert "and is made again" in caplog.text
+
+
+def test_pipes_are_not_waited_for(command, interrupted, tmp_path):
+    flags, clips = interrupted
+    clips[0].unlink()
+    os.mkfifo(clips[0])
+    os.mkfifo(tmp_path / "sky.npz.json")
+    code, _, err = command(*flags, "--resume")
+    assert (code, "holds no settings of a video" in err) == (1, True), err
+    (tmp_path / "sky.npz.json").unlink()
+    assert command(*flags, "--resume")[0] == 0
+
+
+def test_another_backend_does_not_go_on_with_a_run(command, interrupted):
+    pytest.importorskip("openvino")
+    flags, _ = interrupted
+    code, _, err = command(*flags[:-1], "openvino", "--resume")
+    assert (code, "with backend 'cpu', now it is 'openvino f32'" in err) == (1, True), err
+
+
+@pytest.mark.parametrize("header", NO_HEADERS)
+def test_an_archive_of_no_arrays_is_one_line(command, toy, tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive:
+        fps = io.BytesIO()
+        np.save(fps, np.array(8.0))
+        archive.writestr("fps.npy", fps.getvalue())
+        archive.writestr("frames.npy", npy(header))
+    code, _, err = command("generate", "--condition", "in.npz", "-o", "a.npz", "--bundle", toy,
+                           *SMALL)  # fmt: skip
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert "cannot read in.npz: it is damaged" in err
+
+
+def test_a_damaged_lzma_archive_is_one_line(command, toy, tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("fps.npy", b"x" * 500)
+        archive.writestr("frames.npy", bytes(5000))
+    data = bytearray((tmp_path / "in.npz").read_bytes())
+    data[60:75] = b"\xff" * 15
+    (tmp_path / "in.npz").write_bytes(data)
+    code, _, err = command("generate", "--condition", "in.npz", "-o", "a.npz", "--bundle", toy,
+                           *SMALL)  # fmt: skip
+    assert (code, len(err.splitlines())) == (1, 1), err
+
+
+def test_what_a_manifest_is_called_reaches_no_terminal_raw(command, make_bundle):
+    bundle = make_bundle()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["name"] = "sky\u202etxt\u2028"
+    (bundle / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+    for flags in ((), ("--json",)):
+        code, out, _ = command("info", bundle, *flags)
+        assert code == 0
+        assert not {"\u202e", "\u2028"} & set(out)
