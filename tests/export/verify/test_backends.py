@@ -23,7 +23,7 @@ from lvdm_engines.errors import (
 from lvdm_engines.manifest import TensorSpec
 from lvdm_engines.opening import open_session
 from lvdm_export.verify.backends import check_report, compare, compare_bundle
-from lvdm_export.verify.limits import LIMITS, Comparison
+from lvdm_export.verify.limits import BF16, LIMITS, Comparison, limits_of
 from lvdm_export.verify.probes import make_probes
 
 
@@ -174,6 +174,26 @@ def test_a_whole_bundle_is_compared_and_reported_by_graph(fixed_bundle):
     assert found["predict"]["against"] == "onnxruntime cpu, the same float32 weights"
     assert lines == [f"{name}: comparing cpu with the CPU" for name in found]
     check_report(found, fixed_bundle, "cpu")
+
+
+def test_openvino_is_held_to_the_limits_of_what_it_computes_in(fixed_bundle):
+    pytest.importorskip("openvino")
+    options = SessionOptions(threads=1, precision="f32")
+    found = compare_bundle(fixed_bundle, "openvino", lambda line: None, options=options)
+    assert [entry["problems"] for entry in found.values()] == [[], []]
+    assert [entry["batch"] for entry in found.values()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("session", "precision", "limits"),
+    [
+        (SimpleNamespace(precision="bf16"), "fp32", BF16),
+        (SimpleNamespace(precision="f32"), "fp32", LIMITS["fp32"]),
+        (SimpleNamespace(), "fp16", LIMITS["fp16"]),
+    ],
+)
+def test_a_session_that_rounds_has_the_limits_of_that(session, precision, limits):
+    assert limits_of(session, precision) == limits
 
 
 @pytest.fixture
