@@ -20,7 +20,7 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
-from lvdm_rt.background import RunStream, prefetch
+from lvdm_rt.background import RunStream, Stop, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.frames import Chunk, decode_videos
@@ -129,7 +129,7 @@ class Pipeline:
             raise OptionsError(f"got videos {options.videos}, expected 1; use stream_videos")
         request = prepare(self._model, options, condition, work, resume=resume)
         counter = request.counter(progress)
-        return self._watched(_frames_only(self._stream(request, counter)), counter)
+        return self._watched(_frames_only(self._stream(request, counter)), counter.stop)
 
     def stream_videos(
         self,
@@ -154,7 +154,7 @@ class Pipeline:
         """
         request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
         counter = request.counter(progress)
-        return self._watched(self._stream(request, counter), counter)
+        return self._watched(self._stream(request, counter), counter.stop)
 
     def sample_latents(
         self,
@@ -171,7 +171,7 @@ class Pipeline:
         """
         request = prepare(self._model, options, condition, work, resume=resume)
         counter = request.counter(progress)
-        return self._watched(self._latents(request, counter), counter)
+        return self._watched(self._latents(request, counter), counter.stop)
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
         """Encode frames uint8 (f, h, w, 3) into latents float32 (c, ceil(f / per latent), h', w').
@@ -184,12 +184,14 @@ class Pipeline:
 
     def decode(
         self, latents: Latents | Iterable[Latents], overlap: int | None = None
-    ) -> Generator[Frames, None, None]:
-        """Yield the frames of latents (c, t, h', w'), or of an iterable of consecutive pieces.
+    ) -> RunStream[Frames]:
+        """Stream the frames of latents (c, t, h', w'), or of an iterable of consecutive pieces.
 
         Raises OptionsError for latents of another shape, PlanError without a decoder.
         """
-        return Autoencoder(self._model).decode(latents, overlap)
+        stop = Stop()
+        frames = Autoencoder(self._model.until(stop)).decode(latents, overlap)
+        return self._watched(self._holding(frames), stop)
 
     def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
         settings, model = request.settings, self._model.until(counter.stop)
@@ -246,8 +248,13 @@ class Pipeline:
         )
         return stack.enter_context(work)
 
-    def _watched(self, items: Generator[T, None, None], counter: Counter) -> RunStream[T]:
-        stream = RunStream(items, counter.stop)
+    def _holding(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
+        """Keep this pipeline, which closes what it has opened, while somebody reads."""
+        with closing(items):
+            yield from items
+
+    def _watched(self, items: Generator[T, None, None], stop: Stop) -> RunStream[T]:
+        stream = RunStream(items, stop)
         self._streams.add(stream)
         return stream
 

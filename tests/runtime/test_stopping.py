@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy
 
@@ -83,6 +84,18 @@ def test_an_asyncio_task_that_is_cancelled_can_close_its_run(manifest, sessions)
         assert await reading < 10_000
 
     asyncio.run(main())
+
+
+def test_frames_that_are_being_decoded_can_be_closed_from_another_thread(pipeline, manifest):
+    shape = (manifest.model.latent.channels, 5000, *manifest.model.latent.size)
+    frames, read = pipeline.decode(np.zeros(shape, np.float32)), []
+    thread = threading.Thread(target=lambda: read.extend(len(piece) for piece in frames))
+    thread.start()
+    while not read:
+        time.sleep(0.001)
+    frames.close()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("kind", ["stream", "sample_latents"])
