@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.backend import Rounding
 from lvdm_engines.errors import PlanError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_engines.session import Cancellable, Session, check_outputs, sizes_of
@@ -65,7 +66,9 @@ class Model:
     def arithmetic(self) -> str:
         """What computes latents, and in which precision where it has a choice: part of a run."""
         chosen = {
-            f"{session.backend} {getattr(session, 'precision', '')}".strip()
+            f"{session.backend} {session.precision}"
+            if isinstance(session, Rounding)
+            else session.backend
             for graph, session in self.sessions.items()
             if graph != "decoder"
         }

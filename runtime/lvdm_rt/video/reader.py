@@ -87,6 +87,8 @@ def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     """Yield fitted pictures (h, w, 3)."""
     if path.is_dir():
         for file in picture_files(path):
+            if file.exists() and not file.is_file():  # a pipe would be waited for
+                raise VideoError(f"cannot read {file}: it is no ordinary file; remove it")
             yield from islice(_film(file, spec), 1)
     elif not path.is_file():
         raise VideoError(f"cannot read {path}: there is no such file; give a video file")
@@ -103,9 +105,7 @@ def picture_files(folder: Path) -> list[Path]:
 
     Raises VideoError if there are none.
     """
-    files = [
-        file for file in folder.iterdir() if file.suffix.lower() in PICTURES and file.is_file()
-    ]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
     if not files:
         raise VideoError(
             f"cannot read {folder}: it is a directory without pictures ({', '.join(PICTURES)}); "

@@ -131,3 +131,12 @@ def test_what_a_manifest_is_called_reaches_no_terminal_raw(command, make_bundle)
         code, out, _ = command("info", bundle, *flags)
         assert code == 0
         assert not {"\u202e", "\u2028"} & set(out)
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(command, toy, tmp_path):
+    (tmp_path / "frames").mkdir()
+    os.mkfifo(tmp_path / "frames" / "a.png")
+    code, _, err = command(
+        "generate", "--condition", "frames", "-o", "a.npz", "--bundle", toy, *SMALL
+    )
+    assert (code, "a.png: it is no ordinary file" in err) == (1, True), err

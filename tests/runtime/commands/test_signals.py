@@ -22,7 +22,10 @@ def wait_for_files(process, work, count):
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_running_process_ends_it_cleanly(start, command, toy, tmp_path, kind):
-    flags = ("--bundle", toy, "--frames", "600", "--sampler", "ddpm", "--exact", "--seed", "3")
+    flags = (
+        *("--bundle", toy, "--backend", "cpu", "--frames", "600", "--sampler", "ddpm"),
+        *("--exact", "--seed", "3"),
+    )
     process = start("generate", "-o", "sky.npz", *flags)
     wait_for_files(process, tmp_path / ".sky.npz.work", 3)
     process.send_signal(kind)

@@ -113,15 +113,6 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_model_is_completed(aut
     assert read_record(run / "model" / "model.json").decode_window == 3
 
 
-def test_a_run_replaces_the_model_that_another_run_left_in_its_folder(autoencoder, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(autoencoder / "model", run / "model")
-    # of the same name, seed and length: its description is the same
-    train(changed(AUTOENCODER, {"optimizer.learning_rate": 1e-5, "every.checkpoint": 9}), run)
-    left, written = (load_file(r / "model" / "model.safetensors") for r in (autoencoder, run))
-    assert not any(left[name].equal(written[name]) for name in left if name.endswith("conv.weight"))
-
-
 @pytest.mark.slow
 def test_samples_may_come_before_the_first_log_line(tiny_denoiser, tmp_path):
     settings = changed(tiny_denoiser, {"every.sample": 1, "steps": 2})
