@@ -4,6 +4,7 @@ Knows the format and what is impossible in it; knows nothing of JSON, files or d
 """
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -228,11 +229,18 @@ class GraphFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where the weights come from; several checkpoints are named by the graph they gave."""
 
-    checkpoint_sha256: Sha256 | dict[str, Sha256]
+    # not Sha256: msgspec 0.22 writes outside its memory for a union of a limited str with a dict
+    checkpoint_sha256: str | dict[str, str]
     ema: bool
     lvdm_rt: Text
     torch: Text | None = None
     notes: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        told = self.checkpoint_sha256
+        for digest in [told] if isinstance(told, str) else told.values():
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"got checkpoint_sha256 {quoted(digest)}, expected 64 hex digits")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import toy
@@ -63,6 +65,8 @@ def test_a_graph_with_external_data_names_both_files():
         (("model", "frame_size"), [2**40, 2**40], "Expected `int` <= 16384"),
         (("model", "frames_per_latent"), 2**62, "Expected `int` <= 4096"),
         (("model", "frame_size"), [16384, 16384], "one window holds"),
+        (("provenance", "checkpoint_sha256"), "12", "got checkpoint_sha256 '12', expected 64 hex"),
+        (("provenance", "checkpoint_sha256"), {"predict": "x" * 64}, "expected 64 hex digits"),
         (("defaults", "steps"), 2**62, "Expected `int` <= 1048576"),
         (("defaults", "fps"), 1e-300, "Expected `float` >= 0.1"),
         (("defaults", "fps"), 1e308, "Expected `float` <= 1000"),
@@ -118,3 +122,13 @@ def test_damaged_json_is_explained_in_one_line(data):
 def test_what_could_not_be_read_back_is_refused_before_writing(wrong, message):
     with pytest.raises(BundleError, match=message):
         format_manifest(toy.manifest(**wrong))
+
+
+def test_a_manifest_is_read_and_forgotten_without_harm_to_memory():
+    code = (
+        "import gc; from lvdm_engines.bundle import load_bundle\n"
+        "bundle = load_bundle('sky-tiny'); del bundle; gc.collect()"
+    )
+    # checks what is allocated by one and freed by another allocator, as a library once did
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
