@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvdm_engines.atomic import read_file
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS
 from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, OptionsError, quoted
@@ -153,7 +154,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     from lvdm_rt.options import Settings
 
     try:
-        settings = json.loads(path.read_bytes())
+        settings = json.loads(read_file(path))
     except OSError as err:
         raise OptionsError(f"{path}: cannot be read ({err.strerror}); give an OUT.json") from err
     except (ValueError, RecursionError) as err:

@@ -140,3 +140,10 @@ def test_a_pipe_among_pictures_is_not_waited_for(command, toy, tmp_path):
         "generate", "--condition", "frames", "-o", "a.npz", "--bundle", toy, *SMALL
     )
     assert (code, "a.png: it is no ordinary file" in err) == (1, True), err
+
+
+def test_settings_are_not_read_from_a_pipe_or_a_device(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("pipe", "/dev/zero"):
+        code, _, err = command("generate", "--from", place, "-o", "a.npz", *SMALL)
+        assert (code, "it is no ordinary file" in err) == (1, True), err
