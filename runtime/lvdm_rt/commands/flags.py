@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS
+from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
 from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, OptionsError, quoted
 
@@ -69,7 +69,7 @@ _FLAGS = (
                  help="Latents that neighbouring decode windows share. Default: half a window."),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
                  show_default=True),
-    click.option("--threads", type=click.IntRange(1, 1024), metavar="N",
+    click.option("--threads", type=click.IntRange(1, MOST_THREADS), metavar="N",
                  help="CPU threads. Default: all cores."),
     click.option("--precision", type=click.Choice(CPU_PRECISIONS),
                  help="Of the CPU's arithmetic. Default: bf16 where openvino runs and is quick at it."),  # noqa: E501

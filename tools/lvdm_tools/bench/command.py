@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.atomic import whole_file
-from lvdm_engines.backends.backend import BACKENDS
+from lvdm_engines.backends.backend import BACKENDS, MOST_THREADS
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import OptionsError
@@ -42,7 +42,7 @@ _PAPER_SIZE = "sky-predict"
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_THREADS),
     help="Of every run. Default: all cores; take 1 where other programs work beside.",
 )
 @click.option(

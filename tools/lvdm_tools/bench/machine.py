@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lvdm_engines.backends.processor import multiplies_bf16, processor
 from lvdm_tools.bench.clock import attempt, failure, median_ms
 
 _PACKAGES = (
@@ -25,7 +26,7 @@ _PACKAGES = (
     "cuda-core",
 )
 _SIDES = 1024, 2048  # of the matrices that show a CPU's peak
-_BF16 = {"avx512_bf16", "amx_bf16"}  # what makes bf16 faster than fp32
+_WIDE = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
 
 
 def packages() -> dict[str, str]:
@@ -39,11 +40,11 @@ def packages() -> dict[str, str]:
 
 def describe() -> dict[str, Any]:
     """Return what the machine is."""
-    info = _cpu_info()
+    name, instructions = processor()
     return {
         "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "cpu": info.get("model name", platform.processor() or platform.machine()),
-        "instructions": sorted(_instructions(info)),
+        "cpu": name,
+        "instructions": sorted(_WIDE & instructions),
         "cores": len(os.sched_getaffinity(0)),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -66,7 +67,7 @@ def peaks(seconds: float, threads: int | None) -> dict[str, Any]:
     found = {"fp32": [attempt(torch_peak, torch.float32)]}
     if threads is None:
         found["fp32"].append(attempt(_numpy_peak, seconds))
-    if _BF16 & _instructions(_cpu_info()):
+    if multiplies_bf16():
         found["bf16"] = [attempt(torch_peak, torch.bfloat16)]
     return {
         name: max((v for v in values if isinstance(v, float)), default=failure(*values))
@@ -81,19 +82,6 @@ def _numpy_peak(seconds: float) -> float:
         a, b = (rng.standard_normal((side, side), np.float32) for _ in range(2))
         best = max(best, 2 * side**3 / (1e6 * median_ms(partial(np.matmul, a, b), seconds)))
     return best
-
-
-def _cpu_info() -> dict[str, str]:
-    """Return what Linux says of the first core."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
-        return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    return {}
-
-
-def _instructions(info: dict[str, str]) -> set[str]:
-    wide = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
-    return set(wide) & set(info.get("flags", "").split())
 
 
 class Others:
