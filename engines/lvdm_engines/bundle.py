@@ -5,14 +5,15 @@ import importlib.resources
 import mmap
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.contract import check_contract
+from lvdm_engines.contract import check_contract, mismatch
 from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.hub import SCHEME, advice, fetch_bundle
-from lvdm_engines.manifest import GraphFacts, Manifest
+from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
 from lvdm_engines.manifest_json import parse_manifest
 
 MANIFEST = "manifest.json"
@@ -36,6 +37,20 @@ class GraphSource:
     def engines(self) -> Path:
         """Where compiled forms of the bundle's graphs lie, a directory per fingerprint."""
         return self.folder / "engines"
+
+    @property
+    def bytes(self) -> int:
+        """Size of its files, most of which are weights."""
+        return sum((self.folder / name).stat().st_size for name in self.facts.files)
+
+    def check_tensors(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Refuse a graph whose real tensors are not the declared ones. Raises BundleError."""
+        problem = mismatch(inputs, outputs, self.facts)
+        if problem:
+            raise BundleError(
+                f"{self.folder}: graph {self.name!r} ({self.facts.file}) is not what the "
+                f"manifest declares: {problem}; export the bundle again"
+            )
 
     def verified(self) -> Path:
         """Return the path of the ONNX file once it and its data have the promised sha256.

@@ -101,13 +101,12 @@ def _graphs(bundle: Bundle) -> list[tuple[str, ...]]:
 
 
 def _graph(bundle: Bundle, names: list[str], graph: GraphFacts) -> tuple[str, ...]:
-    size = sum((bundle.path / file).stat().st_size for file in graph.files)
     error = bundle.manifest.worst_error(names)
     return (
         " ".join(names),
         one_line(graph.file, 60),
         graph.precision,
-        f"{size / 1e6:.1f}",
+        f"{bundle.graph(names[0]).bytes / 1e6:.1f}",
         "?" if graph.parameters is None else f"{graph.parameters / 1e6:.2f}M",
         "?" if graph.gflop is None else f"{graph.gflop:.2f}",
         "?" if error is None else f"{error:.1e}",

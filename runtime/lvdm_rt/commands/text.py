@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import one_line
-from lvdm_engines.manifest import GraphFacts, Manifest, Preset
+from lvdm_engines.manifest import Manifest, Preset
 from lvdm_rt.commands.doctor import Diagnosis, Finding
 from lvdm_rt.options import PRESETS
 
@@ -73,15 +73,11 @@ def _graph_lines(bundle: Bundle) -> Iterator[str]:
     for name, facts in bundle.manifest.graphs.items():
         files.setdefault(facts.file, []).append(name)
     for file, names in files.items():
-        facts = bundle.manifest.graphs[names[0]]
+        source = bundle.graph(names[0])
         yield (
-            f"  {one_line(file, 60):<16} {_megabytes(bundle, facts):>6.1f} MB"
-            f"  {facts.precision:<10} {_worst_error(bundle, names):<8} {', '.join(names)}"
+            f"  {one_line(file, 60):<16} {source.bytes / 1e6:>6.1f} MB"
+            f"  {source.facts.precision:<10} {_worst_error(bundle, names):<8} {', '.join(names)}"
         )
-
-
-def _megabytes(bundle: Bundle, facts: GraphFacts) -> float:
-    return sum((bundle.path / file).stat().st_size for file in facts.files) / 1e6
 
 
 def _worst_error(bundle: Bundle, graphs: Iterable[str]) -> str:

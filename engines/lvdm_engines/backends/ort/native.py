@@ -11,8 +11,7 @@ from typing import Any
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import GraphSource
-from lvdm_engines.contract import mismatch
-from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import DeviceMemoryError, SessionError
 from lvdm_engines.manifest import Dtype, TensorSpec
 from lvdm_engines.session import check_threads
 
@@ -87,12 +86,7 @@ class Calls:
 
 def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
-    problem = mismatch(_specs(native.get_inputs()), _specs(native.get_outputs()), source.facts)
-    if problem:
-        raise BundleError(
-            f"{source.folder}: graph {source.name!r} ({source.facts.file}) is not what the "
-            f"manifest declares: {problem}; export the bundle again"
-        )
+    source.check_tensors(_specs(native.get_inputs()), _specs(native.get_outputs()))
 
 
 def _specs(nodes: Any) -> list[TensorSpec]:

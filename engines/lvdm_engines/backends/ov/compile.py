@@ -25,8 +25,6 @@ from lvdm_engines.backends.ov.library import (
 from lvdm_engines.backends.processor import processor
 from lvdm_engines.backends.user_folders import keep_cached, read_cached
 from lvdm_engines.bundle import GraphSource
-from lvdm_engines.contract import mismatch
-from lvdm_engines.errors import BundleError
 from lvdm_engines.manifest import Dtype, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -53,14 +51,9 @@ class Compiler:
     precision: CpuPrecision
     threads: int | None
 
-    @property
-    def bytes(self) -> int:
-        """Size of the graph's files, most of which are weights."""
-        return sum((self.source.folder / name).stat().st_size for name in self.source.facts.files)
-
     def request(self, shapes: Shapes) -> Any:
         """Return what runs the graph with inputs of these shapes."""
-        kept = self.bytes <= _LARGEST_KEPT
+        kept = self.source.bytes <= _LARGEST_KEPT
         name = f"openvino/{self.digest(shapes)}"
         compiled = self._read(name) if kept else None
         if compiled is None:
@@ -118,12 +111,7 @@ def check_graph(source: GraphSource, model: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
     facts = source.facts
     declared = {spec.name for spec in (*facts.inputs, *facts.outputs)}
-    problem = mismatch(_specs(model.inputs, declared), _specs(model.outputs, declared), facts)
-    if problem:
-        raise BundleError(
-            f"{source.folder}: graph {source.name!r} ({facts.file}) is not what the "
-            f"manifest declares: {problem}; export the bundle again"
-        )
+    source.check_tensors(_specs(model.inputs, declared), _specs(model.outputs, declared))
 
 
 def _specs(ports: Any, declared: set[str]) -> list[TensorSpec]:

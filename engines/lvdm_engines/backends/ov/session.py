@@ -36,7 +36,7 @@ class OpenvinoSession:
         self.outputs = source.facts.outputs
         self.precision = compiler.precision
         self._compiler = compiler
-        self._most = max(2, min(_SHAPES, _WEIGHTS // max(compiler.bytes, 1)))
+        self._most = max(2, min(_SHAPES, _WEIGHTS // max(compiler.source.bytes, 1)))
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] | None = OrderedDict()
         self._running: tuple[int, Any] | None = None
         self._lock = threading.Lock()
