@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.driver import gpus
 from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, rebuild_command
@@ -109,13 +110,13 @@ def build_plans(
 ) -> list[Built]:
     """Compile every graph file of a bundle for a backend on GPU `device`; equal plans are kept.
 
-    The backends cpu and cuda run the ONNX files themselves: there is nothing to compile and the
-    list is empty. `progress` gets the file's name and the step.
+    The other backends run the ONNX files themselves: there is nothing to compile and the list is
+    empty. `progress` gets the file's name and the step.
 
     Raises BackendError where the library or the GPU is missing, ExportError for a graph it cannot
     compile, BundleError where the bundle is damaged or cannot be written.
     """
-    if backend in ("cpu", "cuda"):
+    if backend in BACKENDS and backend not in libraries.EXTRAS:
         return []
     library = _compiler(backend)
     here = _building_here(library, device)

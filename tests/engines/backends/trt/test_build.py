@@ -145,7 +145,7 @@ def test_turing_must_be_asked_for(rtx, make_bundle, set_gpus):
         find_plan(bundle.graph("predict"), machine(rtx, "7.5"))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("backend", ["cpu", "cuda", "openvino"])
 def test_backends_that_run_onnx_have_nothing_to_compile(make_bundle, backend):
     assert build_plans(make_bundle(), backend) == []
 
