@@ -89,6 +89,11 @@ class Pipeline:
         """The backend that runs the graphs; each graph with its own where they differ."""
         return self._model.backend
 
+    @property
+    def arithmetic(self) -> str:
+        """The backends and, where they have a choice, precisions on which the last bits depend."""
+        return self._model.arithmetic
+
     def close(self) -> None:
         """Stop iterators that still run and close the sessions that `open` opened."""
         _close_all(self._streams)

@@ -1,5 +1,6 @@
 """One generation job from options to whole video files; knows nothing of flags or terminals."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.described import Described
 from lvdm_rt.commands.outputs import Outputs, output_names
@@ -24,6 +25,8 @@ from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, read_frames
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,7 @@ def _describe(
         "lvdm_rt": version("lvdm-rt"),
         "bundle": manifest.name,
         "model_sha256": model_sha256(manifest),
+        "arithmetic": pipeline.arithmetic,
         **msgspec.to_builtins(settings),
     }
     if job.crf is not None:
@@ -180,7 +184,10 @@ def _describe(
 
 
 def _check_repeats(job: GenerateJob, described: dict[str, Any]) -> None:
-    """Refuse a model or a condition that are not those of the video to be repeated."""
+    """Refuse another model or condition than those of the video to be repeated.
+
+    Another backend or precision computes the same video but for the last bits, and is only told.
+    """
     for name in ("model_sha256", "condition_sha256"):
         before = (job.repeats or {}).get(name)
         if before is not None and before != described.get(name):
@@ -189,6 +196,14 @@ def _check_repeats(job: GenerateJob, described: dict[str, Any]) -> None:
                 f"the {what} is not the one that the video was made with ({name} "
                 f"{str(before)[:12]}… expected); give that one with --{what}"
             )
+    before, now = (job.repeats or {}).get("arithmetic"), described["arithmetic"]
+    if before is not None and before != now:
+        _log.warning(
+            "the video was made by %s and is repeated by %s, which rounds in other places: the "
+            "pictures can differ a little; --backend and --precision choose",
+            quoted(before),
+            now,
+        )
 
 
 def _rate(fps: float) -> Fraction:

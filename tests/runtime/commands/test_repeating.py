@@ -41,6 +41,17 @@ def test_a_repeat_with_another_model_or_condition_is_refused(command, toy, make_
     assert np.array_equal(frames_of(tmp_path / "a.npz"), frames_of(tmp_path / "b.npz"))
 
 
+def test_a_repeat_by_another_backend_says_so(command, toy, tmp_path, caplog):
+    assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
+    again = ("generate", "--from", "a.npz.json", "--bundle", toy, "--force", "-o", "b.npz")
+    assert command(*again)[0] == 0
+    assert "rounds in other places" not in caplog.text
+    told = json.loads((tmp_path / "a.npz.json").read_text())
+    (tmp_path / "a.npz.json").write_text(json.dumps({**told, "arithmetic": "abacus bf16"}))
+    assert command(*again)[0] == 0
+    assert f"made by 'abacus bf16' and is repeated by {told['arithmetic']}" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"frames": 3}', None])
 def test_a_sidecar_that_is_none_is_refused(command, tmp_path, content):
     if content is not None:
