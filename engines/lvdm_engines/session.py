@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import SessionError, no_thread
+from lvdm_engines.errors import BundleError, SessionError, no_thread
 from lvdm_engines.manifest import TensorSpec
 
 
@@ -102,15 +102,15 @@ def check_outputs(
 ) -> None:
     """Check what a session gave against what its graph declares, free dimensions by `sizes`.
 
-    Raises SessionError that names the tensor: an engine that gives other shapes would broadcast,
-    or lose frames, in silence.
+    Raises BundleError that names the tensor: an engine that gives other shapes would broadcast, or
+    lose frames, in silence.
     """
     for spec in specs:
         shape = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in spec.shape)
         array = outputs.get(spec.name)
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "nothing"
         if got != f"{spec.dtype} {shape}":
-            raise SessionError(
+            raise BundleError(
                 f"{graph}: output {spec.name}: got {got}, expected {spec.dtype} {shape}; the graph "
                 "is not what the manifest declares, export the bundle again"
             )

@@ -44,7 +44,8 @@ class Model:
     def run(self, graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a graph and check its answer.
 
-        Raises PlanError, SessionError, DeviceMemoryError; Cancelled once `stop` is set.
+        Raises PlanError, BundleError, SessionError, DeviceMemoryError; and Cancelled once `stop`
+        is set.
         """
         session = self.session(graph)
         with self.stop.calling(session.cancel if isinstance(session, Cancellable) else None):
@@ -64,12 +65,11 @@ class Model:
 
     @property
     def arithmetic(self) -> str:
-        """What computes latents, and in which precision where it has a choice: part of a run."""
+        """What computes, and in which precision where it has a choice: part of a run."""
         chosen = {
             f"{session.backend} {session.precision}"
             if isinstance(session, Rounding)
             else session.backend
-            for graph, session in self.sessions.items()
-            if graph != "decoder"
+            for session in self.sessions.values()
         }
         return ", ".join(sorted(chosen))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lvdm_engines.errors import NumericsError, OptionsError, SessionError
+from lvdm_engines.errors import BundleError, NumericsError, OptionsError
 from lvdm_rt import GenerateOptions, Pipeline
 
 ANSWERS = {
@@ -23,7 +23,7 @@ def test_an_engine_that_gives_something_else_is_named(make_fake, answer):
     manifest, sessions = make_fake()
     right = sessions[graph].compute
     sessions[graph].compute = lambda **feeds: change(right(**feeds))
-    with pytest.raises(SessionError, match=rf"{graph}: output \w+: got .*, expected \w+ \("):
+    with pytest.raises(BundleError, match=rf"{graph}: output \w+: got .*, expected \w+ \("):
         list(Pipeline(manifest, sessions).stream(GenerateOptions(frames=40)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvdm_engines.errors import DeviceMemoryError, SessionError, VideoError
+from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
 from lvdm_rt.commands import generate as job
 from lvdm_rt.video import VideoSpec, open_writer, writer
@@ -218,6 +218,7 @@ def test_resume_does_not_take_an_old_video_for_the_new_one(
     ("error", "hint"),
     [
         (SessionError("the engine broke"), True),
+        (BundleError("the decoder gives three frames"), False),  # a mended one is another model
         (DeviceMemoryError("out of memory; lower the batch size"), False),
     ],
 )
