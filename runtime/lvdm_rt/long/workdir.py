@@ -66,6 +66,7 @@ class WorkDir:
             raise _unwritable(path, err) from err
         try:
             if restart:
+                _refuse_strangers(path)
                 _clear(path)
             self._claim(identity, resume)
         except BaseException:
@@ -116,12 +117,7 @@ class WorkDir:
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
             remove_leftovers(file, mine=True)
-            strangers = [e.name for e in self._path.iterdir() if e.name != lock.LOCK_FILE]
-            if strangers:
-                raise OtherRunError(
-                    f"{self._path} is not a work directory (it holds {strangers[0]}); "
-                    "choose another or empty it"
-                )
+            _refuse_strangers(self._path, ours=False)
             try:
                 with whole_file(file) as out:
                     out.write(json.dumps(wanted, indent=1).encode())
@@ -187,6 +183,19 @@ def _checked(data: bytes) -> bytes:
     if hashlib.sha256(content).digest() != checksum:
         raise ValueError("its checksum differs")
     return content
+
+
+def _refuse_strangers(path: Path, *, ours: bool = True) -> None:
+    """Raise OtherRunError for anything that no run left; for everything unless some is `ours`."""
+    for entry in path.iterdir():
+        known = entry.name == IDENTITY or entry.name.startswith(f".{IDENTITY}.")
+        if _VIDEO.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            known = all(_CLIP.fullmatch(file.name) for file in entry.iterdir())
+        if entry.name != lock.LOCK_FILE and not (ours and known):
+            raise OtherRunError(
+                f"{path} is not a work directory (it holds {entry.name}); choose another or empty "
+                "it"
+            )
 
 
 def _clear(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvdm_engines.errors import SessionError
+from lvdm_engines.errors import OtherRunError, SessionError
 from lvdm_rt import GenerateOptions, Pipeline, WorkError
 from lvdm_rt.long import workdir
 
@@ -236,6 +236,16 @@ def test_a_work_directory_that_cannot_be_made_is_one_clear_error(make_fake, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match="cannot be written"):
         run(*make_fake(), tmp_path / "file" / "work")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "video-000000/notes.txt", "video-000007"])
+def test_a_restart_deletes_no_clip_where_something_else_lies(make_fake, tmp_path, name):
+    run(*make_fake(), tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OtherRunError, match=f"it holds {name.partition('/')[0]}"):
+        run(*make_fake(), tmp_path, restart=True)
+    assert sorted({*tmp_path.rglob("*")} - {tmp_path / name}) == before
 
 
 def test_a_damaged_identity_is_one_clear_error(make_fake, tmp_path):
