@@ -41,16 +41,22 @@ _LONGEST_FRAME_S = 600
 _METADATA: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
+# Formats that only name other files, or make pictures of their own.
+_POINTERS = {"concat", "dash", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
+_FORMATS = ",".join(sorted(av.formats_available - _POINTERS))
 
 
 def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
-    """Open a media file; pictures of more than twice `max_pixels` are never decoded.
+    """Open a media file and no other that it may name.
+
+    Pictures of more than twice `max_pixels` are never decoded.
 
     Raises av.FFmpegError, OSError.
     """
     limit = {"max_pixels": str(2 * max_pixels + _PADDING)}
     # file: keeps FFmpeg from reading a protocol into a name with a colon.
-    container: InputContainer = av.open(f"file:{path}", "r", options=limit, **_METADATA)
+    options = {**limit, "format_whitelist": _FORMATS}
+    container: InputContainer = av.open(f"file:{path}", "r", options=options, **_METADATA)
     for stream in container.streams.video:
         stream.codec_context.options = limit
     return container
@@ -91,7 +97,8 @@ def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
                 raise VideoError(f"cannot read {file}: it is no ordinary file; remove it")
             yield from islice(_film(file, spec), 1)
     elif not path.is_file():
-        raise VideoError(f"cannot read {path}: there is no such file; give a video file")
+        problem = "it is no ordinary file" if path.exists() else "there is no such file"
+        raise VideoError(f"cannot read {path}: {problem}; give a video file")
     elif path.suffix.lower() == ".npz":
         timed = read_npz(path, spec.max_pixels)
         yield from (_fit(f, spec.size, 1.0) for f in _resample(path, timed, spec.fps))
@@ -153,6 +160,8 @@ def _damaged(path: Path, what: str) -> VideoError:
 def _reason(err: OSError | av.FFmpegError) -> str:
     if isinstance(err, av.DecoderNotFoundError):
         return f"this PyAV {av.__version__} has no decoder for it"
+    if isinstance(err, av.ArgumentError):
+        return "it is a playlist or a format that is not read"
     if isinstance(err, (av.EOFError, av.InvalidDataError)) or err.errno == errno.EIO:
         return f"it is no video, damaged or incomplete ({err.strerror})"
     return err.strerror or str(err)

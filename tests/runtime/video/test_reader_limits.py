@@ -32,6 +32,20 @@ def test_pictures_far_over_the_limit_are_not_even_decoded(scene, write):
         read(path, 9)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsky.mp4\n"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile sky.mp4\n"),
+    ],
+)
+def test_a_list_of_other_files_is_not_followed(scene, write, tmp_path, name, text):
+    write("sky.mp4", scene(3, 16, 24))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VideoError, match=r"cannot read .*list\..*: it is a playlist"):
+        read(tmp_path / name, MAX_PIXELS)
+
+
 def archive(path, shape, fps):
     """Write an archive whose headers say what its bytes do not hold."""
     with zipfile.ZipFile(path, "w") as out:
