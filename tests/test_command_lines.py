@@ -81,6 +81,8 @@ def test_a_missing_bundle_sounds_the_same_everywhere(name, command, capsys):
         ["lvdm-export", "verify", "nowhere"],
         ["lvdm-export", "verify", "nowhere", "--backend", "abacus"],
         ["lvdm-export", "inspect"],
+        ["lvdm-rt", "info", ""],
+        ["lvdm-rt", "nosuch"],
     ],
 )
 def test_an_error_of_every_command_is_json_where_that_is_asked(line, capsys):

@@ -164,10 +164,10 @@ def _find(path_or_name: str | Path) -> Path:
     if isinstance(path_or_name, str) and path_or_name.startswith(SCHEME):
         return fetch_bundle(path_or_name)
     path = Path(path_or_name)
-    if not path.is_dir():
-        known = ", ".join(builtin) or "none"
+    if not path.is_dir() or path_or_name == "":
+        known, named = ", ".join(builtin) or "none", path_or_name or "an empty name"
         raise BundleError(
-            f"{path_or_name}: got neither a bundle directory nor a built-in bundle; "
+            f"{named}: got neither a bundle directory nor a built-in bundle; "
             f"give a directory made by lvdm-export build-engines, or one of the built-in: {known}"
         )
     return path

@@ -133,7 +133,8 @@ class CommandLine:
             if isinstance(command, click.Group):
                 command = command.commands.get(word, command)
         flags = [o for o in command.params if isinstance(o, click.Option) and o.is_flag]
-        is_flag = any("--json" in option.opts for option in flags)  # and takes no file name
+        # of no command that is known, or a flag, which takes no file name
+        is_flag = isinstance(command, click.Group) or any("--json" in o.opts for o in flags)
         return is_flag and "--json" in arguments and "-" not in arguments  # where a video goes
 
     def explain(self, err: Exception) -> str | None:
@@ -144,7 +145,7 @@ class CommandLine:
             wanted = f"'lvdm-rt[{self.extra}]'" if self.extra else "lvdm-rt"
             return f"{err.name} is not installed; pip install {wanted}"
         if isinstance(err, OSError):  # e.g. a name that is too long, a device that went away
-            place = err.filename or "a file"
+            place = err.filename or "a file or standard output"
             return f"{place}: {err.strerror or err}; choose another name or place"
         if "can't start new thread" in str(err):
             return str(no_thread(err))

@@ -113,6 +113,9 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
             flags["fps"] = None
         if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
             flags["crf"] = None
+    for name in ("bundle", "condition"):
+        if flags[name] == "":
+            raise click.UsageError(f"--{name} got an empty name; give one, or leave the flag out")
     _refuse_contradictions(flags)
     return flags
 

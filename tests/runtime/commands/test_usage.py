@@ -19,6 +19,8 @@ import pytest
         (["-o", ""], "it names no file"),
         (["-o", "/"], "it names no file"),
         (["-o", "a/.."], "it names no file"),
+        (["-o", "a.mp4", "--condition", ""], "--condition got an empty name"),
+        (["-o", "a.mp4", "--bundle", ""], "--bundle got an empty name"),
         (["-o", "a.mp4", "--frames", "0"], "--frames"),
         (["-o", "a.mp4", "--frames", "many"], "--frames"),
         (["-o", "a.mp4", "--seed", "-1"], "--seed"),
