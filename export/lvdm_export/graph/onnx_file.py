@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir.passes.common as passes
 import torch
-from onnxscript import ir  # imported here so that its absence shows before a long export
+from onnxscript import ir, optimizer  # here, so that its absence shows before a long export
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules import common as rules
 
 from lvdm_engines.errors import ExportError
 from lvdm_export.graph.graphs import Graph
@@ -15,6 +18,20 @@ from lvdm_export.graph.half_storage import store_half
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
 _EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
+# Of the rules that torch's exporter applies, those that find something in these graphs. One that
+# finds nothing, slices to a split, takes more than all the rest of an export.
+_RULES = (
+    rules.no_op_cast_rule,
+    rules.no_op_expand_rule,
+    rules.no_op_transpose_rule,
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.reshape_reshape_rule,
+    rules.transpose_transpose_rule,
+    rules.unsqueeze_unsqueeze_rule,
+)
+_ROUNDS = 2  # after which nothing changes any more
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ def write_onnx(
                 dynamic_shapes=_dynamic(graph),
                 opset_version=OPSET,
                 dynamo=True,
+                optimize=False,
                 verbose=False,
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as err:
@@ -58,6 +76,7 @@ def write_onnx(
             ) from err
     if program is None:
         raise ExportError(f"{path.stem} cannot be exported: the exporter returned nothing")
+    _simplify(program.model)
     _strip(program.model)
     weights: list[Any] = [v.const_value for v in program.model.graph.initializers.values()]
     parameters = sum(w.size for w in weights if w.dtype.is_floating_point())
@@ -82,6 +101,25 @@ def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
         spec.name: {axis: free[n] for axis, n in enumerate(spec.shape) if isinstance(n, str)}
         for spec in graph.inputs
     }
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold constants and drop what does nothing, in place."""
+    optimizer.inline(model)
+    for _ in range(_ROUNDS):
+        optimizer.fold_constants(model, onnx_shape_inference=True)
+        RewritePass(_RULES)(model)
+        passes.RemoveUnusedNodesPass()(model)
+    for finish in (
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        finish(model)
 
 
 def _strip(model: ir.Model) -> None:
