@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-GRAPHS := tests/engines/backends/trt/test_aot.py tests/export/graph/test_golden_onnx.py
+# Tests in two processes for two cores: those that export or train, and all others.
+TORCH := tests/export tests/tools tests/engines/backends/trt/test_aot.py
+LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALL = -m "slow or not slow"
 
-.PHONY: install check check-lean check-torch lint test test-graphs test-rest matrix docs documented video clean
+.PHONY: install check check-lean check-torch lint test test-lean test-torch matrix docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -31,8 +33,7 @@ $(VENV)/tensorrt-10.12: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# What to run while working: formatting, lint, types, and the tests that are not slow, in two
-# processes for two cores; no graph of a recorded network is exported.
+# What to run while working: formatting, lint, types, and the tests that are not slow.
 check: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lean check-torch
 
@@ -42,17 +43,17 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 check-lean: $(VENV)/.installed
-	$(PYTEST) -m "not slow" --ignore tests/export --ignore tests/tools $(addprefix --ignore ,$(GRAPHS))
+	$(PYTEST) -m "not slow" $(LEAN)
 
 check-torch: $(VENV)/.installed
-	$(PYTEST) -m "not slow" tests/export tests/tools $(addprefix --ignore ,$(GRAPHS))
+	$(PYTEST) -m "not slow" $(TORCH)
 
-# All checks and tests: formatting, lint, types, tests in two processes for two cores, the wheel
-# with base dependencies only, and the core of the lean tests on every Python that is here.
+# All checks and tests: formatting, lint, types, tests, the site, the wheel with base dependencies
+# only, and the core of the lean tests on every Python that is here.
 test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	@command -v gcc > /dev/null || { echo "make test needs gcc for stand-ins of GPU libraries"; exit 1; }
 	$(MAKE) --no-print-directory lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-graphs test-rest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-lean test-torch
 	$(MAKE) --no-print-directory docs
 	$(BIN)/python tests/check_wheel.py
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
@@ -69,14 +70,11 @@ documented: $(VENV)/.installed
 matrix: $(VENV)/.installed
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py
 
-# Every recorded network and the built-in one, exported, compared with the record, and compiled by
-# TensorRT-RTX, in both precisions. Half of the time goes here, so a part of the text model has moved down.
-test-graphs: $(VENV)/.installed
-	$(PYTEST) $(ALL) $(GRAPHS) -k "not (t2v and fp16)"
+test-lean: $(VENV)/.installed
+	$(PYTEST) $(ALL) $(LEAN)
 
-test-rest: $(VENV)/.installed
-	$(PYTEST) $(ALL) $(addprefix --ignore ,$(GRAPHS))
-	$(PYTEST) $(ALL) $(GRAPHS) -k "t2v and fp16"
+test-torch: $(VENV)/.installed
+	$(PYTEST) $(ALL) $(TORCH)
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml

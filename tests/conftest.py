@@ -83,29 +83,6 @@ def golden():
     return load
 
 
-@pytest.fixture(scope="session")
-def quick_rules():
-    """Let onnxscript try rules on large graphs sooner, to the same end.
-
-    It lists all nodes of the graph for each node on which it tries a rule of several outputs, also
-    where that node is no match for the first of them: a third of a large export's time.
-    """
-    from onnxscript.rewriter import MatchResult
-    from onnxscript.rewriter._matcher import SimplePatternMatcher
-
-    whole = SimplePatternMatcher.match
-
-    def match(self, model, graph, node, **options):
-        first = self.pattern.output_nodes[0].op_identifier()
-        if first in (None, node.op_identifier()):
-            return whole(self, model, graph, node, **options)
-        return MatchResult().fail("the node is another operator")
-
-    SimplePatternMatcher.match = match
-    yield
-    SimplePatternMatcher.match = whole
-
-
 @dataclass(frozen=True)
 class ExportedCase:
     """A golden network as the graph of a bundle: what was exported, where to, and its feeds."""
@@ -116,7 +93,7 @@ class ExportedCase:
 
 
 @pytest.fixture(scope="session")
-def exported_denoiser(golden, tmp_path_factory, quick_rules):
+def exported_denoiser(golden, tmp_path_factory):
     """Export a golden denoiser in a precision, once for all tests: it takes about 15 s each."""
     from lvdm_engines.manifest import TensorSpec
     from lvdm_export.config.mapping import StrictMapping

@@ -10,7 +10,7 @@ import pytest
 
 TRAIN = "--data synth --steps 1 --out run -q"
 QUICK = {
-    "generate": "lvdm-rt generate --frames 4 --mode short --steps 2 -q -o a.npz",
+    "generate": "lvdm-rt generate --backend cpu --frames 4 --mode short --steps 2 -q -o a.npz",
     "info": "lvdm-rt info",
     "doctor": "lvdm-rt doctor",
     "inspect": "lvdm-export inspect sky-tiny",
