@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests in two processes for two cores: those that export or train, and all others.
-TORCH := tests/export tests/tools tests/engines/backends/trt/test_aot.py
+# Tests in two processes for two cores: those that export networks, and all others.
+TORCH := tests/export tests/tools/bench tests/engines/backends/trt/test_aot.py
 LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
-ALL = -m "slow or not slow"
+QUICK = -m "not slow and not exhaustive"
 
-.PHONY: install check check-lean check-torch lint test test-lean test-torch matrix docs documented video clean
+.PHONY: install check check-lean check-torch lint test test-all test-lean test-torch matrix docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -43,10 +43,10 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 check-lean: $(VENV)/.installed
-	$(PYTEST) -m "not slow" $(LEAN)
+	$(PYTEST) $(QUICK) $(LEAN)
 
 check-torch: $(VENV)/.installed
-	$(PYTEST) -m "not slow" $(TORCH)
+	$(PYTEST) $(QUICK) $(TORCH)
 
 # All checks and tests: formatting, lint, types, tests, the site, the wheel with base dependencies
 # only, and the core of the lean tests on every Python that is here.
@@ -71,10 +71,14 @@ matrix: $(VENV)/.installed
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py
 
 test-lean: $(VENV)/.installed
-	$(PYTEST) $(ALL) $(LEAN)
+	$(PYTEST) -m "not exhaustive" $(LEAN)
 
 test-torch: $(VENV)/.installed
-	$(PYTEST) $(ALL) $(TORCH)
+	$(PYTEST) -m "not exhaustive" $(TORCH)
+
+# The rest of the recorded networks and precisions, the built-in model compiled, networks of the paper's kind.
+test-all: test
+	$(PYTEST) -m exhaustive
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml

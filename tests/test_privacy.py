@@ -18,7 +18,6 @@ QUICK = {
 }
 SLOW = {
     "verify": "lvdm-export verify sky-tiny -q",
-    "bench": "lvdm-tools bench --quick --only graphs --backend cpu --json numbers.json",
     "gpu-check": "lvdm-tools gpu-check -o checked",
     "autoencoder": f"lvdm-tools train autoencoder --config autoencoder.yaml {TRAIN}",
     "diffusion": f"lvdm-tools train diffusion --config denoiser.yaml {TRAIN}",
@@ -26,8 +25,9 @@ SLOW = {
     " denoiser/model/model.safetensors --autoencoder autoencoder/model/model.safetensors"
     " --out bundle -q",
     "eval": "lvdm-tools eval sky-tiny --clips 2 --frames 8 --conditions 1 --long-videos 0"
-    " --steps 2",
+    " --steps 2 --backend cpu",
 }
+BENCH = "lvdm-tools bench --quick --only graphs --backend cpu --json numbers.json"
 LIBRARY = "from lvdm_rt import Pipeline; Pipeline.open().close()"
 LOOKS_UP = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
 WATCHED = ("-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmmsg", "-o")
@@ -84,6 +84,11 @@ def trained(tmp_path_factory):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
         toy_runs.train(settings, folder / name)
     return folder
+
+
+@pytest.mark.exhaustive
+def test_a_benchmark_leaves_nothing_either(spied):
+    run_command(BENCH, spied)
 
 
 @pytest.mark.slow

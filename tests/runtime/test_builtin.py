@@ -46,7 +46,7 @@ def test_exact_videos_are_bit_identical_for_any_grouping(each_pipeline):
 
 @pytest.mark.slow
 def test_no_seam_shows_between_decode_windows(pipeline):
-    options = GenerateOptions(frames=96, seed=7, videos=4)
+    options = GenerateOptions(frames=96, seed=7, videos=2)
     model, settings = pipeline.manifest.model, pipeline.settings(options)
     videos = {number: [] for number in range(options.videos)}
     for chunk in pipeline.stream_videos(options):

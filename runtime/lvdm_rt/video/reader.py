@@ -160,7 +160,7 @@ def _damaged(path: Path, what: str) -> VideoError:
 def _reason(err: OSError | av.FFmpegError) -> str:
     if isinstance(err, av.DecoderNotFoundError):
         return f"this PyAV {av.__version__} has no decoder for it"
-    if isinstance(err, av.ArgumentError):
+    if err.errno == errno.EINVAL:  # the list of allowed formats
         return "it is a playlist or a format that is not read"
     if isinstance(err, (av.EOFError, av.InvalidDataError)) or err.errno == errno.EIO:
         return f"it is no video, damaged or incomplete ({err.strerror})"

@@ -14,21 +14,20 @@ from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.onnx_file import write_onnx
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-# All in single precision; in half what has blocks of its own, for an export takes 10 to 20 s.
-UNETS = [
-    ("unet_short", "fp32"),
-    ("unet_pred", "fp32"),
-    ("unet_pred", "fp16"),
-    ("unet_interp", "fp32"),
-    ("unet_t2v", "fp32"),
-    ("unet_t2v", "fp16"),
-]
-AUTOENCODERS = [
-    ("ae3d_488", "fp32"),
-    ("ae3d_244", "fp32"),
-    ("ae3d_244", "fp16"),
-    ("ae2d", "fp32"),
-]
+# An export takes 10 to 60 s: one of each kind of block is tested more often than the others.
+OFTEN = {("unet_interp", "fp32"), ("unet_t2v", "fp16"), ("ae3d_488", "fp32"), ("ae2d", "fp32")}
+UNETS, AUTOENCODERS = (
+    [
+        pytest.param(name, precision, marks=getattr(pytest.mark, "slow" if often else "exhaustive"))
+        for name in names
+        for precision in TOLERANCE
+        for often in [(name, precision) in OFTEN]
+    ]
+    for names in (
+        ("unet_short", "unet_pred", "unet_interp", "unet_t2v"),
+        ("ae3d_488", "ae3d_244", "ae2d"),
+    )
+)
 
 
 class Method(nn.Module):
@@ -58,7 +57,6 @@ def error(session, feeds, expected):
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), UNETS)
 def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
     golden, exported_denoiser, name, precision
@@ -72,7 +70,6 @@ def test_denoiser_in_onnx_runtime_reproduces_the_official_noise_prediction(
     assert error(session, feeds, arrays["eps"]) < TOLERANCE[precision]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), AUTOENCODERS)
 def test_autoencoder_in_onnx_runtime_reproduces_the_official_moments_and_frames(
     golden, golden_autoencoder, name, precision, tmp_path

@@ -63,8 +63,13 @@ def test_the_model_file_keeps_the_table_that_turns_v_into_noise(network, feeds, 
     np.testing.assert_array_equal(predicted(again.eval(), feeds), predicted(network, feeds))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [
+        pytest.param("fp32", 1e-4, marks=pytest.mark.slow),
+        pytest.param("fp16", 1e-2, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_graph_gives_noise(network, feeds, tmp_path, precision, tolerance):
     expected = predicted(network, feeds)
     graph = DenoiserGraph(bake(to_half(network) if precision == "fp16" else network))

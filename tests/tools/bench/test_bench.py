@@ -83,7 +83,7 @@ def test_the_work_of_a_graph_is_what_the_manifest_counts(measured):
     assert graphs["interpolate × 4"]["gflop"] == 4 * graphs["interpolate × 1"]["gflop"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_paper_sizes_are_measured_with_their_memory(tmp_path):
     exported = paper_size.export("tiny", tmp_path / "tiny", str)
     assert exported["max_rel"] < 1e-4
