@@ -2,9 +2,7 @@
 
 import hashlib
 import importlib.resources
-import mmap
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,10 @@ from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.hub import SCHEME, advice, fetch_bundle
 from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
 from lvdm_engines.manifest_json import parse_manifest
+from lvdm_engines.onnx_data import weight_files
 
 MANIFEST = "manifest.json"
 REFERENCES = "references.json"  # answers that graphs are held to again, by graph; may be absent
-
-# a graph's word for the file that holds its weights: the key and, behind its length, the name
-_DATA = re.compile(rb"\n\x08location\x12(?P<size>[\x00-\x7f])(?P<name>.{0,127})", re.DOTALL)
 
 _digests: dict[tuple[Path, int, int], str] = {}  # of files that did not change in this process
 
@@ -130,14 +126,12 @@ def file_sha256(path: Path) -> str:
 def _check_data(path: Path, facts: GraphFacts) -> None:
     """Refuse weights in a file that the manifest has no sha256 of. Raises BundleError."""
     expected = f"{path.name}.data".encode()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for found in _DATA.finditer(data):
-            name = found["name"][: found["size"][0]]
-            if facts.data_sha256 is None or name != expected:
-                raise BundleError(
-                    f"{path}: keeps weights in {quoted(name.decode(errors='replace'))}, of which "
-                    "the manifest has no sha256; export the bundle again"
-                )
+    for name in weight_files(path):
+        if facts.data_sha256 is None or name != expected:
+            raise BundleError(
+                f"{path}: keeps weights in {quoted(name.decode(errors='replace'))}, of which "
+                "the manifest has no sha256; export the bundle again"
+            )
 
 
 def _read(path: Path) -> Manifest:
