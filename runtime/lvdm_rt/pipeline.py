@@ -27,7 +27,7 @@ from lvdm_rt.decoding.frames import Chunk, decode_videos
 from lvdm_rt.diffusion.noise import philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
-from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.long.workdir import WorkDir, belongs_to
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
@@ -221,6 +221,16 @@ class Pipeline:
     def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:
             yield from sample(self._run(request, counter, self._work(request, stack)))
+
+    def owns(
+        self, work: Path, options: GenerateOptions | Settings, condition: Frames | None = None
+    ) -> bool:
+        """Tell whether a work directory holds clips of this request, and not of another.
+
+        Raises OptionsError, PlanError.
+        """
+        request = prepare(self._model, options, condition, work, resume=True)
+        return belongs_to(work, request.identity)
 
     def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:
         with ExitStack() as stack:

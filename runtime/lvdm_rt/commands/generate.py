@@ -85,10 +85,15 @@ def generate(
         outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
         result = Result(tuple(names), pipeline.backend, msgspec.to_builtins(settings))
         outputs.check()
-        if not outputs.all_done:
+        last = None if given is None else given.last
+        if outputs.all_done:
+            if work is not None and work.exists() and not pipeline.owns(work, settings, last):
+                _log.warning("%s holds another run, which is left as it is", work)
+                work = None
+        else:
             stream = pipeline.stream_videos(
                 settings,
-                condition=None if given is None else given.last,
+                condition=last,
                 work=work,
                 resume=job.resume,
                 restart=job.restart,

@@ -154,6 +154,15 @@ def holds_clips(work: Path | None) -> bool:
     return work is not None and any(work.glob("video-*/*.npy"))
 
 
+def belongs_to(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Tell whether a directory is the work directory of this run."""
+    try:
+        found = json.loads(read_file(path / IDENTITY))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return bool(found == json.loads(json.dumps(identity)))
+
+
 def remove(path: Path) -> None:
     """Delete a work directory that nobody uses: its own files, and directories that are then empty.
 

@@ -187,6 +187,20 @@ def test_a_job_that_comes_second_leaves_the_first_alone(command, toy, tmp_path, 
     assert "is in use by another run" in err
 
 
+def test_what_is_finished_already_leaves_the_clips_of_another_run(
+    command, toy, tmp_path, monkeypatch
+):
+    finished = ("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    assert command(*finished)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
+        assert command(*finished, "--seed", "9", "--force")[0] == 130
+    clips = sorted((tmp_path / ".sky.npz.work").rglob("*"))
+    assert clips
+    assert command(*finished, "--resume")[0] == 0
+    assert sorted((tmp_path / ".sky.npz.work").rglob("*")) == clips
+
+
 @pytest.mark.parametrize("change", ["condition", "bundle"])
 def test_resume_does_not_take_an_old_video_for_the_new_one(
     command, toy, make_bundle, tmp_path, monkeypatch, change
