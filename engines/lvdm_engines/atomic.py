@@ -92,7 +92,8 @@ def remove_leftovers(target: Path, *, mine: bool = False) -> None:
     """
     for left in target.parent.glob(f".{glob.escape(target.name)}.????????.partial"):
         with suppress(OSError):  # somebody else removes it, or works on it
-            if mine or _is_abandoned(left):
+            ours = left.is_file() or left.is_dir() or left.is_symlink()
+            if ours and (mine or _is_abandoned(left)):
                 _log.info("%s: removed, a killed process left it", left)
                 remove(left)
 

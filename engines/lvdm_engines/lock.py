@@ -41,7 +41,7 @@ else:
 
     def acquire(folder: Path) -> int:
         """Lock a directory and return what holds it. Raises BlockingIOError if it is taken."""
-        holder = os.open(folder, os.O_RDONLY)
+        holder = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

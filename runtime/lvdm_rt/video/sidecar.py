@@ -36,7 +36,8 @@ def read_sidecar(video: Path) -> dict[str, Any] | None:
 def is_finished(video: Path, settings: dict[str, Any]) -> bool:
     """Tell whether a whole video with these settings is there: size and content are checked."""
     told = read_sidecar(video)
-    if told is None or not (video.is_file() or video.is_dir()):
+    files = video.iterdir() if video.is_dir() else [video]
+    if told is None or not all(file.is_file() for file in files):  # a pipe would be waited for
         return False
     facts = told.pop("file", None)
     return bool(told == settings and facts == file_facts(video))

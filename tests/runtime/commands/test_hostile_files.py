@@ -97,6 +97,18 @@ def test_another_backend_does_not_go_on_with_a_run(command, interrupted):
     assert (code, "with backend 'cpu', now it is 'openvino f32'" in err) == (1, True), err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_among_pictures_or_beside_the_output_is_not_waited_for(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, *SMALL)
+    assert command(*flags)[0] == 0
+    (tmp_path / "sky" / "000003.png").unlink()
+    os.mkfifo(tmp_path / "sky" / "000003.png")
+    assert "sky: it exists" in command(*flags, "--resume")[2]
+    os.mkfifo(tmp_path / ".b.npz.abcdefgh.partial")
+    assert command("generate", "-o", "b.npz", "--bundle", toy, *SMALL)[0] == 0
+    assert (tmp_path / ".b.npz.abcdefgh.partial").is_fifo()
+
+
 @pytest.mark.parametrize("header", NO_HEADERS)
 def test_an_archive_of_no_arrays_is_one_line(command, toy, tmp_path, header):
     with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive:
