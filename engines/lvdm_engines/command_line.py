@@ -63,7 +63,9 @@ class CommandLine:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job
                 signal.signal(number, _interrupt)
         sys.unraisablehook = _unraisable
-        logging.basicConfig(format=f"{self.command.name}: %(message)s", level=logging.WARNING)
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Line(f"{self.command.name}: %(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.WARNING)
         code = self.run(sys.argv[1:])
         _ignore_signals()  # Python would die of one while it cleans up
         sys.exit(code)
@@ -152,6 +154,14 @@ class CommandLine:
         if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):
             return f"out of memory; {self.less_memory}"
         return None
+
+
+class _Line(logging.Formatter):
+    """One printable line a record, whatever names of files stand in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return one_line(super().format(record))
 
 
 def _has_events(arguments: Sequence[str]) -> bool:
