@@ -153,9 +153,7 @@ def power(place: Place) -> None:
         run = start(disk, place.begin.toy, "-o", out, *FLAGS)
         place.moment(0.3, 1.2)
         done = run.poll() == 0
-        with toy_disk.after_power_loss(disk) as after:
-            run.kill()
-            run.communicate()
+        with toy_disk.after_power_loss(disk, run) as after:
             (after / "lost+found").rmdir()
             if done:
                 expect(

@@ -1,6 +1,8 @@
 """A file system in a file, whose copy is what a power loss leaves. Needs Linux and root."""
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +28,14 @@ def new_disk(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def after_power_loss(disk: Path) -> Iterator[Path]:
-    """Show what is on the disk by now, as a computer finds it that starts again."""
+def after_power_loss(disk: Path, run: "subprocess.Popen[str]") -> Iterator[Path]:
+    """End `run` and show what is on the disk by now, as a computer finds it that starts again."""
+    if run.poll() is None:  # a copy takes a while, in which nothing may be written
+        run.send_signal(signal.SIGSTOP)
+        os.waitpid(run.pid, os.WUNTRACED)
     image = shutil.copy(disk.parent / IMAGE, disk.parent / "cut.img")
+    run.kill()
+    run.communicate()
     with _mounted(image, disk.parent / "after") as place:
         yield place
 

@@ -41,7 +41,7 @@ def test_a_video_that_was_called_written_survives(toy, disk, out):
     run = generate(disk, toy, "-o", out)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 0, said
-    with toy_disk.after_power_loss(disk) as after:
+    with toy_disk.after_power_loss(disk, run) as after:
         expected = content(disk)
         assert content(after) == expected
         assert len(expected) >= 2
@@ -55,9 +55,7 @@ def test_an_interrupted_run_goes_on_with_what_was_finished(toy, disk, tmp_path):
         assert run.poll() is None
         time.sleep(0.01)
     finished = {path.name for path in disk.rglob("*.npy")}
-    with toy_disk.after_power_loss(disk) as after:
-        run.kill()
-        run.communicate()
+    with toy_disk.after_power_loss(disk, run) as after:
         assert {path.name for path in after.rglob("*.npy")} >= finished
         again = generate(after, toy, *flags, "--resume")
         assert again.communicate(timeout=60)[1] == ""
