@@ -81,13 +81,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings:
     """Fill in the model's own values and check that the request can be met.
 
-    Settings are what this returned before, for the same model; they come back as they are.
+    Settings are what this returned before; for the same model they come back as they are.
 
     Raises OptionsError for a value out of range, a contradiction, or something that the model
     does not have.
     """
     if isinstance(options, Settings):
-        return options
+        options = _as_options(options)
     model = manifest.model
     _check_counts(options)
     mode = options.mode or _default_mode(manifest)
@@ -127,6 +127,13 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         fps=fps,
         exact=options.exact,
     )
+
+
+def _as_options(settings: Settings) -> GenerateOptions:
+    told = msgspec.structs.asdict(settings)
+    if settings.sampler != "ddim" and settings.eta == 0:  # which nobody may ask for
+        del told["eta"]
+    return GenerateOptions(**told)
 
 
 def _fade(wanted: int | None, overlap: int, usual: int) -> int:

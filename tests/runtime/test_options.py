@@ -19,6 +19,19 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "ddpm"])
+def test_settings_come_back_as_they_are(manifest, sampler):
+    settings = ask(manifest, sampler=sampler, mode="short")
+    assert resolve(settings, manifest) == settings
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 10**9}, {"overlap": 99}, {"eta": math.nan}])
+def test_settings_that_this_model_cannot_have_are_refused(manifest, wrong):
+    settings = msgspec.structs.replace(ask(manifest), **wrong)
+    with pytest.raises(OptionsError, match=f"got {next(iter(wrong))} "):
+        resolve(settings, manifest)
+
+
 def test_zero_is_a_value_and_not_a_default(manifest):
     settings = ask(manifest, eta=0.0, guidance=0.0, noise_level=0, overlap=0)
     assert (settings.eta, settings.guidance) == (0, 0)

@@ -189,11 +189,21 @@ def test_frames_of_another_shape_are_refused_at_once(pipeline, frames, message):
         pipeline.encode(frames)
 
 
-def test_latents_of_another_shape_are_refused(pipeline):
-    with pytest.raises(OptionsError, match=r"got latents \(3, 2, 4, 4\), expected \(2, t, 4, 4\)"):
-        list(pipeline.decode(np.zeros((3, 2, 4, 4), np.float32)))
-    with pytest.raises(OptionsError, match=r"got latents list, expected \(2, t, 4, 4\)"):
-        list(pipeline.decode([[0.0]]))
+@pytest.mark.parametrize(
+    ("latents", "got"),
+    [
+        (np.zeros((3, 2, 4, 4), np.float32), r"float32 \(3, 2, 4, 4\)"),
+        (np.zeros((2, 2, 4, 4)), r"float64 \(2, 2, 4, 4\)"),
+        (np.full((2, 2, 4, 4), "x"), "<U1"),
+        ([[0.0]], "list"),
+        (None, "NoneType"),
+        ("latents.npz", "str"),
+    ],
+)
+def test_latents_of_another_shape_are_refused(pipeline, latents, got):
+    expected = r"expected float32 \(2, t, 4, 4\)"
+    with pytest.raises(OptionsError, match=f"got latents {got}.*, {expected}"):
+        list(pipeline.decode(latents))
 
 
 @pytest.mark.parametrize("graph", ["decoder", "predict", "interpolate"])

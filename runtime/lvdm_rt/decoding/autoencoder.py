@@ -5,6 +5,7 @@ its kernels round.
 """
 
 from collections.abc import Generator, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,9 @@ class Autoencoder:
         them, PlanError without a decoder.
         """
         decoder = self.decoder(self._checked(overlap))
-        for piece in [latents] if isinstance(latents, np.ndarray) else latents:
+        whole = isinstance(latents, np.ndarray) or not isinstance(latents, Iterable)
+        pieces: Iterable[Any] = [latents] if whole else latents
+        for piece in pieces:
             self._check_latents(piece)
             yield from decoder.push(piece)
         yield from (frames for frames in decoder.finish() if len(frames))
@@ -78,11 +81,15 @@ class Autoencoder:
 
     def _check_latents(self, latents: Latents) -> None:
         facts = self._model.latent
-        shape: tuple[int, ...] = getattr(latents, "shape", ())  # a list has none
-        if len(shape) != 4 or (shape[0], *shape[2:]) != (facts.channels, *facts.size):
+        # neither of which a list has
+        shape: tuple[int, ...] = getattr(latents, "shape", ())
+        dtype = getattr(latents, "dtype", None)
+        fits = len(shape) == 4 and (shape[0], *shape[2:]) == (facts.channels, *facts.size)
+        if dtype != np.float32 or not fits:
+            got = type(latents).__name__ if dtype is None else f"{dtype} {shape}"
             raise OptionsError(
-                f"got latents {shape or type(latents).__name__}, expected ({facts.channels}, t, "
-                f"{facts.size[0]}, {facts.size[1]})"
+                f"got latents {got}, expected float32 ({facts.channels}, t, {facts.size[0]}, "
+                f"{facts.size[1]})"
             )
         if not np.isfinite(latents).all():
             raise NumericsError("got latents with NaN or infinity; decode what the model sampled")
