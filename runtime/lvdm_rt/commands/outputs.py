@@ -50,7 +50,7 @@ class Outputs:
             if self._done(index):
                 continue
             if name != "-":
-                check_free(Path(name), force=self.force)
+                check_free(Path(name), self._settings(index), force=self.force)
             check_output(name, replace=self.force)
 
     def write(self, chunk: Chunk) -> None:
@@ -64,7 +64,8 @@ class Outputs:
         if chunk.start + len(chunk.frames) >= self.job.frames:
             if writer is not None:
                 if self.names[index] != "-":  # something may have come there meanwhile
-                    check_free(Path(self.names[index]), force=self.force)
+                    path, settings = Path(self.names[index]), self._settings(index)
+                    check_free(path, settings, force=self.force)
                 writer.close()
             del self._open[index]
             self._closed.add(index)
@@ -128,12 +129,14 @@ def check_open_files(videos: int) -> None:
         )
 
 
-def check_free(path: Path, *, force: bool) -> None:
+def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
     """Refuse to replace what is there, and with `force` what this program did not make.
 
-    Raises OptionsError.
+    The settings of a video that has been moved away go with `force` only; those of this one may
+    have been left by a kill. Raises OptionsError.
     """
-    sidecar, ours = sidecar_path(path), "lvdm_rt" in (read_sidecar(path) or {})
+    sidecar, told = sidecar_path(path), read_sidecar(path) or {}
+    ours = "lvdm_rt" in told
     if sidecar.exists() and not ours:
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
@@ -151,6 +154,12 @@ def check_free(path: Path, *, force: bool) -> None:
                 f"cannot write frames to {path}: it holds pictures that are not of this program "
                 f"(there is no {sidecar.name} beside it); choose another name"
             )
+    told.pop("file", None)
+    if told not in ({}, settings) and not path.exists() and not force:
+        raise OptionsError(
+            f"cannot write {path}: {sidecar} exists and tells of another video; --force replaces "
+            "it, or choose another name"
+        )
     empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not force:
         raise OptionsError(
