@@ -22,6 +22,7 @@ file or a caller stands in it as `quoted` shows it: short, and without control c
 
 import reprlib
 
+KEPT = "finished clips are kept"  # the note of an error after which a run can be resumed
 _LONGEST = 2000  # characters of a message
 
 

@@ -17,14 +17,7 @@ import click
 
 from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
 from lvdm_engines.completion import BUNDLE
-from lvdm_engines.errors import (
-    DeviceMemoryError,
-    LvdmError,
-    OtherRunError,
-    SessionError,
-    VideoError,
-    WorkError,
-)
+from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 
 if TYPE_CHECKING:
@@ -157,30 +150,20 @@ def _named(result: Result) -> str:
 
 
 def _hint(err: BaseException, out: str | None) -> str | None:
-    """Return what is left of a run that ended so, and what to do with it."""
+    """Return what to do with what is left of a run that ended so."""
+    if KEPT in getattr(err, "__notes__", ()):
+        return f"continue with: {_resumed()}"
     if isinstance(err, KeyboardInterrupt):
-        nothing = "what was piped is cut off" if out == "-" else "nothing was finished yet"
-        return _how_to_resume(out) or nothing
-    return _how_to_resume(out) if _may_pass(err) else None
+        return "what was piped is cut off" if out == "-" else "nothing was finished yet"
+    return None
 
 
-def _may_pass(err: BaseException) -> bool:
-    """Tell whether the same run could succeed later: errors of the disk and the engines."""
-    # too little memory and another run's work say themselves what to do, and that is another run
-    if isinstance(err, DeviceMemoryError | OtherRunError):
-        return False
-    return isinstance(err, VideoError | SessionError | WorkError)
-
-
-def _how_to_resume(out: str | None) -> str | None:
-    from lvdm_rt.long.workdir import holds_clips, work_path
-
-    if not out or not holds_clips(work_path(out)):
-        return None
+def _resumed() -> str:
+    """Return the command line of this process, but to go on."""
     arguments = [word for word in sys.argv[1:] if word != "--restart"]
     if "--resume" not in arguments:
         arguments.append("--resume")
-    return f"finished clips are kept, continue with: {shlex.join(['lvdm-rt', *arguments])}"
+    return shlex.join(["lvdm-rt", *arguments])
 
 
 _SHELL = CommandLine(lvdm_rt, None, "lower --batch-size")

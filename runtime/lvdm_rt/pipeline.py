@@ -133,7 +133,7 @@ class Pipeline:
         if options.videos != 1:
             raise OptionsError(f"got videos {options.videos}, expected 1; use stream_videos")
         request = prepare(self._model, options, condition, work, resume=resume)
-        counter = request.counter(progress)
+        counter = request.begin(progress)
         return self._watched(_frames_only(self._stream(request, counter)), counter.stop)
 
     def stream_videos(
@@ -158,7 +158,7 @@ class Pipeline:
         SessionError and whatever `progress` raises.
         """
         request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
-        counter = request.counter(progress)
+        counter = request.begin(progress)
         return self._watched(self._stream(request, counter), counter.stop)
 
     def sample_latents(
@@ -175,7 +175,7 @@ class Pipeline:
         A video ends with the latents of a whole decode window, which can be more than `frames`.
         """
         request = prepare(self._model, options, condition, work, resume=resume)
-        counter = request.counter(progress)
+        counter = request.begin(progress)
         return self._watched(self._latents(request, counter), counter.stop)
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:

@@ -45,8 +45,15 @@ class Request:
     restart: bool
     backend: str  # of each graph, with its precision
 
-    def counter(self, progress: ProgressCallback | None) -> Counter:
-        """Return a counter of all steps and frames."""
+    def begin(self, progress: ProgressCallback | None) -> Counter:
+        """Return a counter of all steps and frames; warn of what can be done but surprises."""
+        predict = self.manifest.model.predict
+        if self.settings.mode == "autoregressive" and predict and predict.stride > 1:
+            _log.warning(
+                "the predictor was trained on every %dth latent: in mode autoregressive things "
+                "move that much faster",
+                predict.stride,
+            )
         clips = self.plan.clips + len(self.plan.gaps)
         steps = clips * sampler_calls(self.settings, self.manifest.model)
         videos = self.settings.videos
@@ -108,12 +115,6 @@ def prepare(
     stages = (planned.stage, Stage.INFILL) if planned.gaps else (planned.stage,)
     for stage in stages:
         _refuse_text(model, DENOISER[stage])
-    if settings.mode == "autoregressive" and facts.predict and facts.predict.stride > 1:
-        _log.warning(
-            "the predictor was trained on every %dth latent: in mode autoregressive things move "
-            "that much faster",
-            facts.predict.stride,
-        )
     return Request(
         manifest=model.manifest,
         settings=settings,

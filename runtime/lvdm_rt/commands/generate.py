@@ -15,12 +15,21 @@ import numpy as np
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import OptionsError, quoted
+from lvdm_engines.errors import (
+    KEPT,
+    DeviceMemoryError,
+    OptionsError,
+    OtherRunError,
+    SessionError,
+    VideoError,
+    WorkError,
+    quoted,
+)
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.described import Described
 from lvdm_rt.commands.outputs import Outputs, output_names
 from lvdm_rt.long import workdir
-from lvdm_rt.long.workdir import work_path
+from lvdm_rt.long.workdir import holds_clips, work_path
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
@@ -71,7 +80,8 @@ def generate(
     """Generate the videos of `job`, each written whole or not at all.
 
     What is finished stays in `work_path(job.out)` until everything is written, so that a job
-    that was interrupted continues with `resume`. Raises LvdmError.
+    that was interrupted continues with `resume`. Raises LvdmError, with the note KEPT where there
+    is something to go on with.
     """
     names = output_names(job.out, job.options.videos)
     _check_condition(job, names)
@@ -99,13 +109,27 @@ def generate(
                 restart=job.restart,
                 progress=progress,
             )
-            with stream, outputs:
-                for chunk in stream:
-                    outputs.write(chunk)
-                outputs.finish()
+            try:
+                with stream, outputs:
+                    for chunk in stream:
+                        outputs.write(chunk)
+                    outputs.finish()
+            except BaseException as err:
+                left = work if work is not None and holds_clips(work) else None
+                if left and _may_pass(err) and pipeline.owns(left, settings, last):
+                    err.add_note(KEPT)
+                raise
     if work is not None:
         workdir.remove(work)
     return result
+
+
+def _may_pass(err: BaseException) -> bool:
+    """Tell whether the same run could succeed later: errors of the disk and the engines."""
+    # too little memory and another run's work say themselves what to do, and that is another run
+    if isinstance(err, DeviceMemoryError | OtherRunError):
+        return False
+    return isinstance(err, KeyboardInterrupt | VideoError | SessionError | WorkError)
 
 
 def _check_condition(job: GenerateJob, names: list[str]) -> None:

@@ -125,23 +125,18 @@ class WorkDir:
             except OSError as err:
                 raise _unwritable(file, err) from err
             return
-        _compare(self._path, self._read_identity(file), wanted)
+        try:
+            found = _read_identity(self._path)
+        except (OSError, ValueError, RecursionError) as err:
+            raise OtherRunError(
+                f"{file} cannot be read ({err}); --restart throws the run away"
+            ) from err
+        _compare(self._path, found, wanted)
         if not resume:
             raise OtherRunError(
                 f"{self._path} holds an interrupted run of these settings; --resume goes on with "
                 "it, --restart throws it away"
             )
-
-    def _read_identity(self, file: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(read_file(file))
-        except (OSError, ValueError, RecursionError) as err:
-            raise OtherRunError(
-                f"{file} cannot be read ({err}); --restart throws the run away"
-            ) from err
-        if not isinstance(found, dict):
-            raise OtherRunError(f"{file} is damaged; --restart throws the run away")
-        return found
 
 
 def work_path(out: str) -> Path | None:
@@ -157,10 +152,18 @@ def holds_clips(work: Path | None) -> bool:
 def belongs_to(path: Path, identity: Mapping[str, Any]) -> bool:
     """Tell whether a directory is the work directory of this run."""
     try:
-        found = json.loads(read_file(path / IDENTITY))
+        found = _read_identity(path)
     except (OSError, ValueError, RecursionError):
         return False
     return bool(found == json.loads(json.dumps(identity)))
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    """Read what run a work directory is of. Raises OSError, ValueError, RecursionError."""
+    found = json.loads(read_file(path / IDENTITY))
+    if isinstance(found, dict):
+        return found
+    raise ValueError("it holds no settings")
 
 
 def remove(path: Path) -> None:

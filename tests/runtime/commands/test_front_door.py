@@ -8,6 +8,7 @@ import pytest
 from toy_films import film
 
 import lvdm_rt
+from lvdm_engines.errors import SessionError, WorkError
 from lvdm_rt.video import VideoSpec, open_writer
 
 SMALL = ("--frames", "12", "--seed", "7")
@@ -213,3 +214,32 @@ def test_pictures_of_somebody_else_are_never_replaced(command, toy, tmp_path):
     code, _, err = command("generate", "-o", "co", "--bundle", toy, *SMALL, "--force")
     assert (code, "pictures that are not of this program" in err) == (1, True)
     assert len(list((tmp_path / "co").iterdir())) == 2
+
+
+def test_only_a_run_of_these_settings_can_be_gone_on_with(command, toy, monkeypatch):
+    def raising(error):
+        return lambda *_, **__: (_ for _ in ()).throw(error)
+
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lvdm_rt.commands.outputs.VideoWriter.write", raising(SessionError("it broke"))
+        )
+        assert "continue with: lvdm-rt generate" in command(*flags)[2]
+    monkeypatch.setattr("lvdm_rt.pipeline.WorkDir", raising(WorkError("the disk is full")))
+    code, _, err = command(*flags, "--seed", "8")
+    assert (code, err) == (1, "lvdm-rt: the disk is full\n")
+
+
+def test_the_settings_of_a_video_that_was_moved_away_are_not_replaced(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    assert command(*flags)[0] == 0
+    told = (tmp_path / "sky.npz.json").read_bytes()
+    (tmp_path / "sky.npz").rename(tmp_path / "first.npz")
+    code, _, err = command(*flags, "--seed", "8")
+    assert (code, "sky.npz.json exists and tells of another video" in err) == (1, True)
+    assert (tmp_path / "sky.npz.json").read_bytes() == told
+    assert command(*flags)[0] == 0  # the same video again, as after a kill between the two files
+    assert (tmp_path / "sky.npz").read_bytes() == (tmp_path / "first.npz").read_bytes()
+    (tmp_path / "sky.npz").unlink()
+    assert command(*flags, "--seed", "8", "--force")[0] == 0
