@@ -161,7 +161,7 @@ def _reason(err: OSError | av.FFmpegError) -> str:
     if isinstance(err, av.DecoderNotFoundError):
         return f"this PyAV {av.__version__} has no decoder for it"
     if err.errno == errno.EINVAL:  # the list of allowed formats
-        return "it is a playlist or a format that is not read"
+        return "it is a playlist, a format that is not read, or damaged"
     if isinstance(err, (av.EOFError, av.InvalidDataError)) or err.errno == errno.EIO:
         return f"it is no video, damaged or incomplete ({err.strerror})"
     return err.strerror or str(err)
