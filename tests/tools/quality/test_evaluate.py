@@ -1,3 +1,4 @@
+import errno
 import json
 from unittest.mock import Mock
 
@@ -262,6 +263,16 @@ def test_a_report_that_exists_is_replaced_by_force_only(run, tmp_path):
     assert numbers.read_text() == "mine"
     assert run("--json", numbers, "--force").exit_code == 0
     assert json.loads(numbers.read_text())["bundle"] == "fake"
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeypatch):
+    numbers = tmp_path / "q.json"
+    numbers.write_text("mine")
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("lvdm_engines.atomic.sync", full)
+    with pytest.raises(ConfigError, match=r"cannot write .*No space left"):
+        run("--json", numbers, "--force")
+    assert [path.read_text() for path in tmp_path.glob("q.json*")] == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from lvdm_engines.atomic import whole_file
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_rt.cli import generate
@@ -79,6 +80,7 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}
     numbers = scorecard.as_dict(report, compared)
     table = scorecard.markdown(report, compared)
+    click.echo(table, nl=False)
     if options["json_out"]:
         _write(options["json_out"], msgspec.json.format(msgspec.json.encode(numbers)))
     if options["table_out"]:
@@ -87,7 +89,6 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
         click.echo(
             f"recorded in {scorecard.record(bundle, scorecard.summary(report, compared))}", err=True
         )
-    click.echo(table, nl=False)
 
 
 command.params += [flag for flag in generate.params if flag.name in ("backend", *_SAMPLING)]
@@ -108,6 +109,7 @@ def _measure(bundle: str, backend: str, protocol: Protocol) -> Report:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_bytes(data)
+        with whole_file(path) as file:
+            file.write(data)
     except OSError as err:
         raise ConfigError(f"cannot write {path}: {err.strerror}; choose another place") from err
