@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from toy_runs import AUTOENCODER, changed, different, model_of, state_of, train
 
+from lvdm_engines.errors import TrainingError
 from lvdm_export.config.model_json import read_record
 from lvdm_rt.background import Stop, prefetch
 from lvdm_rt.diffusion.schedule import make_schedule
@@ -132,6 +133,16 @@ def test_latents_are_encoded_once_and_again_only_for_other_data(denoiser, tiny_d
     header = state.read_header(out / "latents" / "part-00000.safetensors")
     assert not latents._is_current(out / "latents" / "part-00000.safetensors", "another")
     assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    run = tmp_path / "run"
+
+    def second(_):
+        with pytest.raises(TrainingError, match="is in use by another run"):
+            train(AUTOENCODER, run, resume=True)
+
+    train(changed(AUTOENCODER, {"every.log": AUTOENCODER["steps"]}), run, report=second)
 
 
 def test_training_without_perceptual_weights_says_so(tmp_path, caplog):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ def run_training(request: TrainingRequest) -> int | None:
     run = request.run
     fabric = _fabric(run.device)
     workspace = Workspace(request.out)
-    if isinstance(run, configs.AutoencoderRun):
-        task = _autoencoder(request, run, fabric, workspace)
-    else:
-        task = _diffusion(request, run, fabric, workspace)
-    length = loop.RunLength(run.steps, run.every, request.report, request.stop)
-    reached = loop.train(task, workspace, length, fabric)
+    with workspace.held() if fabric.is_global_zero else nullcontext():
+        if isinstance(run, configs.AutoencoderRun):
+            task = _autoencoder(request, run, fabric, workspace)
+        else:
+            task = _diffusion(request, run, fabric, workspace)
+        length = loop.RunLength(run.steps, run.every, request.report, request.stop)
+        reached = loop.train(task, workspace, length, fabric)
     return reached if fabric.is_global_zero else None
 
 

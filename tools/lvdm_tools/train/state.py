@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from lvdm_engines import lock
 from lvdm_engines.atomic import remove_leftovers, whole_path
 from lvdm_engines.errors import CheckpointError, ConfigError, TrainingError, one_line
 from lvdm_tools.train import config
@@ -154,6 +155,26 @@ class Workspace:
     def log(self) -> Path:
         """Numbers per log interval, one JSON object a line."""
         return self.root / "log.jsonl"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder, which is made if need be, from every other run.
+
+        Raises TrainingError: it is in use, or cannot be made.
+        """
+        there = self.root.exists()
+        try:
+            holder = lock.made_and_locked(self.root)
+        except BlockingIOError as err:
+            raise TrainingError(
+                f"{self.root} is in use by another run: wait for it or stop it"
+            ) from err
+        except OSError as err:
+            raise TrainingError(f"cannot create {self.root}: {err.strerror}") from err
+        try:
+            yield
+        finally:
+            lock.release(holder, None if there else self.root)  # which goes if nothing came of it
 
     def open(self, identity: dict[str, Any], *, resume: bool) -> None:
         """Start the folder, or check that a resumed run asks for what it was started with.
