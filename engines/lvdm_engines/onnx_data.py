@@ -11,6 +11,7 @@ from pathlib import Path
 from lvdm_engines.errors import BundleError
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # protobuf's wire types; groups are of no ONNX file
+_TAG_BITS = 32
 _ENTRY = "entry"
 # by message, the fields that may hold tensors, as onnx.proto numbers them
 _HOLDERS = {
@@ -30,11 +31,11 @@ def weight_files(path: Path) -> set[bytes]:
 
     Raises BundleError for a file that is no ONNX file; OSError.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return set(_locations(data, "model", 0, len(data)))
-        except (ValueError, IndexError, RecursionError) as err:
-            raise BundleError(f"{path}: is no ONNX file ({err}); export the bundle again") from err
+    except (ValueError, IndexError, RecursionError) as err:
+        raise BundleError(f"{path}: is no ONNX file ({err}); export the bundle again") from err
 
 
 def _locations(data: mmap.mmap, message: str, start: int, end: int) -> Iterator[bytes]:
@@ -54,6 +55,8 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
     at = start
     while at < end:
         tag, at = _number(data, at)
+        if tag >> _TAG_BITS:  # which engines cut off, and so see another field
+            raise ValueError("a field of no number")
         kind, length = tag & 7, 0
         if kind == _VARINT:
             _, at = _number(data, at)

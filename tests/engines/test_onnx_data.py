@@ -41,3 +41,18 @@ def test_weight_files_are_found_however_they_are_written(tmp_path, name, swapped
 def test_files_that_hold_their_weights_name_none():
     for folder in builtin_bundles().values():
         assert [weight_files(path) for path in folder.glob("*.onnx")] == [set()] * 3
+
+
+def test_a_field_that_only_some_parsers_would_see_is_refused(tmp_path):
+    """One whose number is more than 32 bits, of which an engine takes the lower ones."""
+    path = tmp_path / "g.onnx"
+    path.write_bytes(bytes([0xBA, 0x80, 0x80, 0x80, 0x10, 0]))  # field 7 and 2^32
+    with pytest.raises(BundleError, match=r"is no ONNX file \(a field of no number\)"):
+        weight_files(path)
+
+
+def test_an_empty_file_is_none(tmp_path):
+    path = tmp_path / "g.onnx"
+    path.touch()
+    with pytest.raises(BundleError, match="is no ONNX file"):
+        weight_files(path)
