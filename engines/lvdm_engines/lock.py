@@ -40,8 +40,12 @@ else:
     LOCK_FILE = ""
 
     def acquire(folder: Path) -> int:
-        """Lock a directory and return what holds it. Raises BlockingIOError if it is taken."""
-        holder = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        """Lock a directory and return what holds it. Raises BlockingIOError if it is taken.
+
+        A file as well, which has to be open for writing on network file systems.
+        """
+        mode = os.O_RDWR if folder.is_file() else os.O_RDONLY
+        holder = os.open(folder, mode | os.O_NONBLOCK)  # a pipe would be waited for
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

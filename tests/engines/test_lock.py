@@ -19,6 +19,23 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_is_locked_where_that_needs_it_open_for_writing(tmp_path, monkeypatch):
+    """As on network file systems."""
+    fcntl, flock = pytest.importorskip("fcntl"), lock.fcntl.flock
+
+    def strict(holder, how):
+        if fcntl.fcntl(holder, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        flock(holder, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", strict)
+    (tmp_path / "video").touch()
+    first = lock.acquire(tmp_path / "video")
+    with pytest.raises(BlockingIOError):
+        lock.acquire(tmp_path / "video")
+    lock.release(first)
+
+
 def test_the_lock_of_a_directory_that_was_removed_says_so(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
