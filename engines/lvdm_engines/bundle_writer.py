@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
-from lvdm_engines.atomic import new_directory, put_in_place, sync
+from lvdm_engines.atomic import new_directory, put_in_place, read_file, sync
 from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError, quoted
@@ -104,7 +104,7 @@ def _strangers(folder: Path) -> list[str]:
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     names = sorted(path.relative_to(folder).as_posix() for path in files)
     try:
-        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+        manifest = parse_manifest(read_file(folder / MANIFEST))
     except (BundleError, OSError):
         return names
     known = {MANIFEST, REFERENCES, CARD}

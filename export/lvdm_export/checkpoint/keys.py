@@ -56,6 +56,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is a directory, expected a .ckpt or .safetensors file; name one in it"
         )
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(
+            f"{path} is a pipe or a device, expected a .ckpt or .safetensors file"
+        )
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
 
 

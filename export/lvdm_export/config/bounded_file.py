@@ -15,6 +15,8 @@ def read_bounded(path: Path) -> bytes:
 
     Raises ConfigError: unreadable, or too large for one.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"cannot read the config {path}: it is no ordinary file")
     try:
         with path.open("rb") as file:
             data = file.read(_LONGEST + 1)

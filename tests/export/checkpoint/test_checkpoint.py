@@ -263,3 +263,10 @@ def test_tensors_are_views_of_the_file_until_they_are_used(tmp_path):
 def _resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is a pipe or a device"):
+        open_checkpoint(tmp_path / name)

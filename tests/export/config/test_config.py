@@ -1,4 +1,5 @@
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import InterpolateFacts, PredictFacts
+from lvdm_export.config.bounded_file import read_bounded
 from lvdm_export.config.yaml_config import parse_config, read_config
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
@@ -192,3 +194,9 @@ def test_records_of_ours_refuse_unknown_and_impossible_sizes(ours: Any, tmp_path
             read_config(path)
     with pytest.raises(ConfigError, match="cannot read the config"):
         read_config(tmp_path / "none.json")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.yaml")
+    with pytest.raises(ConfigError, match="is no ordinary file"):
+        read_bounded(tmp_path / "model.yaml")
