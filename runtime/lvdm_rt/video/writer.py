@@ -25,6 +25,8 @@ from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink
 from lvdm_rt.video.sidecar import sidecar_path, write_sidecar
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
+_GIF_FPS = 100
+
 
 def open_writer(
     out: str, spec: VideoSpec, stdout: BinaryIO | None = None, *, replace: bool = False
@@ -36,13 +38,12 @@ def open_writer(
     Raises OptionsError for an unknown suffix, VideoError if the place cannot be written or the
     encoder is missing.
     """
-    kind = check_output(out, replace=replace)
+    kind = check_output(out, spec, replace=replace)
     with _write_errors(out):
         if kind == "y4m":
             sink: FrameSink = Y4mSink(sys.stdout.buffer if stdout is None else stdout, spec)
             return VideoWriter(out, spec, sink, None)
         path = Path(out)
-        _check_codec_options(out, kind, spec)
         for name in (path, sidecar_path(path)):
             remove_leftovers(name)
         files = _Files(path, replace=replace)
@@ -55,12 +56,14 @@ def open_writer(
             raise
 
 
-def check_output(out: str, *, replace: bool = False) -> OutputKind:
+def check_output(out: str, spec: VideoSpec, *, replace: bool = False) -> OutputKind:
     """Return the format of `out` after making sure that it can be written, as far as one can know.
 
-    Raises OptionsError for an unknown suffix, VideoError for the place or a missing encoder.
+    Raises OptionsError for an unknown suffix or what the format has not, VideoError for the place
+    or a missing encoder.
     """
     kind = output_kind(out)
+    _check_format(out, kind, spec)
     missing = missing_encoder(kind)
     if missing:
         raise VideoError(f"cannot write {out}: {missing}")
@@ -69,9 +72,14 @@ def check_output(out: str, *, replace: bool = False) -> OutputKind:
     return kind
 
 
-def _check_codec_options(out: str, kind: OutputKind, spec: VideoSpec) -> None:
+def _check_format(out: str, kind: OutputKind, spec: VideoSpec) -> None:
     if spec.crf is not None and kind not in ("mp4", "webm"):
         raise OptionsError(f"got crf {spec.crf} for {out}, which .mp4 and .webm have; leave it out")
+    if kind == "gif" and spec.fps > _GIF_FPS:
+        raise OptionsError(
+            f"got {float(spec.fps):g} frames per second for {out}, whose pictures are shown for "
+            f"whole hundredths of a second; ask for at most {_GIF_FPS}, or for .mp4"
+        )
 
 
 def missing_encoder(kind: OutputKind) -> str | None:

@@ -50,6 +50,11 @@ def test_a_name_of_the_settings_that_is_taken_by_a_directory_is_refused(refused,
     assert "json" in refused("-o", out, "--force")
 
 
+def test_a_gif_of_more_frames_than_it_can_time_is_refused(refused):
+    told = refused("-o", "sky.gif", "--fps", "101")
+    assert "got 101 frames per second for sky.gif" in told
+
+
 FEW_THREADS = """
 #define _GNU_SOURCE
 #include <dirent.h>
