@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -151,11 +152,16 @@ def _named(result: Result) -> str:
 
 def _hint(err: BaseException, out: str | None) -> str | None:
     """Return what to do with what is left of a run that ended so."""
+    from lvdm_rt.long.workdir import holds_clips, work_path
+
     if KEPT in getattr(err, "__notes__", ()):
         return f"continue with: {_resumed()}"
-    if isinstance(err, KeyboardInterrupt):
-        return "what was piped is cut off" if out == "-" else "nothing was finished yet"
-    return None
+    if not isinstance(err, KeyboardInterrupt):
+        return None
+    if out == "-":
+        return "what was piped is cut off"
+    there = out and (os.path.lexists(out) or holds_clips(work_path(out)))
+    return "what was there is kept" if there else "nothing was finished yet"
 
 
 def _resumed() -> str:

@@ -44,14 +44,13 @@ class Outputs:
 
     def check(self) -> None:
         """Raise now for a place, a size or a rate that would fail after minutes of sampling."""
-        self._spec(0)
         check_open_files(min(len(self.names), self.job.settings["batch_size"]))
         for index, name in enumerate(self.names):
             if self._done(index):
                 continue
             if name != "-":
                 check_free(Path(name), self._settings(index), force=self.force)
-            check_output(name, replace=self.force)
+            check_output(name, self._spec(index), replace=self.force)
 
     def write(self, chunk: Chunk) -> None:
         """Append frames to their video; its last frames close it."""
@@ -155,12 +154,12 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
                 f"(there is no {sidecar.name} beside it); choose another name"
             )
     told.pop("file", None)
-    if told not in ({}, settings) and not path.exists() and not force:
+    empty = path.is_dir() and not any(path.iterdir())
+    if told not in ({}, settings) and (empty or not path.exists()) and not force:
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and tells of another video; --force replaces "
             "it, or choose another name"
         )
-    empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not force:
         raise OptionsError(
             f"cannot write {path}: it exists; --force replaces it, or choose another name"

@@ -20,7 +20,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     model, defaults = manifest.model, manifest.defaults
     (height, width), latent, schedule = model.frame_size, model.latent, model.schedule
     yield f"{one_line(manifest.name)}: {width}×{height} pixels, {defaults.fps:g} frames per second"
-    yield f"  {bundle.path}"
+    yield f"  {one_line(str(bundle.path))}"
     yield ""
     yield from _entry("modes", ", ".join(_modes(manifest)))
     yield from _entry(

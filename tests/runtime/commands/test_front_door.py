@@ -243,3 +243,14 @@ def test_the_settings_of_a_video_that_was_moved_away_are_not_replaced(command, t
     assert (tmp_path / "sky.npz").read_bytes() == (tmp_path / "first.npz").read_bytes()
     (tmp_path / "sky.npz").unlink()
     assert command(*flags, "--seed", "8", "--force")[0] == 0
+
+
+def test_the_settings_of_pictures_that_were_moved_away_are_not_replaced(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, *SMALL)
+    assert command(*flags)[0] == 0
+    told = (tmp_path / "sky.json").read_bytes()
+    for picture in (tmp_path / "sky").iterdir():
+        picture.unlink()
+    code, _, err = command(*flags, "--seed", "8")
+    assert (code, "sky.json exists and tells of another video" in err) == (1, True)
+    assert (tmp_path / "sky.json").read_bytes() == told

@@ -252,6 +252,6 @@ def test_a_run_reads_its_bundle_and_settles_its_options_once(command, toy, monke
     read, settled = [], []
     load, resolve = bundles._read, options._sampling
     monkeypatch.setattr(bundles, "_read", lambda path: read.append(path) or load(path))
-    monkeypatch.setattr(options, "_sampling", lambda *a: settled.append(a) or resolve(*a))
+    monkeypatch.setattr(options, "_sampling", lambda *a: settled.append(a[0]) or resolve(*a))
     assert command("generate", "-o", "a.npz", "--bundle", toy, *SMALL)[0] == 0
-    assert (len(read), len(settled)) == (1, 1)
+    assert (len(read), [asked.steps is None for asked in settled].count(True)) == (1, 1)

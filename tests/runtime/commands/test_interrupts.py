@@ -81,6 +81,21 @@ def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
 
 
+def test_an_interrupt_before_a_run_goes_on_says_that_the_rest_is_kept(command, toy, monkeypatch):
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
+        assert "finished clips are kept; continue with: " in command(*flags)[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Pipeline, "open", raiser(KeyboardInterrupt()))
+        code, _, err = command(*flags, "--resume")
+    assert (code, err) == (130, "lvdm-rt: interrupted; what was there is kept\n")
+    with monkeypatch.context() as patch:  # the video is written, its clips are still there
+        patch.setattr(job.workdir, "remove", raiser(KeyboardInterrupt()))
+        code, _, err = command(*flags, "--resume")
+    assert (code, err) == (130, "lvdm-rt: interrupted; what was there is kept\n")
+
+
 @pytest.mark.parametrize("name", ["sky.npz", "sky"])
 @pytest.mark.parametrize("renames", [1, 2])
 def test_a_run_that_ends_between_two_renames_resumes(

@@ -1,6 +1,7 @@
 """Errors in the form that is asked for: a clean line, an object on stdout, an event."""
 
 import json
+import shutil
 
 import pytest
 
@@ -54,3 +55,19 @@ def test_no_arguments_ask_for_help(command):
     code, out, err = command()
     assert code == 2
     assert "Commands:\n" in out + err
+
+
+def test_names_of_files_are_logged_clean(start, toy, tmp_path):
+    (tmp_path / ".a\x1b[31m.npz.01234567.partial").touch()
+    flags = ("--bundle", toy, "--frames", "4", "-v", "--backend", "cpu")
+    run = start("generate", "-o", "a\x1b[31m.npz", *flags)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "removed, a killed process left it" in err
+    assert "\x1b" not in err
+
+
+def test_a_bundle_with_an_odd_name_is_shown_clean(command, toy, tmp_path):
+    shutil.copytree(toy, tmp_path / "toy\x1b[31m")
+    code, out, _ = command("info", "toy\x1b[31m")
+    assert (code, "\x1b" in out) == (0, False)
