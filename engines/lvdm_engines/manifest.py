@@ -167,12 +167,14 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     eta: Annotated[float, Meta(ge=0)] | None = None
     guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
     noise_level: Annotated[int, Meta(ge=-1)] | None = None
+    refine: Annotated[int, Meta(ge=0, le=1000)] | None = None
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sampling settings for callers who ask for nothing else.
 
-    Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed.
+    Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed; refine 0 leaves
+    keyframes as they were sampled.
     """
 
     sampler: SamplerName = "ddim"
@@ -180,6 +182,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eta: Annotated[float, Meta(ge=0)] = 1.0
     guidance: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     noise_level: Annotated[int, Meta(ge=-1)] | None = None
+    refine: Annotated[int, Meta(ge=0, le=1000)] = 0
     fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
     presets: dict[str, Preset] = {}
 

@@ -18,7 +18,7 @@ Mode = Literal["hierarchical", "autoregressive", "short"]
 
 MODES: tuple[Mode, ...] = ("hierarchical", "autoregressive", "short")
 PRESETS = {
-    "paper": Preset(sampler="ddpm"),
+    "paper": Preset(sampler="ddpm", refine=0),
     "balanced": Preset(sampler="ddim", steps=50, eta=1.0),
     "fast": Preset(sampler="dpmpp_2m", steps=15),
 }
@@ -35,9 +35,11 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `frames` counts new frames of each video; `first_video` numbers the first of `videos`, so that
     workers can share one job; `batch_size` is the number of clips in one network call (guidance
     doubles its rows); `overlap` is in latents, half a decode window unless given; `noise_level` -1
-    leaves the condition unperturbed; `fade` is the number of new frames over which the look of the
-    last given frame turns into the autoencoder's, a decode window unless given, 0 at once and
-    where windows do not overlap; `exact` makes results bit-identical however clips are grouped.
+    leaves the condition unperturbed; `refine` is the number of network calls of a second pass over
+    each keyframe and its neighbours, 0 for none; `fade` is the number of new frames over which the
+    look of the last given frame turns into the autoencoder's, a decode window unless given, 0 at
+    once and where windows do not overlap; `exact` makes results bit-identical however clips are
+    grouped.
     """
 
     frames: int = 64
@@ -51,6 +53,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     eta: float | None = None
     guidance: float | None = None
     noise_level: int | None = None
+    refine: int | None = None
     batch_size: int | None = None
     overlap: int | None = None
     fade: int | None = None
@@ -71,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     eta: float
     guidance: float
     noise_level: int
+    refine: int
     batch_size: int
     overlap: int
     fade: int
@@ -121,6 +125,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         eta=eta,
         guidance=0.0 if mode == "short" else guidance,
         noise_level=_noise_level(options, preset, manifest),
+        refine=_refine(options.refine, mode, preset, manifest),
         batch_size=_first(options.batch_size, 4),
         overlap=overlap,
         fade=fade,
@@ -218,6 +223,18 @@ def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -
     level = _first(wanted, preset.noise_level, manifest.defaults.noise_level, NO_LEVEL)
     check_range("noise_level", level, NO_LEVEL, levels - 1)
     return int(level)
+
+
+def _refine(wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest) -> int:
+    if mode != "hierarchical":
+        if wanted:
+            raise OptionsError(
+                f"got refine {quoted(wanted)} in mode {mode}, which has no keyframes; leave it out"
+            )
+        return 0
+    steps: int = _first(wanted, preset.refine, manifest.defaults.refine)
+    check_range("refine", steps, 0, manifest.model.schedule.steps)
+    return steps
 
 
 def _first(*values: Any) -> Any:

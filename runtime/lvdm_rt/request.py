@@ -16,7 +16,7 @@ from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
-from lvdm_rt.long.sampling import sampler_calls
+from lvdm_rt.long.sampling import network_calls
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, ProgressCallback
@@ -25,7 +25,12 @@ _log = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]
 
-DENOISER = {Stage.PREDICT: "predict", Stage.INFILL: "interpolate", Stage.SHORT: "short"}
+DENOISER = {
+    Stage.PREDICT: "predict",
+    Stage.INFILL: "interpolate",
+    Stage.SHORT: "short",
+    Stage.REFINE: "interpolate",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +59,7 @@ class Request:
                 "move that much faster",
                 predict.stride,
             )
-        clips = self.plan.clips + len(self.plan.gaps)
-        steps = clips * sampler_calls(self.settings, self.manifest.model)
+        steps = network_calls(self.settings, self.manifest.model, self.plan)
         videos = self.settings.videos
         return Counter(videos * steps, videos * self.plan.frames, progress)
 
@@ -111,15 +115,26 @@ def prepare(
         model.session("encoder")
         condition = _last_whole(condition, needed_frames(facts, settings), facts.frames_per_latent)
         given = max(1, len(condition) // facts.frames_per_latent)
-    planned = plan(settings.frames, facts, settings.mode, settings.overlap, given)
-    stages = (planned.stage, Stage.INFILL) if planned.gaps else (planned.stage,)
+    planned = plan(
+        settings.frames,
+        facts,
+        settings.mode,
+        settings.overlap,
+        given,
+        refines=settings.refine > 0,
+    )
+    stages = [planned.stage]
+    if planned.gaps:
+        stages.append(Stage.INFILL)
+    if planned.refined:
+        stages.append(Stage.REFINE)
     for stage in stages:
         _refuse_text(model, DENOISER[stage])
     return Request(
         manifest=model.manifest,
         settings=settings,
         plan=planned,
-        stages=stages,
+        stages=tuple(stages),
         condition=condition,
         work=None if work is None else Path(work),
         resume=resume,

@@ -27,7 +27,7 @@ MODEL = toy.model_facts(
     short=ShortFacts(clip=5),
     noise_levels=10,
 )
-DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=5, fps=8.0)
+DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=5, refine=2)
 
 
 def make_manifest(model=MODEL, defaults=DEFAULTS):

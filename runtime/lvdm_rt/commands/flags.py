@@ -63,6 +63,8 @@ _FLAGS = (
     click.option("--guidance", type=float, metavar="W", help="Away from unconditional; 0 is off."),
     click.option("--noise-level", type=int, metavar="S",
                  help="Perturbation of the condition; -1 none."),
+    click.option("--refine", type=click.IntRange(0), metavar="N",
+                 help="Network calls of a second pass over keyframes and their neighbours; 0 none."),  # noqa: E501
     click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder."),
     click.option("--batch-size", type=_count, metavar="N", help="Clips per network call."),
     click.option("--overlap", type=click.IntRange(0), metavar="N",
@@ -164,6 +166,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
     if not isinstance(settings, dict) or "lvdm_rt" not in settings:
         raise OptionsError(f"{path}: holds no settings of a video; give an OUT.json")
+    settings = {"refine": 0, **settings}  # older ones do not name it
     try:
         known = {name: settings.get(name) for name in Settings.__struct_fields__}
         msgspec.convert(known, Settings)

@@ -26,6 +26,7 @@ class Stage(IntEnum):
     PREDICT = 0
     INFILL = 1
     SHORT = 2
+    REFINE = 3
 
     def __str__(self) -> str:
         return self.name.lower()

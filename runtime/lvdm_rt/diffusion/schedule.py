@@ -86,14 +86,14 @@ def ddim_tables(schedule: Schedule, timesteps: Timesteps, eta: float) -> tuple[T
     return alpha, alpha_prev, sigma
 
 
-def karras_timesteps(schedule: Schedule, steps: int) -> Timesteps:
-    """At most `steps` timesteps, descending from N - 1 to 0, for few-step solvers.
+def karras_timesteps(schedule: Schedule, steps: int, first: int = -1) -> Timesteps:
+    """At most `steps` timesteps, descending from `first` (N - 1 unless given) to 0.
 
     Even in sigma^(1/7) (Karras et al. 2022, eq. 5), each snapped to the nearest trained timestep
     in log sigma, so that the network only sees timesteps it was trained for; repeats are dropped.
     """
     log_sigma = np.log(schedule.sigma)
-    low, high = np.exp(log_sigma[[0, -1]] / KARRAS_RHO)
+    low, high = np.exp(log_sigma[[0, first]] / KARRAS_RHO)
     wanted = KARRAS_RHO * np.log(np.linspace(high, low, steps))
     t = np.rint(np.interp(wanted, log_sigma, np.arange(schedule.steps))).astype(np.int64)
     unique: Timesteps = np.unique(t)[::-1]

@@ -20,6 +20,7 @@ class VideoLatents:
         self._plan = plan
         self._keys: dict[int, Array] = {}  # keyframe → (c, h, w)
         self._gaps: dict[int, Array] = {}  # gap → (c, stride - 1, h, w)
+        self._refined: dict[int, Array] = {}  # keyframe → (c, stride - 1, h, w) around it
         self._ready = 0  # positions before this one have been given out
         self._next_key = 0
         if condition is not None:
@@ -45,33 +46,55 @@ class VideoLatents:
         """Take the latents (c, stride - 1, h, w) between two keyframes."""
         self._gaps[gap] = latents
 
+    def near(self, key: int) -> Array:
+        """Return the window of a keyframe to refine, (c, stride + 1, h, w), as it was sampled."""
+        start = self._plan.window(key)
+        window = [self._sampled(start + index) for index in range(self._plan.stride + 1)]
+        return np.stack([latent for latent in window if latent is not None], axis=1)
+
+    def add_refined(self, key: int, latents: Array) -> None:
+        """Take the latents (c, stride - 1, h, w) that replace a keyframe and its neighbours."""
+        self._refined[key] = latents
+
     def take(self) -> Array | None:
         """Return the latents (c, t, h, w) that follow those taken before, None if none is ready."""
-        plan, out = self._plan, []
-        while self._ready < plan.latents:
-            key = ceil_div(self._ready - plan.position(0), plan.stride)  # the next one, or this
-            if plan.position(key) == self._ready:
-                if key not in self._keys:
-                    break
-                out.append(self._keys[key][:, None])
-            elif key in self._gaps:
-                out.append(self._gaps.pop(key))
-            else:
+        out = []
+        while self._ready < self._plan.latents:
+            latent = self._at(self._ready)
+            if latent is None:
                 break
-            self._ready += out[-1].shape[1]
+            out.append(latent)
+            self._ready += 1
         self._forget()
-        if not out:
-            return None
-        ready = np.concatenate(out, axis=1)
-        extra = max(0, self._ready - plan.latents)
-        return ready[:, : ready.shape[1] - extra]
+        return np.stack(out, axis=1) if out else None
+
+    def _at(self, position: int) -> Array | None:
+        """Return a latent (c, h, w) as it goes into the video, None if it is not there yet."""
+        place = self._plan.refined_at(position)
+        if place is None:
+            return self._sampled(position)
+        key, index = place
+        return self._refined[key][:, index - 1] if key in self._refined else None
+
+    def _sampled(self, position: int) -> Array | None:
+        """Return a latent (c, h, w) as it was sampled first, None if it was not yet."""
+        plan = self._plan
+        key = ceil_div(position - plan.position(0), plan.stride)  # the next one, or this
+        before = plan.position(key) - position
+        if before == 0:
+            return self._keys.get(key)
+        return self._gaps[key][:, plan.stride - 1 - before] if key in self._gaps else None
 
     def _forget(self) -> None:
-        """Drop keyframes that have been taken and that no clip or gap still starts from."""
-        chain = self._next_key - self._plan.condition
+        """Drop what has been taken and what no clip, gap or window still starts from."""
+        plan, chain = self._plan, self._next_key - self._plan.condition
         for key in list(self._keys):
-            if key < chain and self._plan.position(key + 1) <= self._ready:
+            if key < chain and plan.position(key + 1) <= self._ready:
                 del self._keys[key]
+        for gap in [gap for gap in self._gaps if plan.position(gap) < self._ready]:
+            del self._gaps[gap]
+        for key in [key for key in self._refined if plan.window(key + 1) <= self._ready]:
+            del self._refined[key]
 
     def _stack(self, keys: Sequence[int]) -> Array:
         return np.stack([self._keys[key] for key in keys], axis=1)

@@ -46,7 +46,8 @@ class ClipPlan:
 
     `frames` are delivered, `latents` sampled (at least as many, so that decode windows fit);
     `given` latents of the condition are kept: `given_keys` of them at keyframe distance for the
-    first clip, and `lead` of them for the first decode window.
+    first clip, and `lead` of them for the first decode window. `refines` asks for a second pass
+    over the keyframes between two gaps.
     """
 
     frames: int
@@ -57,6 +58,7 @@ class ClipPlan:
     stride: int
     given_keys: int
     lead: int
+    refines: bool = False
 
     @property
     def given(self) -> int:
@@ -83,12 +85,30 @@ class ClipPlan:
         return range(0 if self.given_keys else 1, self.keys)
 
     @property
+    def refined(self) -> range:
+        """The keyframes that a second pass samples again, with the neighbours on both sides."""
+        return self.gaps[:-1] if self.refines else range(0)
+
+    @property
     def _offset(self) -> int:
         return self.stride - 1 if self.given_keys else 0
 
     def position(self, key: int) -> int:
         """Return the position of a keyframe."""
         return key * self.stride + self._offset
+
+    def refined_at(self, position: int) -> tuple[int, int] | None:
+        """Return the refined keyframe that a position lies nearest to, and which of its window.
+
+        The window of a keyframe begins half a stride before it; its ends, which it shares with
+        those beside it, are left as they are and belong to none.
+        """
+        key, index = divmod(position - self.window(0), self.stride)
+        return (key, index) if index and key in self.refined else None
+
+    def window(self, key: int) -> int:
+        """Return where the window of a refined keyframe begins, stride + 1 latents long."""
+        return self.position(key) - self.stride // 2
 
     def chain(self, index: int) -> Clip:
         """Return clip `index` of the chain of keyframes."""
@@ -107,7 +127,13 @@ class ClipBatch(NamedTuple):
 
 
 def plan(
-    frames: int, model: ModelFacts, mode: Mode = "hierarchical", overlap: int = 0, given: int = 0
+    frames: int,
+    model: ModelFacts,
+    mode: Mode = "hierarchical",
+    overlap: int = 0,
+    given: int = 0,
+    *,
+    refines: bool = False,
 ) -> ClipPlan:
     """ClipPlan a video of `frames` new frames after `given` latents of a condition video.
 
@@ -137,6 +163,7 @@ def plan(
         stride=stride,
         given_keys=min(model.predict.condition, ceil_div(given, stride)),
         lead=lead,
+        refines=refines and stride > 1,
     )
 
 
@@ -177,9 +204,10 @@ def batches(plan: ClipPlan, videos: Sequence[int], batch_size: int) -> Iterator[
     """Yield the batches of all videos; each needs only what came before it.
 
     Groups of up to `batch_size` videos advance together. The first gaps are infilled as soon as
-    their keyframes exist, the very first one of each video alone, later gaps when they fill a
-    batch. The grouping depends on nothing but the arguments, so that a resumed run calls the
-    networks in the same batches.
+    their keyframes exist, those that the first frames need alone, later gaps when they fill a
+    batch; keyframes are refined likewise, once the gaps beside them are there. The grouping
+    depends on nothing but the arguments, so that a resumed run calls the networks in the same
+    batches.
     """
     for start in range(0, len(videos), batch_size):
         yield from _group(plan, videos[start : start + batch_size], batch_size)
@@ -187,17 +215,31 @@ def batches(plan: ClipPlan, videos: Sequence[int], batch_size: int) -> Iterator[
 
 def _group(plan: ClipPlan, videos: Sequence[int], batch_size: int) -> Iterator[ClipBatch]:
     pending: deque[Site] = deque()
+    keys: deque[Site] = deque()  # to refine: the gaps on both sides are there
     for index in range(plan.clips):
         yield ClipBatch(plan.stage, tuple(Site(video, plan.stage, index) for video in videos))
         clip = plan.chain(index)
         for gap in range(clip.first, clip.first + clip.new):
             if gap in plan.gaps:
                 pending.extend(Site(video, Stage.INFILL, gap) for video in videos)
-        size = len(videos) if index == 0 else batch_size  # one gap each: early first frames
+        size = _first_gaps(plan, len(videos), batch_size) if index == 0 else batch_size
         least = 1 if index in (0, plan.clips - 1) else batch_size
         while len(pending) >= least:
-            yield ClipBatch(Stage.INFILL, _take(pending, size))
+            gaps = _take(pending, size)
+            yield ClipBatch(Stage.INFILL, gaps)
+            keys.extend(
+                Site(gap.video, Stage.REFINE, gap.clip - 1)
+                for gap in gaps
+                if gap.clip - 1 in plan.refined
+            )
             size = batch_size
+            while len(keys) >= least:
+                yield ClipBatch(Stage.REFINE, _take(keys, batch_size))
+
+
+def _first_gaps(plan: ClipPlan, videos: int, batch_size: int) -> int:
+    """Return how many gaps the first frames of all videos need."""
+    return min(2 * videos, batch_size) if plan.refined else videos
 
 
 def _take(pending: deque[Site], most: int) -> tuple[Site, ...]:

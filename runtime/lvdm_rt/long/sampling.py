@@ -17,7 +17,7 @@ from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
 from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
-from lvdm_rt.diffusion.schedule import Schedule, Timesteps, make_schedule
+from lvdm_rt.diffusion.schedule import Schedule, Timesteps, karras_timesteps, make_schedule
 from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.network import Network, checked, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
@@ -25,6 +25,8 @@ from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import Settings
 
 Array = NDArray[np.float32]
+
+REFINE_FROM = 0.1  # of the trained timesteps: how much noise the second pass adds
 
 
 class LatentChunk(NamedTuple):
@@ -57,10 +59,9 @@ class SamplingRun:
         """The noise schedule that the model was trained with."""
         return schedule_of(self.model)
 
-    @cached_property
-    def timesteps(self) -> Timesteps:
-        """Where the sampler calls the network, descending."""
-        return SAMPLERS[self.settings.sampler].timesteps(self.schedule, self.settings.steps)
+    def visited(self, stage: Stage) -> Timesteps:
+        """Return the timesteps at which the sampler calls the network, descending."""
+        return visited(self.settings, self.schedule, stage)
 
     @property
     def lead(self) -> Array | None:
@@ -82,9 +83,20 @@ def schedule_of(model: ModelFacts) -> Schedule:
     return make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)
 
 
-def sampler_calls(settings: Settings, model: ModelFacts) -> int:
-    """Return how often the sampler calls the network for one clip."""
-    return len(SAMPLERS[settings.sampler].timesteps(schedule_of(model), settings.steps))
+def network_calls(settings: Settings, model: ModelFacts, plan: ClipPlan) -> int:
+    """Return how often the network is called for the clips of one video, counted one by one."""
+    schedule = schedule_of(model)
+    clips = {plan.stage: plan.clips, Stage.INFILL: len(plan.gaps), Stage.REFINE: len(plan.refined)}
+    return sum(
+        count * len(visited(settings, schedule, stage)) for stage, count in clips.items() if count
+    )
+
+
+def visited(settings: Settings, schedule: Schedule, stage: Stage) -> Timesteps:
+    """Return the timesteps at which the sampler calls the network for a clip, descending."""
+    if stage is Stage.REFINE:
+        return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
+    return SAMPLERS[settings.sampler].timesteps(schedule, settings.steps)
 
 
 def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
@@ -114,6 +126,8 @@ def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
 def _keep(plan: ClipPlan, video: VideoLatents, site: Site, latents: Array) -> None:
     if site.stage is Stage.INFILL:
         video.add_gap(site.clip, latents)
+    elif site.stage is Stage.REFINE:
+        video.add_refined(site.clip, latents)
     else:
         video.add_keys(plan.chain(site.clip), latents)
 
@@ -131,7 +145,7 @@ class _Window:
 
 
 def _window(plan: ClipPlan, batch: ClipBatch) -> _Window:
-    if batch.stage is Stage.INFILL:
+    if batch.stage in (Stage.INFILL, Stage.REFINE):
         return _Window(plan.stride + 1, (0, plan.stride))
     return _Window(plan.clip, tuple(range(plan.chain(batch.sites[0].clip).given)))
 
@@ -150,10 +164,16 @@ def _result(
         found = [run.work.load(site, shape) for site in batch.sites]
         stored = [latents for latents in found if latents is not None]
         if len(stored) == len(found):
-            run.step(len(found) * len(run.timesteps))
+            run.step(len(found) * len(run.visited(batch.stage)))
             return iter(stored)
-    known = np.stack([_known(run, site, videos[site.video]) for site in batch.sites])
-    latents = _sample_batch(run, batch, window, known)[:, :, window.new]
+    given = [(site, videos[site.video]) for site in batch.sites]
+    if batch.stage is Stage.REFINE:
+        drafts = np.stack([video.near(site.clip) for site, video in given])
+        latents = _sample_batch(run, batch, window, drafts[:, :, window.given], drafts)
+    else:
+        known = np.stack([_known(run, site, video) for site, video in given])
+        latents = _sample_batch(run, batch, window, known)
+    latents = latents[:, :, window.new]
     if not np.isfinite(latents).all():
         raise NumericsError(
             f"after the last step, {name_bad(latents, batch.sites)}: latents are NaN or infinite; "
@@ -175,23 +195,36 @@ def _known(run: SamplingRun, site: Site, video: VideoLatents) -> Array:
     return video.before(clip)
 
 
-def _sample_batch(run: SamplingRun, batch: ClipBatch, window: _Window, known: Array) -> Array:
-    """Sample clips from their given latents (b, c, n, h, w), all at once."""
+def _sample_batch(
+    run: SamplingRun,
+    batch: ClipBatch,
+    window: _Window,
+    known: Array,
+    drafts: Array | None = None,
+) -> Array:
+    """Sample clips from their given latents (b, c, n, h, w), all at once.
+
+    `drafts` (b, c, t, h, w) are clips to start from in place of noise: noise is added to them, and
+    taken out again in a few steps (SDEdit, Meng et al. 2022, algorithm 1).
+    """
     settings, sites = run.settings, batch.sites
-    sampler = SAMPLERS[settings.sampler]
+    sampler = SAMPLERS[settings.sampler if drafts is None else "dpmpp_2m"]
+    timesteps = run.visited(batch.stage)
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)
     eps = guided(run.networks[batch.stage], mask, settings.noise_level, settings.guidance)
     shape = (run.model.latent.channels, window.clip, *run.model.latent.size)
     process = Process(
-        eps=checked(eps, sites, len(run.timesteps)),
+        eps=checked(eps, sites, len(timesteps)),
         schedule=run.schedule,
         noise=lambda i: draw_rows(run.noise, sites, FIRST_STEP + i, shape),
         given=(lambda x: overwrite(x, z, mask)) if window.given else nothing_given,
     )
     x = draw_rows(run.noise, sites, START, shape)
+    if drafts is not None:
+        x = perturb(drafts, int(timesteps[0]), x, run.schedule)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its clip
-        for new_x in sampler.run(process, x, run.timesteps, settings.eta):
+        for new_x in sampler.run(process, x, timesteps, settings.eta):
             x = new_x
             run.step(len(sites))
     return x

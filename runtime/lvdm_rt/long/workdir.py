@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 
 IDENTITY = "work.json"
 _CLIP = re.compile(
-    r"(predict|infill|short)-\d+\.npy|\.(predict|infill|short)-\d+\.npy\.\w{8}\.partial"
+    r"(predict|infill|short|refine)-\d+\.npy"
+    r"|\.(predict|infill|short|refine)-\d+\.npy\.\w{8}\.partial"
 )
 _VIDEO = re.compile(r"video-\d+")
 # what a header that is no array's ends in

@@ -34,6 +34,11 @@ def simulate(model, planned, videos, batch_size):
                 assert ends[1] - ends[0] == planned.stride
                 new = np.arange(ends[0] + 1, ends[1], dtype=np.float32)
                 track.add_gap(site.clip, new.reshape(1, -1, 1, 1))
+            elif site.stage is Stage.REFINE:
+                window = track.near(site.clip)
+                start = planned.position(site.clip) - 2
+                assert window[0, :, 0, 0].tolist() == list(range(start, start + 5))
+                track.add_refined(site.clip, window[:, 1:-1] + 0.5)
             else:
                 clip = planned.chain(site.clip)
                 wanted = [planned.position(clip.first - clip.given + i) for i in range(clip.given)]
@@ -44,8 +49,9 @@ def simulate(model, planned, videos, batch_size):
         for video, track in videos_of.items():
             ready = track.take()
             if ready is not None:
-                out[video].extend(ready[0, :, 0, 0].astype(int).tolist())
-            most_kept = max(most_kept, len(track._keys) + len(track._gaps))
+                out[video].extend(ready[0, :, 0, 0].tolist())
+            kept = len(track._keys) + len(track._gaps) + len(track._refined)
+            most_kept = max(most_kept, kept)
     return out, most_kept
 
 
@@ -62,6 +68,18 @@ def test_every_latent_is_made_once_and_in_order_for_any_length(model, mode, give
             assert positions == list(range(planned.latents))
 
 
+@pytest.mark.parametrize("model", [MODEL, TWO_GIVEN], ids=["1 given", "2 given"])
+@pytest.mark.parametrize("given", [0, 1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_keyframes_between_two_gaps_are_refined_with_their_neighbours(model, given, batch_size):
+    for frames in [*range(1, 100, 7), 256]:
+        planned = plan(frames, model, "hierarchical", 2, given, refines=True)
+        out, _ = simulate(model, planned, [7, 8, 9], batch_size)
+        again = {planned.position(key) + i for key in planned.gaps[:-1] for i in (-1, 0, 1)}
+        wanted = [at + 0.5 * (at in again) for at in range(planned.latents)]
+        assert all(positions == wanted for positions in out.values())
+
+
 @pytest.mark.parametrize(("given", "lead"), [(0, 0), (3, 1)])
 def test_latents_are_rounded_up_to_whole_decode_windows(given, lead):
     for frames in range(1, 100):
@@ -73,9 +91,10 @@ def test_latents_are_rounded_up_to_whole_decode_windows(given, lead):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 @pytest.mark.parametrize("mode", ["hierarchical", "autoregressive"])
-def test_what_is_kept_does_not_grow_with_the_video(mode, batch_size):
+@pytest.mark.parametrize("refines", [False, True])
+def test_what_is_kept_does_not_grow_with_the_video(mode, batch_size, refines):
     short, long = (
-        simulate(MODEL, plan(frames, MODEL, mode, 1), [0, 1], batch_size)[1]
+        simulate(MODEL, plan(frames, MODEL, mode, 1, refines=refines), [0, 1], batch_size)[1]
         for frames in (256, 2048)
     )
     assert short == long
@@ -84,6 +103,12 @@ def test_what_is_kept_does_not_grow_with_the_video(mode, batch_size):
 def test_the_first_gaps_are_infilled_before_the_second_predict_clip():
     order = [batch.stage for batch in itertools.islice(batches(plan(256, MODEL), [0], 1), 5)]
     assert order == [Stage.PREDICT, Stage.INFILL, Stage.INFILL, Stage.INFILL, Stage.PREDICT]
+
+
+def test_first_frames_wait_for_no_more_than_the_first_keyframe_to_refine():
+    order = [b.stage for b in itertools.islice(batches(plan(256, MODEL, refines=True), [0], 2), 5)]
+    first = [Stage.PREDICT, Stage.INFILL, Stage.REFINE]
+    assert order == [*first, Stage.INFILL, Stage.REFINE]
 
 
 def test_gaps_fill_whole_batches_after_the_first():

@@ -15,7 +15,10 @@ from lvdm_tools.quality import scorecard
 from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 
 _COUNT = click.IntRange(min=1)
-_SAMPLING = ("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_level", "batch_size")
+_SAMPLING = (
+    *("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_level"),
+    *("refine", "batch_size"),
+)
 
 
 @click.command("eval")

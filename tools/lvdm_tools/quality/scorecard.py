@@ -53,7 +53,7 @@ def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
 
 
 def _protocol(report: Report) -> str:
-    kept = ("mode", "sampler", "steps", "eta", "guidance", "noise_level")
+    kept = ("mode", "sampler", "steps", "eta", "guidance", "noise_level", "refine")
     sampling = " ".join(f"{k}={report.settings[k]}" for k in kept)
     after = f" after {report.skip}" if report.skip else ""
     return (
