@@ -91,8 +91,14 @@ def test_a_benchmark_leaves_nothing_either(spied):
     run_command(BENCH, spied)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, id=name, marks=mark)
+        for name, command in SLOW.items()
+        for mark in [pytest.mark.exhaustive if name == "build" else pytest.mark.slow]
+    ],
+)
 def test_a_long_command_leaves_nothing_either(command, spied, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     run_command(command, spied)

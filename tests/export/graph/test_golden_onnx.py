@@ -14,8 +14,8 @@ from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.onnx_file import write_onnx
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-# An export takes 10 to 60 s: one of each kind of block is tested more often than the others.
-OFTEN = {("unet_interp", "fp32"), ("unet_t2v", "fp16"), ("ae3d_488", "fp32"), ("ae2d", "fp32")}
+# An export takes 10 to 60 s: one of each kind of network is tested more often than the others.
+OFTEN = {("unet_interp", "fp16"), ("ae3d_488", "fp32"), ("ae2d", "fp32")}
 UNETS, AUTOENCODERS = (
     [
         pytest.param(name, precision, marks=getattr(pytest.mark, "slow" if often else "exhaustive"))

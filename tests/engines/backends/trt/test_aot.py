@@ -28,8 +28,12 @@ from lvdm_export.graph.graphs import (
 )
 from lvdm_export.graph.onnx_file import write_onnx
 
-# Of what is compared with the record anyway: each kind of block, and both precisions.
-UNETS = (("unet_interp", "fp32"), ("unet_t2v", "fp16"))
+# Of what is compared with the record anyway, both kinds of network.
+UNETS = (
+    pytest.param("unet_interp", "fp16", marks=pytest.mark.slow),
+    pytest.param("unet_interp", "fp32", marks=pytest.mark.exhaustive),
+    pytest.param("unet_t2v", "fp16", marks=pytest.mark.exhaustive),
+)
 AUTOENCODERS = (("ae3d_244", "fp16"), ("ae2d", "fp32"))
 WIDE = (Range(1, 8, 32),)
 LATENT = LatentFacts(channels=4, size=(1, 1), scale=0.5, shift=1.25)  # the size plays no part
@@ -70,7 +74,6 @@ def compiled(graph, path, precision, batches=WIDE):
     return compile_plan(job, load_library("tensorrt-rtx"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), UNETS)
 def test_a_golden_denoiser_compiles_with_dynamic_batch(exported_denoiser, name, precision):
     exported = exported_denoiser(name, precision)
