@@ -23,5 +23,6 @@ train diffusion sky-tiny "$runs/denoiser" "${denoiser[@]}" --start-from "$runs/d
 model=("$runs/denoiser/model/model.json" "$runs/denoiser/model/model.safetensors")
 lvdm-export build-engines --predict "${model[@]}" --interpolate "${model[@]}" --short "${model[@]}" \
     --autoencoder "$runs/autoencoder/model/model.safetensors" --weights fp16 \
-    --guidance 0 --eta 0.8 --noise-level -1 --name sky-tiny --out "$runs/bundle" --force
+    --sampler dpmpp_2m --steps 8 --refine 2 --guidance 0 --noise-level -1 \
+    --name sky-tiny --out "$runs/bundle" --force
 lvdm-tools eval "$runs/bundle" --markdown "$runs/quality.md" --force --record

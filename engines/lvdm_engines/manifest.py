@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,7 @@ LEAST_BETA, MOST_NOISE = 1e-7, 100  # beyond, float32 holds no noise, or no sign
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)")]  # one line to show
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
 Precision = Literal["fp32", "fp16"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]

@@ -19,7 +19,7 @@ from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine, NumberRange
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
-from lvdm_engines.manifest import ModelFacts
+from lvdm_engines.manifest import SAMPLER_NAMES, ModelFacts
 
 Report = Callable[[str], None]
 
@@ -97,8 +97,11 @@ def lvdm_export() -> None:
 @click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
 @click.option("--name", help="Default: the name of the directory.")
 @click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
+@click.option("--sampler", type=click.Choice(SAMPLER_NAMES), help="The bundle's default.")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="The bundle's default.")
 @click.option("--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default.")
 @click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM.")
+@click.option("--refine", type=click.IntRange(0, 1000), metavar="N", help="The bundle's default.")
 @click.option(
     "--noise-level",
     type=click.IntRange(-1, 1 << 20),
@@ -200,7 +203,8 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 
     named = {field.name for field in fields(BuildOptions)} & options.keys()
     sources = {name: Source(*pair) for name, pair in pairs.items()}
-    sampling = {name: options[name] for name in ("guidance", "eta", "noise_level")}
+    asked = ("sampler", "steps", "guidance", "eta", "refine", "noise_level")
+    sampling = {name: options[name] for name in asked}
     same = {name: options[name] for name in named}
     return build(BuildOptions(denoisers=sources, sampling=sampling, **same), report)
 

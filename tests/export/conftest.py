@@ -102,7 +102,7 @@ def bundle(official, tmp_path_factory):
             denoisers={"predict": source, "interpolate": source},
             out=tmp_path_factory.mktemp("bundles") / "tiny",
             decode_window=2,
-            sampling={"eta": 0.9},
+            sampling={"eta": 0.9, "refine": 1},
         ),
         quiet,
     )

@@ -125,7 +125,7 @@ def test_the_manifest_reports_parity_cost_and_origin(bundle, official):
     assert unet <= found < 1.05 * unet  # and a few constants
     assert manifest.defaults.guidance == 0.1
     assert manifest.defaults.noise_level == 9
-    assert manifest.defaults.eta == 0.9
+    assert (manifest.defaults.eta, manifest.defaults.refine) == (0.9, 1)
 
 
 def test_half_precision_keeps_float32_outside_and_records_activations(half):

@@ -19,6 +19,15 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
 
 
+def test_only_modes_with_keyframes_refine_them(manifest):
+    assert ask(manifest).refine == manifest.defaults.refine == 2
+    assert ask(manifest, refine=0).refine == ask(manifest, mode="short").refine == 0
+    with pytest.raises(OptionsError, match="got refine 1 in mode autoregressive"):
+        ask(manifest, mode="autoregressive", refine=1)
+    with pytest.raises(OptionsError, match="got refine 21, expected a whole number from 0 to 20"):
+        ask(manifest, refine=21)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "ddpm"])
 def test_settings_come_back_as_they_are(manifest, sampler):
     settings = ask(manifest, sampler=sampler, mode="short")
@@ -41,20 +50,22 @@ def test_zero_is_a_value_and_not_a_default(manifest):
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("paper", ("ddpm", 1000, 0.0)),
-        ("balanced", ("ddim", 50, 1.0)),
-        ("fast", ("dpmpp_2m", 15, 0.0)),
+        ("paper", ("ddpm", 1000, 0)),
+        ("balanced", ("dpmpp_2m", 10, 2)),
+        ("fast", ("dpmpp_2m", 6, 1)),
     ],
 )
-def test_presets_choose_sampler_steps_and_eta(manifest, preset, expected):
+def test_presets_choose_sampler_and_steps(manifest, preset, expected):
     schedule = msgspec.structs.replace(manifest.model.schedule, steps=1000)
     model = msgspec.structs.replace(manifest.model, schedule=schedule)
     settings = ask(msgspec.structs.replace(manifest, model=model), preset=preset)
-    assert (settings.sampler, settings.steps, settings.eta) == expected
+    assert (settings.sampler, settings.steps, settings.refine) == expected
 
 
 def test_a_preset_takes_all_steps_of_a_schedule_that_has_fewer(manifest):
-    assert ask(manifest, preset="balanced").steps == 20
+    presets = {"long": Preset(sampler="ddim", steps=50)}
+    defaults = msgspec.structs.replace(manifest.defaults, presets=presets)
+    assert ask(msgspec.structs.replace(manifest, defaults=defaults), preset="long").steps == 20
 
 
 def test_a_bundle_brings_presets_of_its_own(manifest):
@@ -71,7 +82,7 @@ def test_a_flag_wins_over_the_preset(manifest):
 
 
 def test_another_sampler_than_the_models_brings_its_own_steps(manifest):
-    assert ask(manifest, sampler="dpmpp_2m").steps == 15
+    assert ask(manifest, sampler="dpmpp_2m").steps == 10
     assert ask(manifest, sampler="ddpm").steps == 20
 
 

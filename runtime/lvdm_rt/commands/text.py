@@ -25,8 +25,10 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield from _entry("modes", ", ".join(_modes(manifest)))
     yield from _entry(
         "defaults",
-        f"{defaults.sampler}, {defaults.steps} steps, eta {defaults.eta:g},"
-        f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}",
+        f"{defaults.sampler}, {defaults.steps} steps,"
+        + (f" eta {defaults.eta:g}," if defaults.sampler == "ddim" else "")
+        + (f" {defaults.refine} to refine," if defaults.refine else "")
+        + f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}",
     )
     presets = "; ".join(f"{n}: {_preset(p)}" for n, p in (PRESETS | defaults.presets).items())
     yield from _entry("presets", one_line(presets))

@@ -38,7 +38,7 @@ def test_the_sidecar_and_the_comment_hold_the_settings(command, toy, tmp_path, s
     settings = settings_of(tmp_path / "sky.mp4")
     assert settings["bundle"] == "toy"
     assert (settings["frames"], settings["seed"], settings["video"]) == (20, 7, 0)
-    assert (settings["sampler"], settings["steps"], settings["fps"]) == ("dpmpp_2m", 15, 8.0)
+    assert (settings["sampler"], settings["steps"], settings["fps"]) == ("dpmpp_2m", 6, 8.0)
     with av.open(str(tmp_path / "sky.mp4")) as container:
         assert json.loads(container.metadata["comment"]) | {"file": settings["file"]} == settings
 
