@@ -86,7 +86,8 @@ def _videos(bench: Bench, ours: Ours, official: Any, found: Found) -> None:
     measure = partial(videos.time_videos, ours)
     for name, options, beside in (("equal", equal, authors), ("default", usual, {})):
         settings = resolve(options, manifest)
-        told = f"{settings.frames} frames, {settings.sampler}, {settings.steps} steps"
+        again = f" and {settings.refine} to refine" if settings.refine else ""
+        told = f"{settings.frames} frames, {settings.sampler}, {settings.steps} steps{again}"
         bench.report(told)
         if name == "default" and settings == resolve(equal, manifest):
             ways = {backend: found["equal"]["ways"][backend] for backend in ours.backends}

@@ -24,7 +24,7 @@ Way = Callable[[GenerateOptions], Found]
 
 def equal_steps(frames: int, steps: int) -> GenerateOptions:
     """Return what the authors' code can do as well."""
-    return GenerateOptions(frames=frames, sampler="ddim", steps=steps)
+    return GenerateOptions(frames=frames, sampler="ddim", steps=steps, refine=0)
 
 
 def time_videos(
@@ -107,7 +107,7 @@ def _numbers(
     bundle: Bundle, numbers: tuple[int, ...]
 ) -> Iterator[tuple[str, int, GenerateOptions]]:
     usual = resolve(GenerateOptions(), bundle.manifest).batch_size
-    common: Any = {"sampler": "ddim", "steps": _STEPS}
+    common: Any = {"sampler": "ddim", "steps": _STEPS, "refine": 0}
     frames = _PER_CLIP * numbers[-1]
     for n in numbers:
         yield "batch", n, GenerateOptions(frames=frames, batch_size=n, **common)
