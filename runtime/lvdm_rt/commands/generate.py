@@ -27,7 +27,7 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.described import Described
-from lvdm_rt.commands.outputs import Outputs, output_names
+from lvdm_rt.commands.outputs import Outputs, output_names, refuse_existing
 from lvdm_rt.long import workdir
 from lvdm_rt.long.workdir import holds_clips, work_path
 from lvdm_rt.options import GenerateOptions, Settings, resolve
@@ -84,6 +84,9 @@ def generate(
     is something to go on with.
     """
     names = output_names(job.out, job.options.videos)
+    if job.out != "-" and not job.force and not job.resume:
+        for name in names:  # before an engine is opened
+            refuse_existing(Path(name))
     _check_condition(job, names)
     work = work_path(job.out)
     bundle = load_bundle(job.bundle)

@@ -154,13 +154,19 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
                 f"(there is no {sidecar.name} beside it); choose another name"
             )
     told.pop("file", None)
-    empty = path.is_dir() and not any(path.iterdir())
-    if told not in ({}, settings) and (empty or not path.exists()) and not force:
+    if force:
+        return
+    refuse_existing(path)
+    if told not in ({}, settings):
         raise OptionsError(
             f"cannot write {path}: {sidecar} exists and tells of another video; --force replaces "
             "it, or choose another name"
         )
-    if path.exists() and not empty and not force:
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise OptionsError for a file, or a directory that is not empty."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise OptionsError(
             f"cannot write {path}: it exists; --force replaces it, or choose another name"
         )

@@ -19,11 +19,13 @@ def frames_of(path):
         return archive["frames"]
 
 
-def test_what_exists_is_replaced_only_with_force(command, toy, tmp_path):
+def test_what_exists_is_replaced_only_with_force(command, toy, tmp_path, monkeypatch):
     flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
     assert command(*flags)[0] == 0
     before = (tmp_path / "sky.npz").read_bytes()
-    code, _, err = command(*flags[:-1], "8")
+    with monkeypatch.context() as patch:
+        patch.setattr(lvdm_rt.Pipeline, "open", None)  # it is refused before
+        code, _, err = command(*flags[:-1], "8")
     assert code == 1
     assert "sky.npz: it exists; --force replaces it" in err
     assert (tmp_path / "sky.npz").read_bytes() == before
