@@ -1,10 +1,12 @@
 """Opening graphs on backends: the only place that chooses one, and where each is imported."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lvdm_engines.backends.backend import BACKENDS, Backend, Opener, SessionOptions
+from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.backends.trial import check_worth
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import BackendError, quoted
@@ -80,7 +82,7 @@ def open_sessions(
 def _choose(
     bundle: Bundle, graph: str, backend: str, options: SessionOptions | None
 ) -> tuple[Choice, Opener]:
-    source, asked = bundle.graph(graph), options or SessionOptions()
+    source, asked = bundle.graph(graph), _within_limits(options or SessionOptions())
     candidates: Sequence[str] = BACKENDS if backend == "auto" else [backend]
     refused: dict[str, str] = {}
     for name in candidates:
@@ -99,6 +101,14 @@ def _choose(
         raise BackendError(f"{refused['cpu']}; lvdm-rt doctor tells of the other backends")
     reasons = "; ".join(f"{name} is not usable: {why}" for name, why in refused.items())
     raise BackendError(f"graph {graph!r}: {reasons}")
+
+
+def _within_limits(options: SessionOptions) -> SessionOptions:
+    """Keep the engines, which count the machine's cores, to those that this process may use."""
+    cores = usable_cores()
+    if options.threads is None and cores < (os.cpu_count() or 1):
+        return replace(options, threads=cores)
+    return options
 
 
 def _compare_with_cpu(bundle: Bundle, graph: str, options: SessionOptions, opener: Opener) -> str:

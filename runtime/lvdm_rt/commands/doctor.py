@@ -1,12 +1,12 @@
 """What works on this machine: backends, threads, encoders, built-in bundles."""
 
-import os
 import platform
 from importlib import metadata
 
 import msgspec
 
 from lvdm_engines.backends.gpu.driver import Gpu, gpus
+from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.opening import backend_report
@@ -57,7 +57,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         python=platform.python_version(),
         machine=platform.platform(),
-        cpu_threads=_cpu_threads(),
+        cpu_threads=usable_cores(),
         gpus=[_gpu(index, gpu) for index, gpu in enumerate(gpus(memory=True))],
         packages=[Finding("lvdm-rt", _version("lvdm-rt")), *(_package(name) for name in _PACKAGES)],
         backends=[
@@ -67,12 +67,6 @@ def diagnose() -> Diagnosis:
         encoders=[Finding(kind, problem=missing_encoder(kind)) for kind in OUTPUT_KINDS],
         bundles=[_bundle(name) for name in builtin_bundles()],
     )
-
-
-def _cpu_threads() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS, Windows
 
 
 def _gpu(index: int, gpu: Gpu) -> Finding:
