@@ -124,3 +124,18 @@ def test_what_was_joined_can_be_repeated_alone_and_the_other_way_round(command, 
     flags = (*flags, "--from", "new.npz.json", "-o", "joined.npz")
     assert command(*flags, "--join")[0] == 0  # at the model's rate, not at that of the sidecar
     assert len(frames_of(tmp_path / "joined.npz")) == 2 * 8 + 12
+
+
+def test_a_sidecar_from_before_keyframes_were_refined_repeats_without(
+    command, toy, tmp_path, settings_of
+):
+    flags = ("generate", "--bundle", toy)
+    assert command(*flags, "-o", "a.npz", *SMALL, "--refine", "0")[0] == 0
+    settings = json.loads((tmp_path / "a.npz.json").read_text())
+    del settings["refine"]
+    (tmp_path / "old.json").write_text(json.dumps(settings))
+    assert command(*flags, "-o", "b.npz", "--from", "old.json")[0] == 0
+    assert settings_of(tmp_path / "b.npz")["refine"] == 0
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert command(*flags, "-o", "c.npz", "--from", "old.json", "--refine", "2")[0] == 0
+    assert settings_of(tmp_path / "c.npz")["refine"] == 2
