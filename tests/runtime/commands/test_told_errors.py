@@ -53,7 +53,7 @@ def test_what_was_typed_comes_back_clean_and_short(command, flag, typed):
 
 def test_no_arguments_ask_for_help(command):
     code, out, err = command()
-    assert code == 2
+    assert code in (0, 2)  # before click 8.2, and since
     assert "Commands:\n" in out + err
 
 
