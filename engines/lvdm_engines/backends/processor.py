@@ -48,11 +48,12 @@ def usable_cores() -> int:
 def _quotas() -> Iterator[float]:
     """Yield the limits, in cores, of the control groups that this process is in (Linux)."""
     try:
-        lines = _OWN_GROUPS.read_text().splitlines()
+        lines = os.fsdecode(_OWN_GROUPS.read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, own = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
         folder = _GROUPS / controllers / own.strip("/")

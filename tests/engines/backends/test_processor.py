@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from lvdm_engines import opening
@@ -46,6 +48,8 @@ def test_instructions_tell_whether_bf16_is_quick(cpuinfo, flags, bf16):
         ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
         ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "odd"}, 64),
         ("0::/elsewhere", {}, 64),
+        ("0::/caf\udcff", {"cpu.max": "200000 100000"}, 2),  # a name that is no UTF-8
+        ("odd", {}, 64),
     ],
 )
 def test_a_container_is_not_given_more_threads_than_it_may_run(
@@ -54,7 +58,7 @@ def test_a_container_is_not_given_more_threads_than_it_may_run(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "own").write_text(own)
+    (tmp_path / "own").write_bytes(os.fsencode(own))
     monkeypatch.setattr(module, "_GROUPS", tmp_path)
     monkeypatch.setattr(module, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
