@@ -64,7 +64,10 @@ class Outputs:
             if writer is not None:
                 if self.names[index] != "-":  # something may have come there meanwhile
                     path, settings = Path(self.names[index]), self._settings(index)
-                    check_free(path, settings, force=self.force)
+                    try:
+                        check_free(path, settings, force=self.force)
+                    except OptionsError as err:
+                        raise VideoError(f"{path} was taken meanwhile; move it away") from err
                 writer.close()
             del self._open[index]
             self._closed.add(index)

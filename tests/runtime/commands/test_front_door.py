@@ -256,3 +256,24 @@ def test_the_settings_of_pictures_that_were_moved_away_are_not_replaced(command,
     code, _, err = command(*flags, "--seed", "8")
     assert (code, "sky.json exists and tells of another video" in err) == (1, True)
     assert (tmp_path / "sky.json").read_bytes() == told
+
+
+def test_what_comes_to_out_meanwhile_is_kept_and_so_are_the_clips(
+    command, toy, tmp_path, monkeypatch
+):
+    from lvdm_rt.commands import outputs
+
+    write = outputs.VideoWriter.write
+
+    def taken(writer, frames):
+        (tmp_path / "sky.npz").write_bytes(b"mine")
+        write(writer, frames)
+
+    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.VideoWriter, "write", taken)
+        code, _, err = command(*flags)
+    assert (code, (tmp_path / "sky.npz").read_bytes()) == (1, b"mine")
+    assert "sky.npz was taken meanwhile; move it away; finished clips are kept" in err
+    (tmp_path / "sky.npz").unlink()
+    assert command(*flags, "--resume")[0] == 0

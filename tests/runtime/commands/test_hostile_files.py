@@ -44,7 +44,7 @@ def test_a_file_that_appears_while_a_run_goes_on_is_kept(command, toy, tmp_path,
 
     monkeypatch.setattr(outputs.Outputs, "_begun", someone_else)
     code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
-    assert (code, "sky.npz: it exists; --force replaces it" in err) == (1, True), err
+    assert (code, "sky.npz was taken meanwhile; move it away" in err) == (1, True), err
     assert (tmp_path / "sky.npz").read_bytes() == b"precious"
 
 
