@@ -119,6 +119,8 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
         if flags[name] == "":
             raise click.UsageError(f"--{name} got an empty name; give one, or leave the flag out")
     _refuse_contradictions(flags)
+    if flags["repeat"] is not None and "first_video" not in given:
+        _refuse_own_sidecar(flags)
     return flags
 
 
@@ -151,6 +153,25 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
     if "condition_sha256" not in settings:
         flags["fade"] = None
     return {name: value for name, value in flags.items() if name not in given}
+
+
+def _refuse_own_sidecar(flags: dict[str, Any]) -> None:
+    """Refuse a sidecar that the run would replace with one of another number.
+
+    The same command, with `--resume` above all, would then mean other videos.
+    """
+    from pathlib import Path
+
+    from lvdm_rt.commands.outputs import output_names
+    from lvdm_rt.video import sidecar_path
+
+    later = output_names(flags["out"], flags["videos"])[1:]  # the first one keeps its number
+    repeat = Path(flags["repeat"]).resolve()
+    if any(sidecar_path(Path(name)).resolve() == repeat for name in later):
+        raise click.UsageError(
+            f"--from {flags['repeat']} would be replaced by this run, with the settings of another "
+            f"video; add --first-video {flags['first_video']}, or choose another OUT"
+        )
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -139,3 +139,19 @@ def test_a_sidecar_from_before_keyframes_were_refined_repeats_without(
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert command(*flags, "-o", "c.npz", "--from", "old.json", "--refine", "2")[0] == 0
     assert settings_of(tmp_path / "c.npz")["refine"] == 2
+
+
+def test_a_sidecar_that_the_run_would_renumber_is_not_repeated_from(command, toy, tmp_path):
+    """Or the same command, after an interruption, would make other videos in their place."""
+    flags = ("generate", "--bundle", toy, "--videos", "3", "-o", "v.npz")
+    assert command(*flags, *SMALL)[0] == 0
+    before = [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))]
+    again = (*flags, "--from", "v-001.npz.json", "--force")
+    for more in ((), ("--resume",)):
+        code, _, err = command(*again, *more)
+        assert (code, "add --first-video 1, or choose another OUT" in err) == (2, True)
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))] == before
+    assert command(*again, "--first-video", "1")[0] == 0
+    renumbered = [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))]
+    assert command(*again, "--first-video", "1", "--resume")[0] == 0
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))] == renumbered
