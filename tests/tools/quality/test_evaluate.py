@@ -1,4 +1,3 @@
-import errno
 import json
 from unittest.mock import Mock
 
@@ -17,8 +16,8 @@ from lvdm_rt.options import GenerateOptions, resolve
 from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_tools.data.source import HELD_OUT
 from lvdm_tools.data.synth import sky_clip
+from lvdm_tools.quality import command as quality
 from lvdm_tools.quality import scorecard
-from lvdm_tools.quality.command import command
 from lvdm_tools.quality.evaluate import Protocol, evaluate, generate
 
 GRAPHS = ("encoder", "decoder", "predict", "interpolate")
@@ -230,7 +229,9 @@ def run(monkeypatch, bundle):
 
     def run(*arguments, clips=2):
         words = [bundle, "--clips", clips, "--frames", 8, "--conditions", 1, *arguments]
-        return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+        return CliRunner().invoke(
+            quality.command, [str(word) for word in words], catch_exceptions=False
+        )
 
     monkeypatch.setattr(Pipeline, "open", fake_open)
     return run
@@ -268,11 +269,19 @@ def test_a_report_that_exists_is_replaced_by_force_only(run, tmp_path):
 def test_a_report_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeypatch):
     numbers = tmp_path / "q.json"
     numbers.write_text("mine")
-    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-    monkeypatch.setattr("lvdm_engines.atomic.sync", full)
+    monkeypatch.setattr("lvdm_engines.atomic.sync", Mock(side_effect=OSError(28, "No space left")))
     with pytest.raises(ConfigError, match=r"cannot write .*No space left"):
         run("--json", numbers, "--force")
     assert [path.read_text() for path in tmp_path.glob("q.json*")] == ["mine"]
+
+
+def test_what_fails_to_be_told_takes_nothing_else_along(run, tmp_path, monkeypatch, bundle):
+    numbers = tmp_path / "q.json"
+    monkeypatch.setattr(quality, "_print", Mock(side_effect=BrokenPipeError))
+    with pytest.raises(BrokenPipeError):
+        run("--json", numbers, "--record")
+    assert json.loads(numbers.read_text())["bundle"] == "fake"
+    assert load_bundle(bundle).manifest.quality["continuity"] == 0
 
 
 @pytest.mark.parametrize(
@@ -281,6 +290,8 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monke
         (["--beside", "grey"], "expected LABEL=BUNDLE"),
         (["--json", "nowhere/q.json"], r"cannot write nowhere/q\.json: there is no folder"),
         (["--markdown", "."], "it is a folder"),
+        (["--json", "a" * 240 + ".json"], "File name too long"),
+        (["--json", "q.out", "--markdown", "./q.out"], "cannot hold both numbers and table"),
     ],
 )
 def test_what_the_command_cannot_do_is_said_before_anything_is_measured(

@@ -1,12 +1,13 @@
 """`lvdm-tools eval`: measure a bundle on unseen clips."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from lvdm_engines.atomic import whole_file
+from lvdm_engines.atomic import partial_of, remove, whole_file
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_rt.cli import generate
@@ -75,23 +76,21 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     others = scorecard.labelled(beside)
     files = [path for path in (options["json_out"], options["table_out"]) if path]
     check_free(files, force=options["force"])
-    for path in files:
-        if not path.parent.is_dir():
-            raise OptionsError(f"cannot write {path}: there is no folder {path.parent}; make it")
+    _check_places(files)
     protocol = _protocol(options)
     report = _measure(bundle, backend, protocol)
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}
     numbers = scorecard.as_dict(report, compared)
     table = scorecard.markdown(report, compared)
-    click.echo(table, nl=False)
-    if options["json_out"]:
-        _write(options["json_out"], msgspec.json.format(msgspec.json.encode(numbers)))
-    if options["table_out"]:
-        _write(options["table_out"], table.encode())
-    if options["record"]:
-        click.echo(
-            f"recorded in {scorecard.record(bundle, scorecard.summary(report, compared))}", err=True
-        )
+    with ExitStack() as last:  # each is done, whatever becomes of those before it
+        last.callback(_print, table)
+        if options["record"]:
+            last.callback(_record, bundle, scorecard.summary(report, compared))
+        if options["table_out"]:
+            last.callback(_write, options["table_out"], table.encode())
+        if options["json_out"]:
+            text = msgspec.json.format(msgspec.json.encode(numbers))
+            last.callback(_write, options["json_out"], text)
 
 
 command.params += [flag for flag in generate.params if flag.name in ("backend", *_SAMPLING)]
@@ -108,6 +107,31 @@ def _measure(bundle: str, backend: str, protocol: Protocol) -> Report:
 
     with Pipeline.open(bundle, backend) as pipeline:
         return evaluate(pipeline, protocol, lambda text: click.echo(f"{bundle}: {text}", err=True))
+
+
+def _check_places(files: list[Path]) -> None:
+    """Raise OptionsError for places where nothing could be written after minutes of measuring."""
+    if len({path.resolve() for path in files}) < len(files):
+        raise OptionsError(f"{files[0]} cannot hold both numbers and table; give two names")
+    for path in files:
+        if not path.parent.is_dir():
+            raise OptionsError(f"cannot write {path}: there is no folder {path.parent}; make it")
+        probe = partial_of(path)
+        try:
+            probe.open("xb").close()
+        except OSError as err:
+            raise OptionsError(
+                f"cannot write {path}: {err.strerror}; choose another name or place"
+            ) from err
+        remove(probe)
+
+
+def _print(table: str) -> None:
+    click.echo(table, nl=False)
+
+
+def _record(bundle: str, numbers: dict[str, Any]) -> None:
+    click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
 
 
 def _write(path: Path, data: bytes) -> None:
