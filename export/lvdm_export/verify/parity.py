@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from lvdm_engines.atomic import read_file
 from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, load_bundle
 from lvdm_engines.errors import BundleError, ExportError, one_line
 from lvdm_engines.manifest import MOST_VALUES, Precision
@@ -190,7 +191,7 @@ def read_references(bundle: Bundle) -> dict[str, Reference | None]:
     there = path.exists()
     try:
         if there:
-            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            kept = msgspec.json.decode(read_file(path), type=dict[str, Any])
         else:
             kept = {name: told.get("reference") for name, told in bundle.manifest.parity.items()}
         return {name: Reference.recorded(answers) for name, answers in kept.items()}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 from toy_runs import AUTOENCODER, changed, different, model_of, state_of, train
 
-from lvdm_engines.errors import TrainingError
+from lvdm_engines.errors import CheckpointError, TrainingError
 from lvdm_export.config.model_json import read_record
 from lvdm_rt.background import Stop, prefetch
 from lvdm_rt.diffusion.schedule import make_schedule
@@ -143,6 +144,16 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
             train(AUTOENCODER, run, resume=True)
 
     train(changed(AUTOENCODER, {"every.log": AUTOENCODER["steps"]}), run, report=second)
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.safetensors", "log.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(denoiser, tiny_denoiser, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(denoiser, run)
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises((CheckpointError, TrainingError), match="it is no ordinary file"):
+        train(tiny_denoiser, run, resume=True)
 
 
 def test_training_without_perceptual_weights_says_so(tmp_path, caplog):

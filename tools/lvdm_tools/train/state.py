@@ -52,6 +52,8 @@ def reading(path: Path, todo: str = _NEW) -> Iterator[None]:
     Raises CheckpointError: naming the file and what is wrong with it, with `todo`.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # which would be waited for
+            raise OSError(errno.EINVAL, "it is no ordinary file")
         yield
     except _DAMAGE as err:
         told = getattr(err, "strerror", None) or f"{err}".removeprefix(f"{path}: ")
