@@ -101,6 +101,8 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
             f"got guidance {quoted(options.guidance)} in mode short, which has nothing to be "
             "guided by; leave it out or choose another mode"
         )
+    if not isinstance(options.exact, bool):
+        raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
@@ -112,8 +114,8 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)
-    if not _is_number(fps) or not 0 < fps <= 1000:
-        raise OptionsError(f"got fps {quoted(fps)}, expected more than 0 and at most 1000")
+    if not _is_number(fps) or not 0.1 <= fps <= 1000:
+        raise OptionsError(f"got fps {quoted(fps)}, expected a number from 0.1 to 1000")
     return Settings(
         frames=options.frames,
         seed=options.seed,
@@ -232,9 +234,12 @@ def _refine(wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest) 
                 f"got refine {quoted(wanted)} in mode {mode}, which has no keyframes; leave it out"
             )
         return 0
-    steps: int = _first(wanted, preset.refine, manifest.defaults.refine)
-    check_range("refine", steps, 0, manifest.model.schedule.steps)
-    return steps
+    trained = manifest.model.schedule.steps
+    if wanted is None:
+        usual: int = _first(preset.refine, manifest.defaults.refine)
+        return min(usual, trained)
+    check_range("refine", wanted, 0, trained)
+    return wanted
 
 
 def _first(*values: Any) -> Any:

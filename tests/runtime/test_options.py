@@ -19,6 +19,19 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
 
 
+def test_a_short_schedule_is_refined_in_no_more_steps_than_it_has(manifest):
+    schedule = msgspec.structs.replace(manifest.model.schedule, steps=1)
+    model = msgspec.structs.replace(manifest.model, schedule=schedule, noise_levels=1)
+    defaults = msgspec.structs.replace(manifest.defaults, noise_level=0)
+    short = msgspec.structs.replace(manifest, model=model, defaults=defaults)
+    assert ask(short).refine == ask(short, preset="balanced").refine == 1
+
+
+def test_exact_is_true_or_false(manifest):
+    with pytest.raises(OptionsError, match="got exact 'no', expected True or False"):
+        ask(manifest, exact="no")
+
+
 def test_only_modes_with_keyframes_refine_them(manifest):
     assert ask(manifest).refine == manifest.defaults.refine == 2
     assert ask(manifest, refine=0).refine == ask(manifest, mode="short").refine == 0
@@ -107,7 +120,7 @@ def test_another_sampler_than_the_models_brings_its_own_steps(manifest):
         ({"noise_level": 10}, "got noise_level 10, expected a whole number from -1 to 9"),
         ({"overlap": 3}, "got overlap 3, expected a whole number from 0 to 2"),
         ({"fps": 0.0}, "got fps 0.0"),
-        ({"fps": 10**400}, r"got fps 10+\.\.\.0+, expected more than 0"),
+        ({"fps": 10**400}, r"got fps 10+\.\.\.0+, expected a number from 0.1"),
         ({"frames": 10**400}, r"got frames 10+\.\.\.0+, expected a whole"),
         ({"steps": "9" * 400}, r"got steps '9+\.\.\.9+', expected a whole"),
         ({"mode": "x" * 400}, r"got mode 'x+\.\.\.x+', expected one of"),

@@ -110,7 +110,7 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     Raises OptionsError for a sidecar that is none, click.UsageError for contradictions.
     """
     if flags["repeat"] is not None:
-        flags = {**flags, **_repeated(flags["repeat"], given)}
+        flags = {**flags, **_repeated(flags["repeat"], given, flags["mode"])}
         if flags["join"] and "fps" not in given:
             flags["fps"] = None
         if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
@@ -124,8 +124,8 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     return flags
 
 
-def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
-    """Return the flags that a sidecar stands for, without those that were typed."""
+def _repeated(sidecar: str, given: set[str], mode: str | None) -> dict[str, Any]:
+    """Return the flags that a sidecar stands for, without those that were typed, as was `mode`."""
     from pathlib import Path
 
     from lvdm_engines.bundle import builtin_bundles
@@ -139,6 +139,8 @@ def _repeated(sidecar: str, given: set[str]) -> dict[str, Any]:
         flags |= {"sampler": None, "steps": None, "eta": None}
     elif flags["sampler"] != "ddim":
         flags["eta"] = None
+    if "preset" in given or mode not in (None, settings["mode"]):
+        flags["refine"] = None
     if "bundle" not in given and settings.get("bundle") not in list(builtin_bundles()):
         raise click.UsageError(
             f"{sidecar} was made with {quoted(settings.get('bundle'))}, which is not built in; "

@@ -65,7 +65,8 @@ def _modes(manifest: Manifest) -> Iterator[str]:
 
 
 def _preset(preset: Preset) -> str:
-    return f"{preset.sampler}, {preset.steps or 'all'} steps"
+    refined = f" and {preset.refine} to refine" if preset.refine else ""
+    return f"{preset.sampler}, {preset.steps or 'all'} steps{refined}"
 
 
 def _graph_lines(bundle: Bundle) -> Iterator[str]:

@@ -131,7 +131,7 @@ def test_one_picture_is_enough_of_a_condition(command, toy, tmp_path):
         (["--guidance", "nan"], "guidance"),
         (["--fps", "0"], "fps"),
         (["--fps", "inf"], "fps"),
-        (["--fps", "0.05"], "frames per second"),
+        (["--fps", "0.05"], "expected a number from 0.1"),
         (["-o", "x" * 250 + ".mp4"], "File name too long"),
         (["-o", "x" * 300 + ".mp4"], "File name too long"),
         (["--steps", "101"], "steps"),

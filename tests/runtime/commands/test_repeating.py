@@ -155,3 +155,23 @@ def test_a_sidecar_that_the_run_would_renumber_is_not_repeated_from(command, toy
     renumbered = [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))]
     assert command(*again, "--first-video", "1", "--resume")[0] == 0
     assert [path.read_bytes() for path in sorted(tmp_path.glob("v-*"))] == renumbered
+
+
+@pytest.mark.parametrize(
+    ("changes", "refine"),
+    [
+        (("--preset", "paper"), 0),
+        (("--preset", "fast"), 1),
+        (("--preset", "fast", "--refine", "3"), 3),
+        (("--mode", "autoregressive"), 0),
+        (("--mode", "hierarchical"), 2),
+    ],
+)
+def test_refining_follows_the_preset_and_the_mode_that_are_asked_for(
+    command, toy, tmp_path, settings_of, changes, refine
+):
+    flags = ("generate", "--bundle", toy)
+    assert command(*flags, "-o", "a.npz", *SMALL, "--refine", "2")[0] == 0
+    code, _, err = command(*flags, "--from", "a.npz.json", "-o", "b.npz", *changes)
+    assert code == 0, err
+    assert settings_of(tmp_path / "b.npz")["refine"] == refine
