@@ -229,9 +229,7 @@ def run(monkeypatch, bundle):
 
     def run(*arguments, clips=2):
         words = [bundle, "--clips", clips, "--frames", 8, "--conditions", 1, *arguments]
-        return CliRunner().invoke(
-            quality.command, [str(word) for word in words], catch_exceptions=False
-        )
+        return CliRunner().invoke(quality.command, [*map(str, words)], catch_exceptions=False)
 
     monkeypatch.setattr(Pipeline, "open", fake_open)
     return run
