@@ -51,14 +51,17 @@ def whole_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def read_file(path: Path) -> bytes:
-    """Return what is in a file; of a pipe or a device, which may never end, it raises OSError."""
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Return what is in a file, at most so many bytes.
+
+    Raises OSError, also for a pipe or a device, which may never end.
+    """
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # neither is everywhere
     descriptor = os.open(path, os.O_RDONLY | flags)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-        return file.read()
+        return file.read(most)
 
 
 def partial_of(target: Path) -> Path:

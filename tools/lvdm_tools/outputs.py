@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.atomic import whole_file
+from lvdm_engines.errors import ConfigError, OptionsError
 
 
 def check_free(paths: Iterable[Path], *, force: bool) -> None:
@@ -22,3 +23,14 @@ def check_free(paths: Iterable[Path], *, force: bool) -> None:
             raise OptionsError(
                 f"cannot write {path}: it exists; --force replaces it, or choose another name"
             )
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a report, whole or not at all. Raises ConfigError where that cannot be done."""
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as err:
+        raise ConfigError(
+            f"cannot write {path}: {err.strerror or err}; choose another place"
+        ) from err

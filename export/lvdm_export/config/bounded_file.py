@@ -5,6 +5,7 @@ Knows nothing of what they say.
 
 from pathlib import Path
 
+from lvdm_engines.atomic import read_file
 from lvdm_engines.errors import ConfigError
 
 _LONGEST = 1 << 20  # bytes
@@ -15,11 +16,8 @@ def read_bounded(path: Path) -> bytes:
 
     Raises ConfigError: unreadable, or too large for one.
     """
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"cannot read the config {path}: it is no ordinary file")
     try:
-        with path.open("rb") as file:
-            data = file.read(_LONGEST + 1)
+        data = read_file(path, _LONGEST + 1)
     except OSError as err:
         raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
     except ValueError as err:  # a name that no file can have

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS, MOST_THREADS
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.completion import BUNDLE
-from lvdm_engines.errors import OptionsError
-from lvdm_tools.outputs import check_free
+from lvdm_tools.outputs import check_free, write_report
 
 if TYPE_CHECKING:
     from lvdm_tools.bench.clock import Found
@@ -74,9 +72,9 @@ def command(
 
     def save(found: Found) -> None:
         if json_out:
-            _write(json.dumps(found, indent=1) + "\n", json_out)
+            write_report(json_out, json.dumps(found, indent=1) + "\n")
         if markdown_out:
-            _write(filled(text, found) or page(found), markdown_out)
+            write_report(markdown_out, filled(text, found) or page(found))
 
     found = _measure(bundle, save, options)
     click.echo(page(found), nl=False)
@@ -112,14 +110,3 @@ def _page_to_fill(path: Path | None) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     return text if BEGIN in text and END in text.partition(BEGIN)[2] else ""
-
-
-def _write(text: str, path: Path) -> None:
-    """Write a report, whole or not at all."""
-    try:
-        with whole_file(path) as file:
-            file.write(text.encode())
-    except OSError as err:
-        raise OptionsError(
-            f"cannot write {path}: {err.strerror or err}; choose another place"
-        ) from err

@@ -7,11 +7,11 @@ from typing import Any
 import click
 import msgspec
 
-from lvdm_engines.atomic import partial_of, remove, whole_file
+from lvdm_engines.atomic import partial_of, remove
 from lvdm_engines.completion import BUNDLE, DATA
-from lvdm_engines.errors import ConfigError, OptionsError
+from lvdm_engines.errors import OptionsError
 from lvdm_rt.cli import generate
-from lvdm_tools.outputs import check_free
+from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import scorecard
 from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 
@@ -87,10 +87,10 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
         if options["record"]:
             last.callback(_record, bundle, scorecard.summary(report, compared))
         if options["table_out"]:
-            last.callback(_write, options["table_out"], table.encode())
+            last.callback(write_report, options["table_out"], table)
         if options["json_out"]:
-            text = msgspec.json.format(msgspec.json.encode(numbers))
-            last.callback(_write, options["json_out"], text)
+            text = msgspec.json.format(msgspec.json.encode(numbers)).decode()
+            last.callback(write_report, options["json_out"], text)
 
 
 command.params += [flag for flag in generate.params if flag.name in ("backend", *_SAMPLING)]
@@ -132,11 +132,3 @@ def _print(table: str) -> None:
 
 def _record(bundle: str, numbers: dict[str, Any]) -> None:
     click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with whole_file(path) as file:
-            file.write(data)
-    except OSError as err:
-        raise ConfigError(f"cannot write {path}: {err.strerror}; choose another place") from err
