@@ -205,7 +205,8 @@ class Pipeline:
             latents = Autoencoder(model).encode(request.condition, settings.overlap)
             given = latents[:, latents.shape[1] - request.plan.given :]
         networks = {
-            stage: Network(model, DENOISER[stage], exact=settings.exact) for stage in request.stages
+            stage: Network(model, DENOISER[stage], exact=settings.exact)
+            for stage in request.plan.counts
         }
         return SamplingRun(
             model=model.facts,

@@ -35,7 +35,7 @@ DENOISER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One checked request; `stages` are the kinds of clips that it takes.
+    """One checked request.
 
     `condition` holds the frames that matter, whole latents of them if there are enough.
     """
@@ -43,7 +43,6 @@ class Request:
     manifest: Manifest
     settings: Settings
     plan: ClipPlan
-    stages: tuple[Stage, ...]
     condition: Frames | None
     work: Path | None
     resume: bool
@@ -123,18 +122,12 @@ def prepare(
         given,
         refines=settings.refine > 0,
     )
-    stages = [planned.stage]
-    if planned.gaps:
-        stages.append(Stage.INFILL)
-    if planned.refined:
-        stages.append(Stage.REFINE)
-    for stage in stages:
+    for stage in planned.counts:
         _refuse_text(model, DENOISER[stage])
     return Request(
         manifest=model.manifest,
         settings=settings,
         plan=planned,
-        stages=tuple(stages),
         condition=condition,
         work=None if work is None else Path(work),
         resume=resume,

@@ -50,7 +50,7 @@ class VideoLatents:
         """Return the window of a keyframe to refine, (c, stride + 1, h, w), as it was sampled."""
         start = self._plan.window(key)
         window = [self._sampled(start + index) for index in range(self._plan.stride + 1)]
-        return np.stack([latent for latent in window if latent is not None], axis=1)
+        return np.stack(window, axis=1)
 
     def add_refined(self, key: int, latents: Array) -> None:
         """Take the latents (c, stride - 1, h, w) that replace a keyframe and its neighbours."""
@@ -60,30 +60,28 @@ class VideoLatents:
         """Return the latents (c, t, h, w) that follow those taken before, None if none is ready."""
         out = []
         while self._ready < self._plan.latents:
-            latent = self._at(self._ready)
-            if latent is None:
+            try:
+                out.append(self._at(self._ready))
+            except KeyError:
                 break
-            out.append(latent)
             self._ready += 1
         self._forget()
         return np.stack(out, axis=1) if out else None
 
-    def _at(self, position: int) -> Array | None:
-        """Return a latent (c, h, w) as it goes into the video, None if it is not there yet."""
+    def _at(self, position: int) -> Array:
+        """Return a latent (c, h, w) as it goes into the video. Raises KeyError: not there yet."""
         place = self._plan.refined_at(position)
         if place is None:
             return self._sampled(position)
         key, index = place
-        return self._refined[key][:, index - 1] if key in self._refined else None
+        return self._refined[key][:, index - 1]
 
-    def _sampled(self, position: int) -> Array | None:
-        """Return a latent (c, h, w) as it was sampled first, None if it was not yet."""
+    def _sampled(self, position: int) -> Array:
+        """Return a latent (c, h, w) as it was sampled first. Raises KeyError: not there yet."""
         plan = self._plan
         key = ceil_div(position - plan.position(0), plan.stride)  # the next one, or this
         before = plan.position(key) - position
-        if before == 0:
-            return self._keys.get(key)
-        return self._gaps[key][:, plan.stride - 1 - before] if key in self._gaps else None
+        return self._gaps[key][:, plan.stride - 1 - before] if before else self._keys[key]
 
     def _forget(self) -> None:
         """Drop what has been taken and what no clip, gap or window still starts from."""

@@ -90,6 +90,16 @@ class ClipPlan:
         return self.gaps[:-1] if self.refines else range(0)
 
     @property
+    def counts(self) -> dict[Stage, int]:
+        """Clips by their stage, of those stages that the video has."""
+        counts = {
+            self.stage: self.clips,
+            Stage.INFILL: len(self.gaps),
+            Stage.REFINE: len(self.refined),
+        }
+        return {stage: count for stage, count in counts.items() if count}
+
+    @property
     def _offset(self) -> int:
         return self.stride - 1 if self.given_keys else 0
 
@@ -163,7 +173,7 @@ def plan(
         stride=stride,
         given_keys=min(model.predict.condition, ceil_div(given, stride)),
         lead=lead,
-        refines=refines and stride > 1,
+        refines=refines,
     )
 
 

@@ -59,10 +59,6 @@ class SamplingRun:
         """The noise schedule that the model was trained with."""
         return schedule_of(self.model)
 
-    def visited(self, stage: Stage) -> Timesteps:
-        """Return the timesteps at which the sampler calls the network, descending."""
-        return visited(self.settings, self.schedule, stage)
-
     @property
     def lead(self) -> Array | None:
         """The latents (c, plan.lead, h, w) of the condition in the first decode window."""
@@ -86,9 +82,8 @@ def schedule_of(model: ModelFacts) -> Schedule:
 def network_calls(settings: Settings, model: ModelFacts, plan: ClipPlan) -> int:
     """Return how often the network is called for the clips of one video, counted one by one."""
     schedule = schedule_of(model)
-    clips = {plan.stage: plan.clips, Stage.INFILL: len(plan.gaps), Stage.REFINE: len(plan.refined)}
     return sum(
-        count * len(visited(settings, schedule, stage)) for stage, count in clips.items() if count
+        clips * len(visited(settings, schedule, stage)) for stage, clips in plan.counts.items()
     )
 
 
@@ -164,7 +159,7 @@ def _result(
         found = [run.work.load(site, shape) for site in batch.sites]
         stored = [latents for latents in found if latents is not None]
         if len(stored) == len(found):
-            run.step(len(found) * len(run.visited(batch.stage)))
+            run.step(len(found) * len(visited(run.settings, run.schedule, batch.stage)))
             return iter(stored)
     given = [(site, videos[site.video]) for site in batch.sites]
     if batch.stage is Stage.REFINE:
@@ -209,7 +204,7 @@ def _sample_batch(
     """
     settings, sites = run.settings, batch.sites
     sampler = SAMPLERS[settings.sampler if drafts is None else "dpmpp_2m"]
-    timesteps = run.visited(batch.stage)
+    timesteps = visited(settings, run.schedule, batch.stage)
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)
     eps = guided(run.networks[batch.stage], mask, settings.noise_level, settings.guidance)

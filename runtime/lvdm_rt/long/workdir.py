@@ -24,15 +24,13 @@ from numpy.typing import NDArray
 from lvdm_engines import lock
 from lvdm_engines.atomic import read_file, remove_leftovers, sync_directory, whole_file
 from lvdm_engines.errors import OtherRunError, WorkError, quoted
-from lvdm_rt.diffusion.noise import Site
+from lvdm_rt.diffusion.noise import Site, Stage
 
 _log = logging.getLogger(__name__)
 
 IDENTITY = "work.json"
-_CLIP = re.compile(
-    r"(predict|infill|short|refine)-\d+\.npy"
-    r"|\.(predict|infill|short|refine)-\d+\.npy\.\w{8}\.partial"
-)
+_NAME = rf"({'|'.join(map(str, Stage))})-\d+\.npy"
+_CLIP = re.compile(rf"{_NAME}|\.{_NAME}\.\w{{8}}\.partial")
 _VIDEO = re.compile(r"video-\d+")
 # what a header that is no array's ends in
 _FAULTS = (OSError, ValueError, SyntaxError, TokenError, TypeError, EOFError, MemoryError)
