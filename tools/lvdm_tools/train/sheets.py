@@ -68,8 +68,17 @@ def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
         return
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    width, height = 4 * columns, 3 * rows  # inches; margins are fixed: to fit them takes seconds
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=0.6 / width,
+        right=1 - 0.1 / width,
+        top=1 - 0.3 / height,
+        bottom=0.45 / height,
+        wspace=0.2,
+        hspace=0.35,
+    )
     for panel, name in enumerate(names, start=1):
         points = [(line["step"], line[name]) for line in history if name in line]
         axes = figure.add_subplot(rows, columns, panel)
