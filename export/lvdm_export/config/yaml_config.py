@@ -19,7 +19,7 @@ from lvdm_engines.manifest import (
     ShortFacts,
 )
 from lvdm_export.config.mapping import Finite, StrictMapping
-from lvdm_export.config.model_json import ModelRecord, kind_of, read_record
+from lvdm_export.config.model_json import Kind, ModelRecord, read_record
 from lvdm_export.config.networks import read_autoencoder2d, read_autoencoder3d, read_unet
 from lvdm_export.config.yaml_file import read_yaml
 from lvdm_export.nets.sizes import Width
@@ -188,11 +188,12 @@ def _autoencoder(params: StrictMapping, latents: dict[str, Any]) -> ModelRecord:
     config, embed_dim = params.section("ddconfig"), params.read("embed_dim", Width)
     params.fixed(colorize_nlabels=None)
     params.finish(*_AUTOENCODER_TRAINING)
-    read = read_autoencoder3d if "encoder" in config else read_autoencoder2d
+    kind: Kind = "autoencoder3d" if "encoder" in config else "autoencoder2d"
+    read = read_autoencoder3d if kind == "autoencoder3d" else read_autoencoder2d
     network = read(config, embed_dim)
     size, (_, rows, columns) = latents.get("latent_size"), network.downsample
     return ModelRecord(
-        kind=kind_of(network),
+        kind=kind,
         config=asdict(network),
         frame_size=None if size is None else (size[0] * rows, size[1] * columns),
         **latents,
