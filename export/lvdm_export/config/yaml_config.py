@@ -36,41 +36,14 @@ _CLIP_TOKENS = 77
 _LARGEST_SIDE = 16384
 
 _DIFFUSION_TRAINING = (
-    "log_every_t",
-    "loss_type",
-    "first_stage_key",
-    "cond_stage_key",
-    "monitor",
-    "cond_stage_config",
-    "cond_stage_trainable",
-    "cond_stage_forward",
-    "concat_mode",
-    "conditioning_key",
-    "noisy_cond",
-    "encoder_type",
-    "rand_temporal_mask",
-    "split_clips",
-    "downfactor_t",
-    "clip_length",
-    "num_timesteps_cond",
-    "clip_denoised",
-    "scheduler_config",
-    "learn_logvar",
-    "logvar_init",
-    "l_simple_weight",
-    "original_elbo_weight",
-    "n_classes",
-    "ckpt_path",
-    "ignore_keys",
+    "log_every_t", "loss_type", "first_stage_key", "cond_stage_key", "monitor", "cond_stage_config",
+    "cond_stage_trainable", "cond_stage_forward", "concat_mode", "conditioning_key", "noisy_cond",
+    "encoder_type", "rand_temporal_mask", "split_clips", "downfactor_t", "clip_length",
+    "num_timesteps_cond", "clip_denoised", "scheduler_config", "learn_logvar", "logvar_init",
+    "l_simple_weight", "original_elbo_weight", "n_classes", "ckpt_path", "ignore_keys",
     "load_only_unet",
-)
-_AUTOENCODER_TRAINING = (
-    "monitor",
-    "lossconfig",
-    "ckpt_path",
-    "ignore_keys",
-    "image_key",
-)
+)  # fmt: skip
+_AUTOENCODER_TRAINING = ("monitor", "lossconfig", "ckpt_path", "ignore_keys", "image_key")
 
 
 @dataclass(frozen=True)
@@ -143,6 +116,7 @@ def _diffusion(params: StrictMapping) -> Description:
 def _size(params: StrictMapping) -> tuple[int, int]:
     expected = "one side or [height, width]"
     size = params.read("image_size", int | tuple[int, int], expected=expected)
+    # not `Side | Size`: bounds beside a tuple crash msgspec 0.22 where it gets true or false
     height, width = (size, size) if isinstance(size, int) else size
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
         params.refuse("image_size", f"{expected}, at most {_LARGEST_SIDE}")
