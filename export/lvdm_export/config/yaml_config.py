@@ -35,6 +35,7 @@ _SCHEDULES: dict[_Schedule, ScheduleKind] = {
 _CLIP_TOKENS = 77
 _LARGEST_SIDE = 16384
 
+# what matters to training only
 _DIFFUSION_TRAINING = (
     "log_every_t", "loss_type", "first_stage_key", "cond_stage_key", "monitor", "cond_stage_config",
     "cond_stage_trainable", "cond_stage_forward", "concat_mode", "conditioning_key", "noisy_cond",
@@ -115,8 +116,8 @@ def _diffusion(params: StrictMapping) -> Description:
 
 def _size(params: StrictMapping) -> tuple[int, int]:
     expected = "one side or [height, width]"
-    size = params.read("image_size", int | tuple[int, int], expected=expected)
     # not `Side | Size`: bounds beside a tuple crash msgspec 0.22 where it gets true or false
+    size = params.read("image_size", int | tuple[int, int], expected=expected)
     height, width = (size, size) if isinstance(size, int) else size
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
         params.refuse("image_size", f"{expected}, at most {_LARGEST_SIDE}")
