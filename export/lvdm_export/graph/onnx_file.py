@@ -61,7 +61,7 @@ def write_onnx(
         try:
             program = torch.onnx.export(
                 graph.module.eval(),
-                kwargs=example(graph, _EXAMPLE_BATCH, clip or 1),
+                kwargs=graph.example(_EXAMPLE_BATCH, clip or 1),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
                 dynamic_shapes=_dynamic(graph),
@@ -85,13 +85,6 @@ def write_onnx(
     external = sum(weight.nbytes for weight in weights) > EXTERNAL_ABOVE
     program.save(str(path), external_data=external)
     return Written(external, parameters)
-
-
-def example(graph: Graph, batch: int, clip: int) -> dict[str, torch.Tensor]:
-    """Return zeros for every input, of these sizes where they are free."""
-    sizes = {"b": batch, "t": clip}
-    shapes = {s: [sizes[n] if isinstance(n, str) else n for n in s.shape] for s in graph.inputs}
-    return {s.name: torch.zeros(n, dtype=getattr(torch, s.dtype)) for s, n in shapes.items()}
 
 
 def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
