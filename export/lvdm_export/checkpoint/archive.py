@@ -25,15 +25,9 @@ _UNPACKED = 16  # times the file's size; tensors hardly shrink when packed, zip 
 
 # What broken or hostile zip files make the standard reader raise.
 _ZIP_FAULTS = (
-    zipfile.BadZipFile,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+    zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
