@@ -34,14 +34,7 @@ def model_facts(
     widths = {name: unet.out_channels for name, unet in unets.items()}
     factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
-    frame_size = _agreed(
-        "frame size",
-        {
-            name: record.frame_size
-            or (record.latent_size and _times(record.latent_size, factors[1:]))
-            for name, record in records.items()
-        },
-    )
+    frame_size = _agreed("frame size", {n: _frame_size(r, factors) for n, r in records.items()})
     window = decode_window or autoencoder.decode_window or _trained_window(factors[0])
     try:
         latent = LatentFacts(
@@ -82,8 +75,10 @@ def _trained_window(frames_per_latent: int) -> int:
     return 1 if frames_per_latent == 1 else max(1, _WINDOW_FRAMES // frames_per_latent)
 
 
-def _times(size: tuple[int, int], factors: tuple[int, int]) -> tuple[int, int]:
-    return size[0] * factors[0], size[1] * factors[1]
+def _frame_size(record: ModelRecord, factors: tuple[int, int, int]) -> tuple[int, int] | None:
+    if record.frame_size is not None or record.latent_size is None:
+        return record.frame_size
+    return record.latent_size[0] * factors[1], record.latent_size[1] * factors[2]
 
 
 def _agreed(what: str, values: Mapping[str, T | None]) -> T:
