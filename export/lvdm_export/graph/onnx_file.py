@@ -118,15 +118,9 @@ def _strip(model: ir.Model) -> None:
     """Drop the exporter's notes: they are large, and name files of the exporting machine."""
     model.metadata_props.clear()
     graphs: list[Any] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
-                value.doc_string = None
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-        value.doc_string = None
+    nodes = [node for graph in graphs for node in graph]
+    made = [value for node in nodes for value in node.outputs]
+    given = [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]
+    for part in (*graphs, *nodes, *made, *given):
+        part.metadata_props.clear()
+        part.doc_string = None
