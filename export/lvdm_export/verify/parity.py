@@ -22,7 +22,7 @@ from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.opening import open_session
 from lvdm_engines.session import Session
 from lvdm_export.verify.limits import LIMITS
-from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, make_probes
+from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, answer_of, make_probes
 
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
@@ -114,18 +114,16 @@ def measure(session: Session, probes: Sequence[Probe], reference: Reference | No
 
     Raises ExportError: an output holds NaN or infinity.
     """
-    name = session.outputs[0].name
     pixels = session.outputs[0].dtype == "uint8"
     against, rows, batch, levels = 0.0, 0.0, 0.0, 0
     for index, probe in enumerate(probes):
-        whole = session.run(probe.feeds)[name]
-        alone = session.run(probe.rows(0, 1))[name]
+        whole = answer_of(session, probe.feeds)
+        alone = answer_of(session, probe.rows(0, 1))
         if not (np.isfinite(whole).all() and np.isfinite(alone).all()):
-            raise ExportError(f"{name} holds NaN or infinity on probe {index}")
-        exact = whole.astype(np.float64)
-        peak = max(float(np.abs(exact).max()), 1e-12)
-        rows = max(rows, float(np.abs(exact[2] - exact[0]).max()) / peak)
-        batch = max(batch, float(np.abs(exact[:1] - alone).max()) / peak)
+            raise ExportError(f"{session.outputs[0].name} holds NaN or infinity on probe {index}")
+        peak = max(float(np.abs(whole).max()), 1e-12)
+        rows = max(rows, float(np.abs(whole[2] - whole[0]).max()) / peak)
+        batch = max(batch, float(np.abs(whole[:1] - alone).max()) / peak)
         if reference is not None:
             found = reference.difference(index, whole[:DISTINCT])
             against = max(against, found)
