@@ -246,7 +246,7 @@ def verify(
     if backend == "cpu" and precision == "bf16":
         raise click.UsageError("--precision bf16 is for --backend openvino: cpu computes in f32")
     if backend == "cpu":
-        report = verify_bundle(bundle, backend, told)
+        report = verify_bundle(bundle, told)
     else:
         held_to = None if reference is None else load_bundle(reference)
         options = SessionOptions(precision=precision)
