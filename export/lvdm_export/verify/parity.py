@@ -16,7 +16,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, load_bundle
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle
 from lvdm_engines.errors import BundleError, ExportError, one_line
 from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.opening import open_session
@@ -149,13 +149,12 @@ def check(name: str, parity: Parity, precision: Precision) -> None:
             )
 
 
-def verify_bundle(path_or_name: str, report: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def verify_bundle(bundle: Bundle, report: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Check files, numerics and batching of every graph on the CPU; returns the numbers by graph.
 
-    Raises BundleError: a damaged bundle; BackendError: the backend cannot run here; ExportError: a
-    graph is outside its tolerance; all graphs that fail are named.
+    Raises BundleError: a damaged graph or record; BackendError: the CPU cannot run it here;
+    ExportError: a graph is outside its tolerance; all graphs that fail are named.
     """
-    bundle = load_bundle(path_or_name)
     measured: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     references = read_references(bundle)
