@@ -245,12 +245,13 @@ def verify(
         )
     if backend == "cpu" and precision == "bf16":
         raise click.UsageError("--precision bf16 is for --backend openvino: cpu computes in f32")
+    opened = load_bundle(bundle)
     if backend == "cpu":
-        report = verify_bundle(bundle, backend, told)
+        report = verify_bundle(opened, told)
     else:
         held_to = None if reference is None else load_bundle(reference)
         options = SessionOptions(precision=precision)
-        report = compare_bundle(load_bundle(bundle), backend, told, held_to, options)
+        report = compare_bundle(opened, backend, told, held_to, options)
     if flags["as_json"]:
         click.echo(json.dumps(report, indent=1))
     else:
@@ -260,7 +261,7 @@ def verify(
             click.echo(", ".join([f"{name}: {verdict}", *told_of]))
     if backend != "cpu":
         try:
-            check_report(report, load_bundle(bundle), backend)
+            check_report(report, opened, backend)
         except ExportError as err:
             if not flags["as_json"]:
                 raise

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_checkpoints import quiet
 
-from lvdm_engines.bundle import file_sha256
+from lvdm_engines.bundle import file_sha256, load_bundle
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import BundleError, ExportError
 from lvdm_engines.manifest import Manifest, Provenance
@@ -161,7 +161,7 @@ def test_both_clip_lengths_run_in_one_file(half):
 
 def test_verify_measures_a_finished_bundle_again(bundle, half):
     for made in (bundle, half):
-        report = verify_bundle(str(made.path), "cpu", quiet)
+        report = verify_bundle(made, quiet)
         assert set(report) == set(made.manifest.graphs)
         assert all(entry["max_rel"] is not None for entry in report.values())
 
@@ -175,7 +175,7 @@ def test_verify_finds_a_graph_that_computes_something_else(bundle, tmp_path):
     weight.raw_data = values.tobytes()
     onnx.save(model, copy / "denoiser.onnx")
     with pytest.raises(BundleError, match="damaged or was replaced"):
-        verify_bundle(str(copy), "cpu", quiet)
+        verify_bundle(load_bundle(copy), quiet)
     graphs = {
         name: msgspec.structs.replace(graph, sha256=file_sha256(copy / graph.file))
         for name, graph in bundle.manifest.graphs.items()
@@ -183,7 +183,7 @@ def test_verify_finds_a_graph_that_computes_something_else(bundle, tmp_path):
     forged = msgspec.structs.replace(bundle.manifest, graphs=graphs)
     (copy / "manifest.json").write_bytes(format_manifest(forged))
     with pytest.raises(ExportError, match=r"predict differs from torch by"):
-        verify_bundle(str(copy), "cpu", quiet)
+        verify_bundle(load_bundle(copy), quiet)
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"predict": {"rule": 1, "size": 9, "peaks": []}}'])
@@ -193,7 +193,7 @@ def test_damaged_recorded_answers_are_told(bundle, tmp_path, content):
     with pytest.raises(
         BundleError, match=r"recorded answers are damaged.*; export the bundle again"
     ):
-        verify_bundle(str(tmp_path / "copy"), "cpu", quiet)
+        verify_bundle(load_bundle(tmp_path / "copy"), quiet)
 
 
 def test_answers_are_read_from_older_manifests_and_may_be_missing(bundle, tmp_path):
@@ -202,7 +202,7 @@ def test_answers_are_read_from_older_manifests_and_may_be_missing(bundle, tmp_pa
     references = json.loads((copy / "references.json").read_bytes())
     assert references.keys() == bundle.manifest.graphs.keys()
     (copy / "references.json").unlink()
-    report = verify_bundle(str(copy), "cpu", quiet)
+    report = verify_bundle(load_bundle(copy), quiet)
     assert {entry["against"] for entry in report.values()} == {"nothing recorded"}
     parity = {
         name: {**entry, "reference": references[name]}
@@ -210,7 +210,7 @@ def test_answers_are_read_from_older_manifests_and_may_be_missing(bundle, tmp_pa
     }
     older = msgspec.structs.replace(bundle.manifest, parity=parity)
     (copy / "manifest.json").write_bytes(format_manifest(older))
-    assert verify_bundle(str(copy), "cpu", quiet) == verify_bundle(str(bundle.path), "cpu", quiet)
+    assert verify_bundle(load_bundle(copy), quiet) == verify_bundle(bundle, quiet)
 
 
 def test_inspect_shows_a_line_for_every_file_with_cost_and_parity(bundle):

@@ -25,15 +25,9 @@ _UNPACKED = 16  # times the file's size; tensors hardly shrink when packed, zip 
 
 # What broken or hostile zip files make the standard reader raise.
 _ZIP_FAULTS = (
-    zipfile.BadZipFile,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+    zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,23 +81,19 @@ def open_archive(path: Path) -> Archive:
     Raises CheckpointError: missing, unreadable, truncated or another kind of file.
     """
     data = _map(path)
-    if _is_zip(path):
-        return _open_zip(path, data)
+    try:  # an index may also say that it is split over several disks
+        if zipfile.is_zipfile(path):
+            return _open_zip(path, data)
+    except _ZIP_FAULTS as err:
+        raise CheckpointError(
+            f"{path} is damaged ({first_line(err)}); copy or download it again"
+        ) from err
     if data[:4] == b"PK\x03\x04":
         raise CheckpointError(
             f"{path} is cut off: the index at the end of the file is missing; "
             "copy or download it again"
         )
     return _open_stream(path, data)
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile as err:  # an index that says it is split over several disks
-        raise CheckpointError(
-            f"{path} is damaged ({first_line(err)}); copy or download it again"
-        ) from err
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -117,33 +107,28 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def _open_zip(path: Path, data: mmap.mmap) -> Archive:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: info for info in archive.infolist()}
-            _check_packing(path, len(data), entries)
-            top = next((n for n in entries if n.count("/") == 1 and n.endswith("/data.pkl")), None)
-            if top is None:
-                raise CheckpointError(
-                    f"{path} is a zip file but not a PyTorch checkpoint: it holds no data.pkl"
-                )
-            folder = top.removesuffix("data.pkl")
-            _check_byte_order(path, archive, entries, f"{folder}byteorder")
-            root = unpickle(archive.read(top), str(path))
-            starts: dict[str, int] = {}
-            copies: dict[str, bytearray] = {}
-            for name, info in entries.items():
-                key = name.removeprefix(f"{folder}data/")
-                if key == name:
-                    continue
-                if info.compress_type == zipfile.ZIP_STORED:
-                    starts[key] = _data_start(path, data, info)
-                else:
-                    copies[key] = bytearray(archive.read(name))
-            return Archive(path, root, data, starts, copies)
-    except _ZIP_FAULTS as err:
-        raise CheckpointError(
-            f"{path} is damaged ({first_line(err)}); copy or download it again"
-        ) from err
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        _check_packing(path, len(data), entries)
+        top = next((n for n in entries if n.count("/") == 1 and n.endswith("/data.pkl")), None)
+        if top is None:
+            raise CheckpointError(
+                f"{path} is a zip file but not a PyTorch checkpoint: it holds no data.pkl"
+            )
+        folder = top.removesuffix("data.pkl")
+        _check_byte_order(path, archive, entries, f"{folder}byteorder")
+        root = unpickle(archive.read(top), str(path))
+        starts: dict[str, int] = {}
+        copies: dict[str, bytearray] = {}
+        for name, info in entries.items():
+            key = name.removeprefix(f"{folder}data/")
+            if key == name:
+                continue
+            if info.compress_type == zipfile.ZIP_STORED:
+                starts[key] = _data_start(path, data, info)
+            else:
+                copies[key] = bytearray(archive.read(name))
+        return Archive(path, root, data, starts, copies)
 
 
 def _check_packing(path: Path, size: int, entries: dict[str, zipfile.ZipInfo]) -> None:
@@ -168,13 +153,12 @@ def _check_byte_order(
 def _data_start(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> int:
     """Skip the local header, whose name and padding lengths differ from the index's."""
     header = data[info.header_offset : info.header_offset + _ZIP_LOCAL_HEADER]
-    if len(header) < _ZIP_LOCAL_HEADER or info.header_offset < 0:
-        raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
-    name_length, extra_length = struct.unpack("<HH", header[26:30])
-    start = info.header_offset + _ZIP_LOCAL_HEADER + int(name_length) + int(extra_length)
-    if start + info.file_size > len(data):
-        raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
-    return start
+    if len(header) == _ZIP_LOCAL_HEADER and info.header_offset >= 0:
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        start = info.header_offset + _ZIP_LOCAL_HEADER + int(name_length) + int(extra_length)
+        if start + info.file_size <= len(data):
+            return start
+    raise CheckpointError(f"{path} is cut off at {info.filename}; copy or download it again")
 
 
 def _open_stream(path: Path, data: mmap.mmap) -> Archive:

@@ -28,18 +28,9 @@ _DTYPES = {
 
 # What broken or hostile pickle bytes make the standard unpickler raise.
 _PICKLE_FAULTS = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+    pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError,
+    MemoryError, OverflowError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 _HEAVIEST = 10_000  # parts of a tuple
 _MOST_AXES = 64  # as many as torch has
 _LARGEST = 2**63 - 1  # offsets and strides beyond it are no numbers for torch

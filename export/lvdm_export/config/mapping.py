@@ -75,8 +75,7 @@ class StrictMapping:
     def fixed(self, **supported: Any) -> None:
         """Check fields that may be absent, but have one supported value each."""
         for name, value in supported.items():
-            got = self._get(name, None)
-            if got is not None and got != value:
+            if self._get(name, value) != value:
                 self.refuse(name, f"{_show(value)}, the only supported value")
 
     def finish(self, *ignored: str) -> None:

@@ -1,16 +1,16 @@
 """What the manifest says of a model, gathered from the records of its networks."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from lvdm_engines.errors import ConfigError
-from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts, ScheduleFacts
+from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts
 from lvdm_export.config.model_json import ModelRecord
-from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
-from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
+
+T = TypeVar("T")
 
 _WINDOW_FRAMES = 16  # the paper's autoencoders are trained on clips of 16 frames
 _PERTURBATION = 100  # the paper's noise level for conditions
@@ -30,22 +30,17 @@ def model_facts(
     config = autoencoder.network_config()
     if isinstance(config, UNet3dConfig):
         raise ConfigError("the autoencoder's config describes a denoiser; swap the two")
-    for name, record in denoisers.items():
-        _check_tables(name, record)
+    unets = {name: _denoiser(name, record) for name, record in denoisers.items()}
+    widths = {name: unet.out_channels for name, unet in unets.items()}
     factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
-    frame_size = _agreed(
-        "frame size",
-        {
-            name: record.frame_size
-            or (record.latent_size and _times(record.latent_size, factors[1:]))
-            for name, record in records.items()
-        },
-    )
+    frame_size = _agreed("frame size", {n: _frame_size(r, factors) for n, r in records.items()})
     window = decode_window or autoencoder.decode_window or _trained_window(factors[0])
     try:
         latent = LatentFacts(
-            channels=_channels(config, denoisers),
+            channels=_agreed(
+                "number of latent channels", {"autoencoder": config.embed_dim, **widths}
+            ),
             size=(frame_size[0] // factors[1], frame_size[1] // factors[2]),
             scale=_agreed("latent scale", {n: r.scale for n, r in records.items()}),
             shift=_agreed("latent shift", {n: r.shift for n, r in records.items()}),
@@ -54,10 +49,10 @@ def model_facts(
             frame_size=frame_size,
             frames_per_latent=factors[0],
             latent=latent,
-            schedule=_schedule(denoisers),
+            schedule=_agreed("noise schedule", {n: r.schedule for n, r in denoisers.items()}),
             decode_window=window,
             noise_levels=_noise_levels(denoisers),
-            context=_context(denoisers),
+            context=_context(denoisers, unets),
             **{name: _clip(name, record) for name, record in denoisers.items()},
         )
         # the sum of what was read may be what no manifest can say
@@ -80,27 +75,29 @@ def _trained_window(frames_per_latent: int) -> int:
     return 1 if frames_per_latent == 1 else max(1, _WINDOW_FRAMES // frames_per_latent)
 
 
-def _times(size: tuple[int, int], factors: tuple[int, int]) -> tuple[int, int]:
-    return size[0] * factors[0], size[1] * factors[1]
+def _frame_size(record: ModelRecord, factors: tuple[int, int, int]) -> tuple[int, int] | None:
+    if record.frame_size is not None or record.latent_size is None:
+        return record.frame_size
+    return record.latent_size[0] * factors[1], record.latent_size[1] * factors[2]
 
 
-def _agreed(what: str, values: Mapping[str, Any]) -> Any:
+def _agreed(what: str, values: Mapping[str, T | None]) -> T:
     """Return the value that all networks which know it agree on."""
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
         raise ConfigError(f"no config says the {what}; add it to one of {', '.join(values)}")
-    first, *others = known.items()
-    for name, value in others:
-        if value != first[1]:
+    first, agreed = next(iter(known.items()))
+    for name, value in known.items():
+        if value != agreed:
             raise ConfigError(
-                f"the {what} differs: {first[0]} has {first[1]}, {name} has {value}; "
+                f"the {what} differs: {first} has {agreed}, {name} has {value}; "
                 "the networks belong to different models"
             )
-    return first[1]
+    return agreed
 
 
-def _check_tables(name: str, record: ModelRecord) -> None:
-    """Refuse a network whose tables lack a row for a number that it will be given."""
+def _denoiser(name: str, record: ModelRecord) -> UNet3dConfig:
+    """Return a denoiser's sizes, once its tables have a row for every number it will be given."""
     unet = record.network_config()
     if not isinstance(unet, UNet3dConfig):
         raise ConfigError(
@@ -117,24 +114,7 @@ def _check_tables(name: str, record: ModelRecord) -> None:
             f"the config of {name}: timesteps is {unet.timesteps}, but the schedule has {steps} "
             "steps, expected as many"
         )
-
-
-def _channels(
-    config: Autoencoder3dConfig | Autoencoder2dConfig, denoisers: Mapping[str, ModelRecord]
-) -> int:
-    channels = {"autoencoder": config.embed_dim}
-    for name, record in denoisers.items():
-        unet = record.network_config()
-        assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `_check_tables` refused others
-        channels[name] = unet.out_channels
-    return int(_agreed("number of latent channels", channels))
-
-
-def _schedule(denoisers: Mapping[str, ModelRecord]) -> ScheduleFacts:
-    schedule: ScheduleFacts = _agreed(
-        "noise schedule", {name: record.schedule for name, record in denoisers.items()}
-    )
-    return schedule
+    return unet
 
 
 def _noise_levels(denoisers: Mapping[str, ModelRecord]) -> int | None:
@@ -147,25 +127,24 @@ def _noise_levels(denoisers: Mapping[str, ModelRecord]) -> int | None:
                 f"{name} has no noise level input, but another network of the model has; "
                 "export them as two bundles"
             )
-    return int(_agreed("number of noise levels", levels))
+    return _agreed("number of noise levels", levels)
 
 
-def _context(denoisers: Mapping[str, ModelRecord]) -> ContextFacts | None:
-    contexts: dict[str, ContextFacts | None] = {}
-    for name, record in denoisers.items():
-        unet = record.network_config()
-        if isinstance(unet, UNet3dConfig) and unet.context_dim is not None:
-            if record.context_tokens is None:
+def _context(
+    denoisers: Mapping[str, ModelRecord], unets: Mapping[str, UNet3dConfig]
+) -> ContextFacts | None:
+    contexts: dict[str, ContextFacts] = {}
+    for name, unet in unets.items():
+        if unet.context_dim is not None:
+            tokens = denoisers[name].context_tokens
+            if tokens is None:
                 raise ConfigError(f"the config of {name} does not say context_tokens")
-            contexts[name] = ContextFacts(record.context_tokens, unet.context_dim)
-        else:
-            contexts[name] = None
-    if not any(contexts.values()):
+            contexts[name] = ContextFacts(tokens, unet.context_dim)
+    if not contexts:
         return None
-    if not all(contexts.values()):
+    if len(contexts) < len(unets):
         raise ConfigError("some networks read a text context and others do not; make two bundles")
-    context: ContextFacts = _agreed("text context", contexts)
-    return context
+    return _agreed("text context", contexts)
 
 
 def _clip(name: str, record: ModelRecord) -> Any:

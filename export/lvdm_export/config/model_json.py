@@ -77,13 +77,6 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ConfigError(f"config of the {self.kind}: {err}") from err
 
 
-def kind_of(config: NetworkConfig) -> Kind:
-    """Return the record's word for a network's config."""
-    if isinstance(config, UNet3dConfig):
-        return "unet3d"
-    return "autoencoder3d" if isinstance(config, Autoencoder3dConfig) else "autoencoder2d"
-
-
 def read_record(path: Path) -> ModelRecord:
     """Read the JSON half of a model.
 

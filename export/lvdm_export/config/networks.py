@@ -61,28 +61,24 @@ def read_autoencoder3d(config: StrictMapping, embed_dim: int) -> Autoencoder3dCo
     halves = {}
     for name, field in (("encoder", "downsample"), ("decoder", "upsample")):
         params = config.component(name)
-        halves[name] = (params.read("n_hiddens", Width), params.read(field, Downsample))
+        halves[name] = {
+            "n_hiddens": params.read("n_hiddens", Width),
+            "downsample": params.read(field, Downsample),
+            "norm_groups": params.read("norm_groups", Width, 32),
+        }
         if params.read("z_channels", int, z_channels) != z_channels:
             params.refuse("z_channels", f"{z_channels} as in ddconfig")
-        groups = params.read("norm_groups", Width, 32)
         params.fixed(image_channel=3, norm_type="group", padding_type="replicate", double_z=True)
         params.finish()
     if halves["encoder"] != halves["decoder"]:
         raise ConfigError(
             f"{config.path}: encoder {halves['encoder']} and decoder {halves['decoder']} disagree, "
-            "expected the same n_hiddens and factors"
+            "expected the same n_hiddens, factors and norm_groups"
         )
     config.fixed(double_z=True)
     config.finish()
-    n_hiddens, downsample = halves["encoder"]
-    return config.make(
-        Autoencoder3dConfig,
-        n_hiddens=n_hiddens,
-        downsample=downsample,
-        z_channels=z_channels,
-        embed_dim=embed_dim,
-        norm_groups=groups,
-    )
+    sizes = {"z_channels": z_channels, "embed_dim": embed_dim, **halves["encoder"]}
+    return config.make(Autoencoder3dConfig, **sizes)
 
 
 def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dConfig:

@@ -19,7 +19,7 @@ from lvdm_engines.manifest import (
     ShortFacts,
 )
 from lvdm_export.config.mapping import Finite, StrictMapping
-from lvdm_export.config.model_json import ModelRecord, kind_of, read_record
+from lvdm_export.config.model_json import Kind, ModelRecord, read_record
 from lvdm_export.config.networks import read_autoencoder2d, read_autoencoder3d, read_unet
 from lvdm_export.config.yaml_file import read_yaml
 from lvdm_export.nets.sizes import Width
@@ -35,42 +35,16 @@ _SCHEDULES: dict[_Schedule, ScheduleKind] = {
 _CLIP_TOKENS = 77
 _LARGEST_SIDE = 16384
 
+# what matters to training only
 _DIFFUSION_TRAINING = (
-    "log_every_t",
-    "loss_type",
-    "first_stage_key",
-    "cond_stage_key",
-    "monitor",
-    "cond_stage_config",
-    "cond_stage_trainable",
-    "cond_stage_forward",
-    "concat_mode",
-    "conditioning_key",
-    "noisy_cond",
-    "encoder_type",
-    "rand_temporal_mask",
-    "split_clips",
-    "downfactor_t",
-    "clip_length",
-    "num_timesteps_cond",
-    "clip_denoised",
-    "scheduler_config",
-    "learn_logvar",
-    "logvar_init",
-    "l_simple_weight",
-    "original_elbo_weight",
-    "n_classes",
-    "ckpt_path",
-    "ignore_keys",
+    "log_every_t", "loss_type", "first_stage_key", "cond_stage_key", "monitor", "cond_stage_config",
+    "cond_stage_trainable", "cond_stage_forward", "concat_mode", "conditioning_key", "noisy_cond",
+    "encoder_type", "rand_temporal_mask", "split_clips", "downfactor_t", "clip_length",
+    "num_timesteps_cond", "clip_denoised", "scheduler_config", "learn_logvar", "logvar_init",
+    "l_simple_weight", "original_elbo_weight", "n_classes", "ckpt_path", "ignore_keys",
     "load_only_unet",
-)
-_AUTOENCODER_TRAINING = (
-    "monitor",
-    "lossconfig",
-    "ckpt_path",
-    "ignore_keys",
-    "image_key",
-)
+)  # fmt: skip
+_AUTOENCODER_TRAINING = ("monitor", "lossconfig", "ckpt_path", "ignore_keys", "image_key")
 
 
 @dataclass(frozen=True)
@@ -142,6 +116,7 @@ def _diffusion(params: StrictMapping) -> Description:
 
 def _size(params: StrictMapping) -> tuple[int, int]:
     expected = "one side or [height, width]"
+    # not `Side | Size`: bounds beside a tuple crash msgspec 0.22 where it gets true or false
     size = params.read("image_size", int | tuple[int, int], expected=expected)
     height, width = (size, size) if isinstance(size, int) else size
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
@@ -188,11 +163,12 @@ def _autoencoder(params: StrictMapping, latents: dict[str, Any]) -> ModelRecord:
     config, embed_dim = params.section("ddconfig"), params.read("embed_dim", Width)
     params.fixed(colorize_nlabels=None)
     params.finish(*_AUTOENCODER_TRAINING)
-    read = read_autoencoder3d if "encoder" in config else read_autoencoder2d
+    kind: Kind = "autoencoder3d" if "encoder" in config else "autoencoder2d"
+    read = read_autoencoder3d if kind == "autoencoder3d" else read_autoencoder2d
     network = read(config, embed_dim)
     size, (_, rows, columns) = latents.get("latent_size"), network.downsample
     return ModelRecord(
-        kind=kind_of(network),
+        kind=kind,
         config=asdict(network),
         frame_size=None if size is None else (size[0] * rows, size[1] * columns),
         **latents,

@@ -15,15 +15,9 @@ _MOST = 10_000  # nodes, counted wherever an alias repeats them
 
 # What files of another kind make the parser raise; it only catches some of its own mistakes.
 _FAULTS = (
-    yaml.YAMLError,
-    RecursionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
+    yaml.YAMLError, RecursionError, AttributeError, IndexError, KeyError, TypeError, ValueError,
     OverflowError,
-)
+)  # fmt: skip
 
 
 class _BoundedLoader(yaml.SafeLoader):

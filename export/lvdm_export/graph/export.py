@@ -18,7 +18,7 @@ from lvdm_engines.opening import load_backend
 from lvdm_export.graph import activations
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import round_weights
-from lvdm_export.graph.onnx_file import example, write_onnx
+from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
 from lvdm_export.verify import parity
 from lvdm_export.verify.probes import DISTINCT, Probe, clip_of, make_probes
@@ -98,7 +98,7 @@ def count_gflop(graph: Graph, clip: int) -> float:
         FakeTensorMode(allow_non_fake_inputs=True),
         FlopCounterMode(display=False) as counter,
     ):
-        graph.module(**example(graph, 1, clip))
+        graph.module(**graph.example(1, clip))
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -91,6 +91,19 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def example(self, batch: int, clip: int) -> dict[str, Tensor]:
+        """Return zeros for every input, of these sizes where they are free."""
+        return {
+            spec.name: torch.zeros(sized(spec, batch, clip), dtype=getattr(torch, spec.dtype))
+            for spec in self.inputs
+        }
+
+
+def sized(spec: TensorSpec, batch: int, clip: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that has these sizes where they are free."""
+    free = {"b": batch, "t": clip}
+    return tuple(free[n] if isinstance(n, str) else n for n in spec.shape)
+
 
 def encoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
     """Wrap an autoencoder as the graph `encoder`."""

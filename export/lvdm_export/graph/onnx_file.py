@@ -61,7 +61,7 @@ def write_onnx(
         try:
             program = torch.onnx.export(
                 graph.module.eval(),
-                kwargs=example(graph, _EXAMPLE_BATCH, clip or 1),
+                kwargs=graph.example(_EXAMPLE_BATCH, clip or 1),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
                 dynamic_shapes=_dynamic(graph),
@@ -85,13 +85,6 @@ def write_onnx(
     external = sum(weight.nbytes for weight in weights) > EXTERNAL_ABOVE
     program.save(str(path), external_data=external)
     return Written(external, parameters)
-
-
-def example(graph: Graph, batch: int, clip: int) -> dict[str, torch.Tensor]:
-    """Return zeros for every input, of these sizes where they are free."""
-    sizes = {"b": batch, "t": clip}
-    shapes = {s: [sizes[n] if isinstance(n, str) else n for n in s.shape] for s in graph.inputs}
-    return {s.name: torch.zeros(n, dtype=getattr(torch, s.dtype)) for s, n in shapes.items()}
 
 
 def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
@@ -125,15 +118,9 @@ def _strip(model: ir.Model) -> None:
     """Drop the exporter's notes: they are large, and name files of the exporting machine."""
     model.metadata_props.clear()
     graphs: list[Any] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
-                value.doc_string = None
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-        value.doc_string = None
+    nodes = [node for graph in graphs for node in graph]
+    made = [value for node in nodes for value in node.outputs]
+    given = [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]
+    for part in (*graphs, *nodes, *made, *given):
+        part.metadata_props.clear()
+        part.doc_string = None

@@ -61,10 +61,8 @@ class TemporalAttention(Attention):
         self.relative_position_k = RelativePosition(dim // heads, temporal_length)
         self.relative_position_v = RelativePosition(dim // heads, temporal_length)
         # Starts as no attention at all; queries, keys and the projection out are all zero.
-        for parameter in (self.to_q.weight, self.to_k.weight, self.to_v.weight):
-            nn.init.zeros_(parameter)
-        for parameter in self.to_out.parameters():
-            nn.init.zeros_(parameter)
+        for layer in (self.to_q, self.to_k, self.to_v, self.to_out):
+            zero(layer)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend with the position terms of t frames added; see `attend_frames`."""

@@ -26,7 +26,7 @@ from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import load_backend, open_session
 from lvdm_engines.session import Session, sizes_of
 from lvdm_export.verify.limits import Comparison, limits_of
-from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, make_probes
+from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, answer_of, make_probes
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
 SCALES = (4.0, 16.0, 64.0)  # of the latents, in the search for overflow
@@ -142,7 +142,7 @@ def compare(
 ) -> Comparison:
     """Compare one open graph with its reference."""
     rows = probe.rows(0, DISTINCT)
-    expected = _output(cpu, rows)
+    expected = answer_of(cpu, rows)
     batches, largest = _batches(session, rows)
     answers, lacking = _answers(session, rows, batches)
     wanted = [_tile(expected, len(answer)) for answer in answers]
@@ -191,7 +191,7 @@ def _answers(
     answers: list[NDArray[np.float64]] = []
     for size in batches:
         try:
-            answers.append(_output(session, _tiled(rows, size)))
+            answers.append(answer_of(session, {n: _tile(a, size) for n, a in rows.items()}))
         except DeviceMemoryError:
             if not answers:
                 raise
@@ -214,27 +214,15 @@ def _overflow(
     searched = f"{sign} at {', '.join(f'{s:g}' for s in scales)} times the {' and '.join(names)}"
     finite_to = 1.0
     for scale in scales:
-        feeds = {
-            name: (array * np.float32(scale) if name in names else array)
-            for name, array in row.items()
-        }
-        expected = _output(cpu, feeds)
+        feeds = row | {name: row[name] * np.float32(scale) for name in names}
+        expected = answer_of(cpu, feeds)
         if not np.isfinite(expected).all():
             break
-        answer = _output(session, feeds)
-        if _psnr(answer, expected) < _LOST if pixels else not np.isfinite(answer).all():
+        got = answer_of(session, feeds)
+        if _psnr(got, expected) < _LOST if pixels else not np.isfinite(got).all():
             return searched, finite_to, scale
         finite_to = scale
     return searched, finite_to, None
-
-
-def _output(session: Session, feeds: Feeds) -> NDArray[np.float64]:
-    name = session.outputs[0].name
-    return np.asarray(session.run(feeds)[name], np.float64)
-
-
-def _tiled(rows: Feeds, size: int) -> Feeds:
-    return {name: _tile(array, size) for name, array in rows.items()}
 
 
 def _tile(array: NDArray[Any], size: int) -> NDArray[Any]:
@@ -243,10 +231,7 @@ def _tile(array: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def _rows_repeat(answer: NDArray[Any]) -> bool:
-    return all(
-        np.array_equal(answer[k], answer[k - DISTINCT], equal_nan=True)
-        for k in range(DISTINCT, len(answer))
-    )
+    return np.array_equal(answer[DISTINCT:], answer[:-DISTINCT], equal_nan=True)
 
 
 def _mean_error(answer: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -16,13 +16,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, load_bundle
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle
 from lvdm_engines.errors import BundleError, ExportError, one_line
 from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.opening import open_session
 from lvdm_engines.session import Session
 from lvdm_export.verify.limits import LIMITS
-from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, make_probes
+from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, answer_of, make_probes
 
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
@@ -114,18 +114,16 @@ def measure(session: Session, probes: Sequence[Probe], reference: Reference | No
 
     Raises ExportError: an output holds NaN or infinity.
     """
-    name = session.outputs[0].name
     pixels = session.outputs[0].dtype == "uint8"
     against, rows, batch, levels = 0.0, 0.0, 0.0, 0
     for index, probe in enumerate(probes):
-        whole = session.run(probe.feeds)[name]
-        alone = session.run(probe.rows(0, 1))[name]
+        whole = answer_of(session, probe.feeds)
+        alone = answer_of(session, probe.rows(0, 1))
         if not (np.isfinite(whole).all() and np.isfinite(alone).all()):
-            raise ExportError(f"{name} holds NaN or infinity on probe {index}")
-        exact = whole.astype(np.float64)
-        peak = max(float(np.abs(exact).max()), 1e-12)
-        rows = max(rows, float(np.abs(exact[2] - exact[0]).max()) / peak)
-        batch = max(batch, float(np.abs(exact[:1] - alone).max()) / peak)
+            raise ExportError(f"{session.outputs[0].name} holds NaN or infinity on probe {index}")
+        peak = max(float(np.abs(whole).max()), 1e-12)
+        rows = max(rows, float(np.abs(whole[2] - whole[0]).max()) / peak)
+        batch = max(batch, float(np.abs(whole[:1] - alone).max()) / peak)
         if reference is not None:
             found = reference.difference(index, whole[:DISTINCT])
             against = max(against, found)
@@ -151,24 +149,21 @@ def check(name: str, parity: Parity, precision: Precision) -> None:
             )
 
 
-def verify_bundle(
-    path_or_name: str, backend: str, report: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
-    """Check files, numerics and batching of every graph; returns what was measured, by graph.
+def verify_bundle(bundle: Bundle, report: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Check files, numerics and batching of every graph on the CPU; returns the numbers by graph.
 
-    Raises BundleError: a damaged bundle; BackendError: the backend cannot run here; ExportError: a
-    graph is outside its tolerance; all graphs that fail are named.
+    Raises BundleError: a damaged graph or record; BackendError: the CPU cannot run it here;
+    ExportError: a graph is outside its tolerance; all graphs that fail are named.
     """
-    bundle = load_bundle(path_or_name)
     measured: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     references = read_references(bundle)
     for name, facts in bundle.manifest.graphs.items():
-        report(f"{name}: running on {backend}")
+        report(f"{name}: running on cpu")
         reference = references.get(name)
         count = 1 if reference is None else len(reference.values)
         probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
-        with open_session(bundle, name, backend) as session:
+        with open_session(bundle, name, "cpu") as session:
             try:
                 told = measure(session, probes, reference)
                 check(name, told, facts.precision)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.manifest import ModelFacts, TensorSpec
+from lvdm_engines.session import Session
 
 VERSION = 1  # of the rule below; answers recorded under another one cannot be compared
 DISTINCT = 2  # rows that differ: a random and an extreme one
@@ -30,6 +31,11 @@ class Probe:
     def rows(self, start: int, stop: int) -> Feeds:
         """Return part of the batch."""
         return {name: array[start:stop] for name, array in self.feeds.items()}
+
+
+def answer_of(session: Session, feeds: Feeds) -> NDArray[np.float64]:
+    """Run an open graph and return its first output."""
+    return np.asarray(session.run(feeds)[session.outputs[0].name], np.float64)
 
 
 def clip_of(model: ModelFacts, name: str) -> int:

@@ -128,6 +128,7 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
         (f"{UNET}.channel_mult", 2, r"channel_mult is 2, expected a list of whole numbers"),
         (f"{ENCODER}.padding_type", "zeros", r"padding_type is 'zeros', expected 'replicate'"),
         (f"{ENCODER}.downsample", [2, 2, 4], r"encoder .* and decoder .* disagree"),
+        (f"{ENCODER}.norm_groups", 1, r"encoder .*: 1} and decoder .*: 2} disagree"),
         (f"{ENCODER}.stride", 2, r"encoder\.params has unknown parameters: stride"),
         ("model.params.parameterization", "x0", r"parameterization is 'x0', expected 'eps'"),
         ("model.params.scale_by_std", True, r"scale_by_std is true, expected false"),
