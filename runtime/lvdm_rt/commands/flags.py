@@ -110,7 +110,7 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     Raises OptionsError for a sidecar that is none, click.UsageError for contradictions.
     """
     if flags["repeat"] is not None:
-        flags = {**flags, **_repeated(flags["repeat"], given, flags["mode"])}
+        flags = {**flags, **_repeated(flags, given)}
         if flags["join"] and "fps" not in given:
             flags["fps"] = None
         if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
@@ -124,13 +124,14 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     return flags
 
 
-def _repeated(sidecar: str, given: set[str], mode: str | None) -> dict[str, Any]:
-    """Return the flags that a sidecar stands for, without those that were typed, as was `mode`."""
+def _repeated(typed: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return the flags that a sidecar stands for, without those that were typed."""
     from pathlib import Path
 
     from lvdm_engines.bundle import builtin_bundles
     from lvdm_rt.options import Settings
 
+    sidecar, mode = typed["repeat"], typed["mode"]
     settings = _read_sidecar(Path(sidecar))
     flags = {name: settings[name] for name in Settings.__struct_fields__}
     flags |= {"videos": 1, "first_video": settings.get("video", 0), "repeats": settings}
@@ -141,6 +142,8 @@ def _repeated(sidecar: str, given: set[str], mode: str | None) -> dict[str, Any]
         flags["eta"] = None
     if "preset" in given or mode not in (None, settings["mode"]):
         flags["refine"] = None
+    if mode == "short":  # has no condition to be guided by
+        flags["guidance"] = None
     if "bundle" not in given and settings.get("bundle") not in list(builtin_bundles()):
         raise click.UsageError(
             f"{sidecar} was made with {quoted(settings.get('bundle'))}, which is not built in; "
@@ -152,7 +155,7 @@ def _repeated(sidecar: str, given: set[str], mode: str | None) -> dict[str, Any]
             f"{sidecar} continues {quoted(settings.get('condition'))}; give it with --condition"
         )
     flags["join"] = "joined_frames" in settings
-    if "condition_sha256" not in settings:
+    if "condition_sha256" not in settings or typed["overlap"] == 0:
         flags["fade"] = None
     return {name: value for name, value in flags.items() if name not in given}
 
@@ -162,14 +165,15 @@ def _refuse_own_sidecar(flags: dict[str, Any]) -> None:
 
     The same command, with `--resume` above all, would then mean other videos.
     """
+    import os
     from pathlib import Path
 
     from lvdm_rt.commands.outputs import output_names
     from lvdm_rt.video import sidecar_path
 
     later = output_names(flags["out"], flags["videos"])[1:]  # the first one keeps its number
-    repeat = Path(flags["repeat"]).resolve()
-    if any(sidecar_path(Path(name)).resolve() == repeat for name in later):
+    repeat = os.path.realpath(flags["repeat"])
+    if any(os.path.realpath(sidecar_path(Path(name))) == repeat for name in later):
         raise click.UsageError(
             f"--from {flags['repeat']} would be replaced by this run, with the settings of another "
             f"video; add --first-video {flags['first_video']}, or choose another OUT"

@@ -141,6 +141,29 @@ def test_a_sidecar_from_before_keyframes_were_refined_repeats_without(
     assert settings_of(tmp_path / "c.npz")["refine"] == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("--guidance", "0.5"), ("--mode", "short", "--frames", "8")),
+        (("--condition", "in.mp4"), ("--condition", "in.mp4", "--overlap", "0")),
+    ],
+)
+def test_what_a_changed_repeat_cannot_have_is_left_out(command, tmp_path, before, after):
+    film(tmp_path / "in.mp4")
+    flags = ("generate", "--bundle", "sky-tiny", "--steps", "2")
+    assert command(*flags, "-o", "a.npz", *SMALL, *before)[0] == 0
+    code, _, err = command(*flags, "-o", "b.npz", "--from", "a.npz.json", *after)
+    assert code == 0, err
+
+
+def test_a_sidecar_that_is_a_link_to_itself_is_no_traceback(command, toy, tmp_path):
+    flags = ("generate", "--bundle", toy)
+    assert command(*flags, "-o", "s.npz", *SMALL)[0] == 0
+    (tmp_path / "v-001.npz.json").symlink_to("v-001.npz.json")
+    code, _, err = command(*flags, "--from", "s.npz.json", "--videos", "3", "-o", "v.npz")
+    assert (code, "v-001.npz.json, which is no file" in err, err.count("\n")) == (1, True, 1), err
+
+
 def test_a_sidecar_that_the_run_would_renumber_is_not_repeated_from(command, toy, tmp_path):
     """Or the same command, after an interruption, would make other videos in their place."""
     flags = ("generate", "--bundle", toy, "--videos", "3", "-o", "v.npz")
