@@ -51,6 +51,11 @@ def whole_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_taken(path: Path) -> bool:
+    """Tell whether a name has a file, or a directory that is not empty."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
 def read_file(path: Path, most: int = -1) -> bytes:
     """Return what is in a file, at most so many bytes.
 

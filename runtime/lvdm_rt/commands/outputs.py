@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from lvdm_engines.atomic import is_taken
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.commands.described import Described
 from lvdm_rt.pipeline import Chunk
@@ -67,7 +68,8 @@ class Outputs:
                     try:
                         check_free(path, settings, force=self.force)
                     except OptionsError as err:
-                        raise VideoError(f"{path} was taken meanwhile; move it away") from err
+                        taken = path if is_taken(path) else sidecar_path(path)
+                        raise VideoError(f"{taken} was taken meanwhile; move it away") from err
                 writer.close()
             del self._open[index]
             self._closed.add(index)
@@ -145,7 +147,11 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
             "or choose another name"
         )
     if path.is_dir():
-        strangers = [e.name for e in path.iterdir() if not _OUR_PICTURE.fullmatch(e.name)]
+        strangers = [
+            entry.name
+            for entry in path.iterdir()
+            if not (_OUR_PICTURE.fullmatch(entry.name) and entry.is_file())
+        ]
         if strangers:
             raise OptionsError(
                 f"cannot write frames to {path}: it holds {strangers[0]}, which is no frame; "
@@ -169,7 +175,7 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
 
 def refuse_existing(path: Path) -> None:
     """Raise OptionsError for a file, or a directory that is not empty."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if is_taken(path):
         raise OptionsError(
             f"cannot write {path}: it exists; --force replaces it, or choose another name"
         )

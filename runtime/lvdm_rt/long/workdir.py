@@ -109,7 +109,10 @@ class WorkDir:
             raise _unwritable(file, err) from err
 
     def _file(self, site: Site) -> Path:
-        return self._path / f"video-{site.video:06d}" / f"{site.stage}-{site.clip:06d}.npy"
+        folder = self._path / f"video-{site.video:06d}"
+        if folder.is_symlink():
+            raise WorkError(f"{folder} is a link, where clips are kept; remove it")
+        return folder / f"{site.stage}-{site.clip:06d}.npy"
 
     def _claim(self, identity: Mapping[str, Any], resume: bool) -> None:
         file = self._path / IDENTITY

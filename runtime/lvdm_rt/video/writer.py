@@ -12,6 +12,7 @@ import numpy as np
 
 from lvdm_engines import lock
 from lvdm_engines.atomic import (
+    is_taken,
     partial_of,
     put_in_place,
     remove,
@@ -122,7 +123,7 @@ class _Files:
         renamed = [(self.video, self._path)]
         if settings:
             write_sidecar(self._settings, settings, self.video)
-            renamed.insert(int(self._path.exists()), (self._settings, self._sidecar))
+            renamed.insert(int(is_taken(self._path)), (self._settings, self._sidecar))
         for hidden, name in renamed:
             if name.is_dir() and self._replace:
                 put_in_place(hidden, name)

@@ -33,6 +33,16 @@ def test_what_exists_is_replaced_only_with_force(command, toy, tmp_path, monkeyp
     assert (tmp_path / "sky.npz").read_bytes() != before
 
 
+def test_a_folder_that_is_named_like_a_frame_is_none(command, toy, tmp_path):
+    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "4", "--force")
+    assert command(*flags)[0] == 0
+    (tmp_path / "sky" / "000099.png").mkdir()
+    (tmp_path / "sky" / "000099.png" / "thesis.txt").write_text("mine")
+    code, _, err = command(*flags)
+    assert (code, "it holds 000099.png, which is no frame" in err) == (1, True)
+    assert (tmp_path / "sky" / "000099.png" / "thesis.txt").exists()
+
+
 def test_force_replaces_frames_but_no_folder_of_somebody_else(command, toy, tmp_path):
     flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "4", "--force")
     assert command(*flags)[0] == command(*flags)[0] == 0

@@ -35,17 +35,18 @@ def interrupted(command, toy, tmp_path, monkeypatch):
     return flags, clips
 
 
-def test_a_file_that_appears_while_a_run_goes_on_is_kept(command, toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["sky.npz", "sky.npz.json"])
+def test_a_file_that_appears_while_a_run_goes_on_is_kept(command, toy, tmp_path, monkeypatch, name):
     begun = outputs.Outputs._begun
 
     def someone_else(self, index):
-        (tmp_path / "sky.npz").write_bytes(b"precious")
+        (tmp_path / name).write_bytes(b"precious")
         return begun(self, index)
 
     monkeypatch.setattr(outputs.Outputs, "_begun", someone_else)
     code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL)
-    assert (code, "sky.npz was taken meanwhile; move it away" in err) == (1, True), err
-    assert (tmp_path / "sky.npz").read_bytes() == b"precious"
+    assert (code, f" {name} was taken meanwhile; move it away" in err) == (1, True), err
+    assert (tmp_path / name).read_bytes() == b"precious"
 
 
 def test_what_another_run_is_writing_is_no_leftover(command, toy, tmp_path):
@@ -63,9 +64,14 @@ def test_links_among_the_clips_lead_nowhere(command, interrupted, tmp_path, how)
     elsewhere = tmp_path / "elsewhere"
     clips[0].parent.rename(elsewhere)
     clips[0].parent.symlink_to(elsewhere)
+    (elsewhere / clips[0].name).write_text("precious")
+    (elsewhere / clips[1].name).unlink()
     kept = sorted(elsewhere.iterdir())
-    command(*flags, how)
+    code, _, err = command(*flags, how)
+    assert code == 1
+    assert "video-000000" in err
     assert sorted(elsewhere.iterdir()) == kept
+    assert (elsewhere / clips[0].name).read_text() == "precious"
 
 
 @pytest.mark.parametrize("header", [*NO_HEADERS, str({"descr": "<f4", "fortran_order": False,
@@ -103,7 +109,7 @@ def test_a_pipe_among_pictures_or_beside_the_output_is_not_waited_for(command, t
     assert command(*flags)[0] == 0
     (tmp_path / "sky" / "000003.png").unlink()
     os.mkfifo(tmp_path / "sky" / "000003.png")
-    assert "sky: it exists" in command(*flags, "--resume")[2]
+    assert "000003.png, which is no frame" in command(*flags, "--resume")[2]
     os.mkfifo(tmp_path / ".b.npz.abcdefgh.partial")
     assert command("generate", "-o", "b.npz", "--bundle", toy, *SMALL)[0] == 0
     assert (tmp_path / ".b.npz.abcdefgh.partial").is_fifo()

@@ -96,11 +96,13 @@ def test_an_interrupt_before_a_run_goes_on_says_that_the_rest_is_kept(command, t
     assert (code, err) == (130, "lvdm-rt: interrupted; what was there is kept\n")
 
 
-@pytest.mark.parametrize("name", ["sky.npz", "sky"])
+@pytest.mark.parametrize(("name", "there"), [("sky.npz", False), ("sky", False), ("sky", True)])
 @pytest.mark.parametrize("renames", [1, 2])
 def test_a_run_that_ends_between_two_renames_resumes(
-    command, toy, tmp_path, monkeypatch, name, renames
+    command, toy, tmp_path, monkeypatch, name, there, renames
 ):
+    if there:
+        (tmp_path / name).mkdir()
     flags = ("-o", name, "--bundle", toy, "--frames", "8")
     plain_replace, done = Path.replace, []
 
