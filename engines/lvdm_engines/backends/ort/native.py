@@ -11,7 +11,7 @@ from typing import Any
 
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import GraphSource
-from lvdm_engines.errors import DeviceMemoryError, SessionError
+from lvdm_engines.errors import DeviceMemoryError, SessionError, quoted
 from lvdm_engines.manifest import Dtype, TensorSpec
 from lvdm_engines.session import check_threads
 
@@ -56,6 +56,8 @@ def open_native(source: GraphSource, ort: Any, options: SessionOptions, provider
     check_threads(options.threads or os.cpu_count() or 1)
     try:
         return ort.InferenceSession(path, settings, [provider])
+    except TypeError as err:  # it takes no other names
+        raise SessionError(f"the path {quoted(path)} is not UTF-8; move the bundle") from err
     except native_errors() as err:
         raise session_error(source.name, "open", err) from err
 

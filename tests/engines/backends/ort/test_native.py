@@ -1,3 +1,4 @@
+import os
 import sys
 import threading
 import time
@@ -37,6 +38,14 @@ def test_what_is_left_of_two_wheels_when_one_was_removed_is_told_from_a_whole_on
         "onnxruntime is incomplete; pip uninstall -y onnxruntime onnxruntime-gpu && "
         "pip install 'lvdm-rt[cpu]'"
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_a_path_that_is_no_text_is_refused_in_one_line(tmp_path):
+    bundle = toy.write_bundle(tmp_path / os.fsdecode(b"caf\xff"))
+    with pytest.raises(SessionError, match=r"is not UTF-8; move the bundle") as found:
+        open_session(bundle, "predict", "cpu")
+    assert str(found.value).isprintable()
 
 
 def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
