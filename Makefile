@@ -8,7 +8,7 @@ LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"
 
-.PHONY: install check check-lean check-torch lint test test-all test-lean test-torch matrix docs documented video clean
+.PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch matrix docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -77,7 +77,7 @@ test-torch: $(VENV)/.installed
 	$(PYTEST) -m "not exhaustive" $(TORCH)
 
 # The rest of the recorded networks and precisions, the built-in model compiled, networks of the paper's kind.
-test-all: test
+test-rest: $(VENV)/.installed
 	$(PYTEST) -m exhaustive
 
 # A video from the built-in model, with the lean runtime only (no torch).
