@@ -81,7 +81,6 @@ def test_a_missing_bundle_sounds_the_same_everywhere(name, command, capsys):
         ["lvdm-export", "verify", "nowhere"],
         ["lvdm-export", "verify", "nowhere", "--backend", "abacus"],
         ["lvdm-export", "inspect"],
-        ["lvdm-rt", "info", ""],
         ["lvdm-rt", "nosuch"],
     ],
 )

@@ -1,8 +1,7 @@
-import subprocess
-import sys
 import time
 
 import pytest
+from toy_files import names, python
 
 
 @pytest.mark.parametrize(
@@ -15,10 +14,7 @@ import pytest
         (["-o", "-", "--resume"], "keeps nothing to --resume"),
         (["-o", "-", "--videos", "2"], "takes one video"),
         (["-o", "sky.avi"], "suffix '.avi' is not one of"),
-        (["-o", "."], "it names no file"),
         (["-o", ""], "it names no file"),
-        (["-o", "/"], "it names no file"),
-        (["-o", "a/.."], "it names no file"),
         (["-o", "a.mp4", "--condition", ""], "--condition got an empty name"),
         (["-o", "a.mp4", "--bundle", ""], "--bundle got an empty name"),
         (["-o", "a.mp4", "--frames", "0"], "--frames"),
@@ -39,7 +35,7 @@ def test_flags_that_cannot_be_meant_are_usage_errors(command, tmp_path, flags, m
     code, out, err = command("generate", *flags)
     assert (code, out) == (2, "")
     assert message in err
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_an_unknown_command_is_a_usage_error(command):
@@ -68,6 +64,6 @@ def test_help_imports_nothing_heavy_and_answers_at_once():
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
     started = time.monotonic()
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    child = python(code)
     assert (child.returncode, child.stderr) == (0, "")
     assert time.monotonic() - started < 2  # 0.2 s alone; the machine may be busy

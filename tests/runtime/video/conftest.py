@@ -48,8 +48,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def read() -> Callable[..., Frames]:
-    def read(path: Path, size: tuple[int, int], fps: Fraction | int = 8) -> Frames:
-        return np.concatenate(list(read_frames(path, ReadSpec(size=size, fps=Fraction(fps)))))
+    def read(
+        path: Path, size: tuple[int, int] = (8, 8), fps: Fraction | int = 8, **limits: int
+    ) -> Frames:
+        spec = ReadSpec(size=size, fps=Fraction(fps), **limits)
+        return np.concatenate(list(read_frames(path, spec)))
 
     return read
 

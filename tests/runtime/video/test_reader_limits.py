@@ -2,34 +2,28 @@
 
 import io
 import zipfile
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from lvdm_engines.errors import VideoError
-from lvdm_rt.video import MAX_PIXELS, ReadSpec, read_frames
-
-
-def read(path, most):
-    spec = ReadSpec(size=(8, 8), fps=Fraction(8), max_pixels=most)
-    return np.concatenate(list(read_frames(path, spec)))
+from lvdm_rt.video import MAX_PIXELS
 
 
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "sky/"])
-def test_pictures_with_more_pixels_than_the_limit_are_refused(scene, write, name):
+def test_pictures_with_more_pixels_than_the_limit_are_refused(scene, write, read, name):
     path = write(name, scene(3, 16, 24))
-    assert read(path, 16 * 24).shape == (3, 8, 8, 3)
+    assert read(path, max_pixels=16 * 24).shape == (3, 8, 8, 3)
     with pytest.raises(
         VideoError, match=r"383.*smaller ones, or raise the limit with --max-pixels"
     ):
-        read(path, 16 * 24 - 1)
+        read(path, max_pixels=16 * 24 - 1)
 
 
-def test_pictures_far_over_the_limit_are_not_even_decoded(scene, write):
+def test_pictures_far_over_the_limit_are_not_even_decoded(scene, write, read):
     path = write("sky/", scene(1, 400, 600)) / "000000.png"
     with pytest.raises(VideoError, match=r"damaged or have more than 9 pixels.*--max-pixels"):
-        read(path, 9)
+        read(path, max_pixels=9)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +33,11 @@ def test_pictures_far_over_the_limit_are_not_even_decoded(scene, write):
         ("list.ffconcat", "ffconcat version 1.0\nfile sky.mp4\n"),
     ],
 )
-def test_a_list_of_other_files_is_not_followed(scene, write, tmp_path, name, text):
+def test_a_list_of_other_files_is_not_followed(scene, write, read, tmp_path, name, text):
     write("sky.mp4", scene(3, 16, 24))
     (tmp_path / name).write_text(text)
     with pytest.raises(VideoError, match=r"cannot read .*list\..*: it is a playlist"):
-        read(tmp_path / name, MAX_PIXELS)
+        read(tmp_path / name)
 
 
 def archive(path, shape, fps):
@@ -61,10 +55,37 @@ def archive(path, shape, fps):
     ("shape", "fps"),
     [((1, 1 << 20, 1 << 20, 3), ()), ((1, 8, 8, 3), (1 << 40,)), ((1 << 40, 1, 1, 3), ())],
 )
-def test_an_archive_that_says_it_is_huge_is_refused_by_its_header(tmp_path, shape, fps):
+def test_an_archive_that_says_it_is_huge_is_refused_by_its_header(tmp_path, read, shape, fps):
     path = archive(tmp_path / "a.npz", shape, fps)
     with pytest.raises(VideoError, match=r"cannot read .*a\.npz"):
-        read(path, MAX_PIXELS)
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["((((", "{'descr': ',,', 'fortran_order': False, 'shape': (1,), }"]
+)
+def test_an_archive_of_no_arrays_is_one_line(tmp_path, read, header):
+    text = header.encode().ljust(117) + b"\n"
+    path = archive(tmp_path / "a.npz", (1, 8, 8, 3), ())
+    with zipfile.ZipFile(path) as source:
+        fps = source.read("fps.npy")
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("fps.npy", fps)
+        out.writestr("frames.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(VideoError, match=r"cannot read .*a\.npz: it is damaged"):
+        read(path)
+
+
+def test_a_damaged_lzma_archive_is_one_line(tmp_path, read):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as out:
+        out.writestr("fps.npy", b"x" * 500)
+        out.writestr("frames.npy", bytes(5000))
+    data = bytearray(path.read_bytes())
+    data[60:75] = b"\xff" * 15
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"cannot read .*a\.npz: it is damaged"):
+        read(path)
 
 
 def test_the_limit_is_a_flag_of_the_command_line():
