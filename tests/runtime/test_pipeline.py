@@ -1,7 +1,5 @@
 """The library's main entry: what it refuses, how it stops, and what fails with which words."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +17,8 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import ScheduleFacts, TensorSpec
 from lvdm_rt import GenerateOptions, Pipeline
+
+BLACK = np.zeros((16, 16, 16, 3), np.uint8)
 
 
 def consume(pipeline, **options):
@@ -68,13 +68,7 @@ def test_latents_that_overflow_after_the_last_step_are_named(make_fake):
 def test_nan_from_the_encoder_is_named(pipeline, sessions):
     poison(sessions["encoder"], 1, np.nan)
     with pytest.raises(NumericsError, match="the encoder returned NaN"):
-        consume(pipeline, condition=np.zeros((16, 16, 16, 3), np.uint8))
-
-
-def test_a_device_that_holds_half_a_batch_gives_the_same_video(pipeline, sessions):
-    expected = np.concatenate(consume(pipeline))
-    sessions["interpolate"].most = 4
-    np.testing.assert_array_equal(np.concatenate(consume(pipeline)), expected)
+        consume(pipeline, condition=BLACK)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +81,7 @@ def test_a_device_that_holds_half_a_batch_gives_the_same_video(pipeline, session
 )
 def test_a_device_that_is_too_small_says_what_to_lower(pipeline, sessions, graph, message):
     sessions[graph].most = 0
-    condition = np.zeros((16, 16, 16, 3), np.uint8) if graph == "encoder" else None
+    condition = BLACK if graph == "encoder" else None
     with pytest.raises(DeviceMemoryError, match=message):
         consume(pipeline, videos=3, condition=condition)
 
@@ -205,18 +199,11 @@ def test_latents_of_another_shape_are_refused(pipeline, latents, got):
         list(pipeline.decode(latents))
 
 
-@pytest.mark.parametrize("graph", ["decoder", "predict", "interpolate"])
+@pytest.mark.parametrize("graph", ["encoder", "decoder", "predict", "interpolate"])
 def test_a_missing_graph_is_named_before_anything_runs(manifest, sessions, graph):
     del sessions[graph]
     with pytest.raises(PlanError, match=f"fake has no {graph} graph"):
-        Pipeline(manifest, sessions).stream(GenerateOptions())
-
-
-def test_a_condition_needs_an_encoder(manifest, sessions):
-    del sessions["encoder"]
-    condition = np.zeros((4, 16, 16, 3), np.uint8)
-    with pytest.raises(PlanError, match="fake has no encoder graph"):
-        Pipeline(manifest, sessions).stream(GenerateOptions(), condition=condition)
+        Pipeline(manifest, sessions).stream(GenerateOptions(), condition=BLACK)
 
 
 def test_a_model_that_needs_text_is_refused(pipeline, sessions):
@@ -276,12 +263,3 @@ def test_the_public_names_of_the_library():
     shown = {name for name in dir(lvdm_rt) if not name.startswith("__")}
     assert shown == set(lvdm_rt.__all__)
     assert (lvdm_rt.__version__, "__version__" in dir(lvdm_rt)) == ("0.1.0", True)
-
-
-def test_importing_the_library_loads_neither_torch_nor_av_nor_an_engine():
-    code = (
-        "import sys, lvdm_rt; lvdm_rt.Pipeline; lvdm_rt.GenerateOptions;"
-        "print([m for m in ('torch', 'av', 'onnxruntime', 'tensorrt') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"

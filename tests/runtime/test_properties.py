@@ -147,14 +147,6 @@ def test_a_caller_who_is_slow_holds_up_sampling(pipeline):
     stream.close()
 
 
-def test_a_continued_video_starts_where_its_condition_ends(pipeline):
-    condition = np.full((40, 16, 16, 3), 150, np.uint8)
-    for mode in ("hierarchical", "autoregressive"):
-        with_it = videos_of(pipeline, condition=condition, mode=mode)[0]
-        without = videos_of(pipeline, mode=mode)[0]
-        assert (with_it != without).any()
-
-
 def test_only_the_last_frames_of_a_condition_matter(pipeline):
     rng = np.random.default_rng(0)
     condition = rng.integers(0, 255, (80, 16, 16, 3), dtype=np.uint8)

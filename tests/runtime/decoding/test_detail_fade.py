@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from lvdm_engines.errors import OptionsError
-from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt import GenerateOptions
 from lvdm_rt.decoding.detail_fade import DetailFade, fade_out
-
-
-@pytest.fixture
-def pipeline(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        yield pipeline
 
 
 @pytest.fixture
