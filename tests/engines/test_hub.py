@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy_files import python
 
 from lvdm_engines.errors import BundleError
 from lvdm_engines.hub import fetch_bundle
@@ -48,12 +48,7 @@ def show(tmp_path):
 
     def run(reference):
         home = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-c", SHOW, reference],
-            capture_output=True,
-            text=True,
-            env=os.environ | home,
-        )
+        done = python(SHOW, reference, env=os.environ | home)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

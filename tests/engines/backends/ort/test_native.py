@@ -1,15 +1,12 @@
 import sys
-import threading
-import time
 from types import ModuleType
 
 import pytest
-import toy
 
 from lvdm_engines.backends.ort.cpu import CPU
 from lvdm_engines.backends.ort.cuda import CUDA
 from lvdm_engines.bundle import load_bundle
-from lvdm_engines.errors import BackendError, SessionError
+from lvdm_engines.errors import BackendError
 from lvdm_engines.opening import open_session
 
 
@@ -37,22 +34,3 @@ def test_what_is_left_of_two_wheels_when_one_was_removed_is_told_from_a_whole_on
         "onnxruntime is incomplete; pip uninstall -y onnxruntime onnxruntime-gpu && "
         "pip install 'lvdm-rt[cpu]'"
     )
-
-
-def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
-    with open_session(
-        toy.write_bundle(tmp_path / "slow", endless=True), "predict", "cpu"
-    ) as session:
-        thread = threading.get_ident()
-
-        def cancel():
-            time.sleep(0.3)  # it runs by then
-            session.cancel(thread + 1)  # another thread's: nothing happens
-            session.cancel(thread)
-
-        other = threading.Thread(target=cancel)
-        other.start()
-        with pytest.raises(SessionError, match="predict: cannot run"):
-            session.run(toy.feeds())
-        other.join()
-        session.cancel(thread)  # nothing runs: nothing happens

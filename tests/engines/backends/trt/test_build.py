@@ -1,9 +1,9 @@
 """Compiling bundles and finding the right plan again."""
 
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -54,6 +54,13 @@ def test_a_bundle_compiles_and_an_equal_build_is_not_repeated(rtx, make_bundle):
     (again,) = build_plans(bundle, "tensorrt-rtx", SMALL)
     assert again.reused
     assert again.plan == built.plan
+    for name in built.graphs:
+        assert find_plan(bundle.graph(name), machine(rtx)) == built.plan
+
+
+def test_a_wide_batch_range_compiles_as_several_profiles(rtx, make_bundle):
+    (built,) = build_plans(make_bundle(), "tensorrt-rtx", PlanOptions(batch=Range(1, 8, 32)))
+    assert len(built.plan.facts.fingerprint.profiles) == 3 * 2  # for each clip length
 
 
 def test_weights_beside_the_graph_are_compiled_in(rtx, make_bundle):
@@ -167,27 +174,19 @@ def test_a_file_that_is_no_graph_is_one_line(rtx, make_bundle):
         compile_plan(CompileJob("predict", path, facts, (), SMALL), load_library("tensorrt-rtx"))
 
 
-def test_an_interrupt_ends_the_build_and_leaves_nothing(rtx, make_bundle):
-    bundle = make_bundle()
+def press_in_the_main_thread():
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0.05)  # until that has noticed
+
+
+@pytest.mark.parametrize("stop", [Mock(side_effect=KeyboardInterrupt), press_in_the_main_thread])
+def test_an_interrupt_ends_the_build_whoever_is_running_and_leaves_nothing(rtx, make_bundle, stop):
+    bundle, begun = make_bundle(), []
 
     def interrupt(name, step):
-        if step.done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_plans(bundle, "tensorrt-rtx", SMALL, progress=interrupt)
-    assert not list(bundle.path.glob("engines/**/*.plan"))
-
-
-def test_a_signal_ends_the_build_whoever_is_running(rtx, make_bundle):
-    bundle = make_bundle()
-    sent = threading.Event()
-
-    def interrupt(name, step):
-        if not sent.is_set():
-            sent.set()
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0.05)  # until the main thread has noticed
+        begun.append(step)
+        if len(begun) == 3:
+            stop()
 
     with pytest.raises(KeyboardInterrupt):
         build_plans(bundle, "tensorrt-rtx", SMALL, progress=interrupt)
@@ -199,13 +198,6 @@ def test_builds_in_two_threads_do_not_disturb_each_other(rtx, make_bundle):
     with ThreadPoolExecutor(2) as pool:
         built = list(pool.map(lambda bundle: build_plans(bundle, "tensorrt-rtx", SMALL), bundles))
     assert all(plan.path.is_file() for (made,) in built for plan in [made.plan])
-
-
-def test_a_plan_that_fits_is_found_by_both_graphs_of_its_file(rtx, make_bundle):
-    bundle = make_bundle()
-    (built,) = build_plans(bundle, "tensorrt-rtx", SMALL)
-    for name in built.graphs:
-        assert find_plan(bundle.graph(name), machine(rtx)) == built.plan
 
 
 def test_a_sidecar_that_cannot_be_read_is_passed_over(rtx, make_bundle):
