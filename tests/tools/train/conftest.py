@@ -1,7 +1,17 @@
 """Whole runs of tiny networks, each made once for all tests."""
 
+from unittest.mock import Mock
+
 import pytest
 from toy_runs import AUTOENCODER, DENOISER, changed, train
+
+from lvdm_tools.train import sheets
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    # they take most of the time of a step; the runs below draw theirs
+    monkeypatch.setattr(sheets, "curves", Mock())
 
 
 @pytest.fixture(scope="session")
