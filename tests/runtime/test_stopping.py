@@ -1,6 +1,5 @@
 """Runs that nobody reads to the end: closed, failed, or forgotten."""
 
-import asyncio
 import textwrap
 import threading
 import time
@@ -70,19 +69,6 @@ def test_another_thread_ends_a_run_that_is_being_read(manifest, sessions, close)
     assert (thread.is_alive(), errors) == (False, [])
     assert sum(read) < 10_000
     assert our_threads() == []
-
-
-def test_an_asyncio_task_that_is_cancelled_can_close_its_run(manifest, sessions):
-    sessions["predict"].seconds = 0.05
-
-    async def main():
-        stream = Pipeline(manifest, sessions).stream(ENDLESS)
-        reading = asyncio.create_task(asyncio.to_thread(lambda: sum(len(f) for f in stream)))
-        await asyncio.sleep(0.2)
-        stream.close()
-        assert await reading < 10_000
-
-    asyncio.run(main())
 
 
 def test_frames_that_are_being_decoded_can_be_closed_from_another_thread(pipeline, manifest):

@@ -1,7 +1,5 @@
 """Old and new frames in one file, with the old sound."""
 
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
@@ -52,19 +50,7 @@ def test_what_has_no_sound_is_joined_as_well(generate, tmp_path, source):
 
 
 def test_sound_that_begins_late_stays_where_it_is(generate, tmp_path):
-    with av.open(str(tmp_path / "in.mkv"), "w") as container:
-        stream = container.add_stream("libx264", 10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        tone = container.add_stream("pcm_s16le", rate=48000)
-        for _ in range(30):
-            pixels = np.full((48, 64, 3), 100, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-        samples = np.full((1, 2 * 48000), 9000, np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
-        frame.rate, frame.pts, frame.time_base = 48000, 48000, Fraction(1, 48000)
-        container.mux(tone.encode(frame))
-        container.mux(tone.encode())
+    film(tmp_path / "in.mkv", seconds=3, sound="pcm_s16le", begins=1)
     generate("a.mp4", "--frames", "4", "--join", "--condition", "in.mkv")
     first = next(f for f, loudest in heard(tmp_path / "a.mp4") if loudest > 0.1)
     assert float(first.pts * first.time_base) == pytest.approx(1.0, abs=0.05)

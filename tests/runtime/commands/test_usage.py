@@ -38,21 +38,6 @@ def test_flags_that_cannot_be_meant_are_usage_errors(command, tmp_path, flags, m
     assert names(tmp_path) == []
 
 
-def test_an_unknown_command_is_a_usage_error(command):
-    assert command("degenerate")[0] == 2
-
-
-def test_every_flag_is_in_the_help(command):
-    code, out, err = command("generate", "--help")
-    assert (code, err) == (0, "")
-    for flag in (
-        "-o", "--bundle", "--frames", "--seed", "--videos", "--mode", "--sampler", "--steps",
-        "--eta", "--guidance", "--noise-level", "--condition", "--fade", "--prompt", "--batch-size",
-        "--backend", "--fps", "--preset", "--exact", "--resume", "--json", "-q",
-    ):  # fmt: skip
-        assert f"{flag} " in out or f"{flag}\n" in out or f"{flag}," in out
-
-
 def test_the_version_is_told(command):
     assert "0.1.0" in command("--version")[1]
 

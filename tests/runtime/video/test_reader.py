@@ -5,27 +5,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import toy_films
 
 from lvdm_engines.errors import VideoError
 from lvdm_rt.video import ReadSpec, read_frames, read_last_frames
 from lvdm_rt.video.reader import picture_files
 
 
-def encode(
-    path: Path, frames: np.ndarray, rate: int = 8, title: str = "", **stream_fields: object
-) -> Path:
-    """Write an MP4 or other container directly, with fields that our own writer never sets."""
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = title
-        stream = container.add_stream("libx264", rate, options={"crf": "10", "bf": "2"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        for name, value in stream_fields.items():
-            setattr(stream, name, value)
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+def encode(path, frames, **fields):
+    """Write an MP4 directly, with fields that our own writer never sets."""
+    plain = {"options": {"crf": "10", "bf": "2"}, "pix_fmt": "yuv444p"}
+    return toy_films.write(path, frames, "libx264", **plain, **fields)
 
 
 @pytest.mark.parametrize("fps", [4, 8, 12, 16, Fraction(24000, 1001)])
