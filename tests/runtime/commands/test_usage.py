@@ -3,6 +3,8 @@ import time
 import pytest
 from toy_files import names, python
 
+from lvdm_rt.cli import generate
+
 
 @pytest.mark.parametrize(
     ("flags", "message"),
@@ -36,6 +38,14 @@ def test_flags_that_cannot_be_meant_are_usage_errors(command, tmp_path, flags, m
     assert (code, out) == (2, "")
     assert message in err
     assert names(tmp_path) == []
+
+
+def test_every_flag_is_in_the_help(command):
+    code, out, err = command("generate", "--help")
+    assert (code, err) == (0, "")
+    flags = [max(option.opts, key=len) for option in generate.params]
+    assert len(flags) > 20
+    assert [flag for flag in flags if flag not in out] == []
 
 
 def test_the_version_is_told(command):

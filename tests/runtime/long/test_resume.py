@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from toy_files import with_tests_on_path
 
 from lvdm_engines.errors import OtherRunError, SessionError
@@ -154,9 +155,8 @@ def test_a_work_directory_is_not_continued_by_accident(make_fake, tmp_path):
 )
 def test_a_run_with_other_settings_does_not_resume(make_fake, tmp_path, changes, message):
     run(*make_fake(), tmp_path)
-    request = {"frames": 100, "videos": 2, "batch_size": 2, "steps": 3} | changes
     with pytest.raises(WorkError, match=message):
-        run(*make_fake(), tmp_path, resume=True, options=GenerateOptions(**request))
+        run(*make_fake(), tmp_path, resume=True, options=replace(OPTIONS, **changes))
 
 
 def test_a_run_with_another_model_or_condition_does_not_resume(make_fake, tmp_path):
@@ -170,7 +170,7 @@ def test_a_run_with_another_model_or_condition_does_not_resume(make_fake, tmp_pa
 
 def test_the_frame_rate_may_change_between_runs(make_fake, expected, tmp_path):
     run(*make_fake(), tmp_path)
-    options = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3, fps=30.0)
+    options = replace(OPTIONS, fps=30.0)
     assert_same(run(*make_fake(), tmp_path, resume=True, options=options), expected)
 
 
@@ -193,26 +193,20 @@ def test_removing_a_work_directory_spares_what_is_not_its_own(make_fake, tmp_pat
     workdir.remove(work)
 
 
-def test_two_runs_do_not_share_a_work_directory(make_fake, tmp_path):
+def test_a_work_directory_in_use_is_neither_shared_nor_removed(make_fake, tmp_path):
+    work = tmp_path / "work"
     with Pipeline(*make_fake()) as pipeline:
-        stream = pipeline.stream_videos(OPTIONS, work=tmp_path)
+        stream = pipeline.stream_videos(OPTIONS, work=work)
         next(stream)
         with pytest.raises(WorkError, match="is in use by another run"):
-            run(*make_fake(), tmp_path, resume=True)
+            run(*make_fake(), work, resume=True)
+        held = sorted(work.rglob("*.npy"))
+        workdir.remove(work)
+        assert sorted(work.rglob("*.npy")) >= held
         stream.close()
-    run(*make_fake(), tmp_path, resume=True)
-
-
-def test_a_work_directory_in_use_is_not_removed(make_fake, tmp_path):
-    with Pipeline(*make_fake()) as pipeline:
-        stream = pipeline.stream_videos(OPTIONS, work=tmp_path / "work")
-        next(stream)
-        held = sorted((tmp_path / "work").rglob("*.npy"))
-        workdir.remove(tmp_path / "work")
-        assert sorted((tmp_path / "work").rglob("*.npy")) >= held
-        stream.close()
-    workdir.remove(tmp_path / "work")
-    assert not (tmp_path / "work").exists()
+    run(*make_fake(), work, resume=True)
+    workdir.remove(work)
+    assert not work.exists()
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_part_of_a_clip(
