@@ -9,13 +9,7 @@ import toy
 
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.errors import DeviceMemoryError
-from lvdm_engines.manifest import (
-    Defaults,
-    GraphFacts,
-    LatentFacts,
-    ScheduleFacts,
-    ShortFacts,
-)
+from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ScheduleFacts, ShortFacts
 from lvdm_engines.session import check_feeds
 
 MODEL = toy.model_facts(
@@ -111,6 +105,16 @@ def make_sessions(manifest):
     return {
         name: FakeSession(manifest, name, COMPUTE.get(name, denoise)) for name in manifest.graphs
     }
+
+
+def videos_of(pipeline, options, **how):
+    """Generate and return {video: frames}, checking that chunks follow each other."""
+    out = {}
+    for video, start, frames in pipeline.stream_videos(options, **how):
+        parts = out.setdefault(video, [])
+        assert start == sum(map(len, parts))
+        parts.append(frames)
+    return {video: np.concatenate(parts) for video, parts in out.items()}
 
 
 def our_threads():

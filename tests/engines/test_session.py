@@ -12,11 +12,7 @@ from lvdm_engines import opening
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.ort.cuda import BoundSession
 from lvdm_engines.bundle import Bundle, GraphSource, file_sha256
-from lvdm_engines.errors import (
-    BundleError,
-    DeviceMemoryError,
-    SessionError,
-)
+from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError
 from lvdm_engines.manifest import GraphFacts, TensorSpec
 from lvdm_engines.opening import open_session
 from lvdm_engines.session import Cancellable, check_feeds
@@ -31,21 +27,13 @@ def backend(request):
     return request.param
 
 
-@pytest.fixture
-def bound(make_bundle):
-    """The session for CUDA on host memory; a GPU has other addresses and the same calls."""
-    source = make_bundle().graph("predict")
-    path = str(source.folder / source.facts.file)
-    native = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return BoundSession(source, onnxruntime, native, ("cpu", 0))
-
-
 @pytest.fixture(params=["cpu", "openvino", "bound"])
 def session(request, make_bundle):
     if request.param == "openvino":
         pytest.importorskip("openvino")
-    if request.param == "bound":
-        opened = request.getfixturevalue("bound")
+    if request.param == "bound":  # as for CUDA: a GPU has other addresses and the same calls
+        source, native = map(request.getfixturevalue, ("source", "native"))
+        opened = BoundSession(source, onnxruntime, native, ("cpu", 0))
     else:
         opened = open_session(make_bundle(), "predict", request.param, OPTIONS)
     with opened:

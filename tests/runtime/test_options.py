@@ -66,11 +66,7 @@ def test_zero_is_a_value_and_not_a_default(manifest):
 
 @pytest.mark.parametrize(
     ("preset", "expected"),
-    [
-        ("paper", ("ddpm", 1000, 0)),
-        ("balanced", ("dpmpp_2m", 10, 2)),
-        ("fast", ("dpmpp_2m", 6, 1)),
-    ],
+    [("paper", ("ddpm", 1000, 0)), ("balanced", ("dpmpp_2m", 10, 2)), ("fast", ("dpmpp_2m", 6, 1))],
 )
 def test_presets_choose_sampler_and_steps(manifest, preset, expected):
     settings = ask(changed(manifest, steps=1000), preset=preset)

@@ -8,7 +8,6 @@ import pytest
 import lvdm_rt
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import (
-    BundleError,
     DeviceMemoryError,
     NumericsError,
     OptionsError,
@@ -210,11 +209,6 @@ def test_a_model_that_needs_text_is_refused(pipeline, sessions):
     sessions["predict"].inputs += (TensorSpec("context", "float32", ("b", 77, 8)),)
     with pytest.raises(PlanError, match="needs a text prompt"):
         pipeline.stream(GenerateOptions())
-
-
-def test_an_unknown_bundle_is_refused(tmp_path):
-    with pytest.raises(BundleError):
-        Pipeline.open(tmp_path / "nothing")
 
 
 def test_sessions_are_opened_as_the_caller_asks(manifest, sessions, monkeypatch):

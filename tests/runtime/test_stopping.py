@@ -6,11 +6,10 @@ import time
 
 import numpy as np
 import pytest
-import toy
 from toy_arrays import our_threads
 from toy_files import python, with_tests_on_path
 
-from lvdm_engines.opening import open_sessions
+from lvdm_engines.errors import SessionError
 from lvdm_rt import GenerateOptions, Pipeline
 
 ENDLESS = GenerateOptions(frames=10_000, steps=1)
@@ -92,12 +91,21 @@ def test_a_progress_callback_may_close_the_run(pipeline, kind):
 
 
 @pytest.mark.parametrize("close", ["stream", "pipeline"])
-def test_a_call_of_a_network_that_takes_hours_is_cancelled(tmp_path, sessions, close):
-    bundle = toy.write_bundle(tmp_path / "slow", endless=True)
-    slow = open_sessions(bundle, ["predict", "interpolate"], "cpu")
-    pipeline = Pipeline(bundle.manifest, {**slow, "decoder": sessions["decoder"]})
+def test_a_call_of_a_network_that_takes_hours_is_cancelled(pipeline, sessions, close):
+    running, ended = [], threading.Event()
+
+    def hours(call):
+        running.append(threading.get_ident())
+        assert ended.wait(30)
+        raise SessionError("predict: cannot run: cancelled")
+
+    def cancel(thread):
+        if thread in running:
+            ended.set()
+
+    sessions["predict"].hook, sessions["predict"].cancel = hours, cancel
     stream = pipeline.stream(ENDLESS)
-    threading.Timer(0.3, (pipeline if close == "pipeline" else stream).close).start()
+    threading.Timer(0.1, (pipeline if close == "pipeline" else stream).close).start()
     assert list(stream) == []
     assert our_threads() == []
 

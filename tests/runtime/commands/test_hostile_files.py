@@ -6,7 +6,6 @@ import os
 import pytest
 from toy_files import edited
 
-from lvdm_engines import lock
 from lvdm_rt.commands import outputs
 
 NO_HEADERS = ["((((", "{'descr': ',,', 'fortran_order': False, 'shape': (1,), }"]
@@ -23,15 +22,6 @@ def clips(generate, tmp_path, monkeypatch):
     clips = sorted((tmp_path / ".sky.npz.work").glob("video-*/*.npy"))
     assert clips
     return clips
-
-
-def test_what_another_run_is_writing_is_no_leftover(generate, tmp_path):
-    part = tmp_path / ".sky.npz.01234567.partial"
-    part.touch()
-    holder = lock.acquire(part)
-    generate("sky.npz")
-    lock.release(holder)
-    assert part.exists()
 
 
 @pytest.mark.parametrize(("how", "code"), [("--resume", 0), ("--restart", 1)])

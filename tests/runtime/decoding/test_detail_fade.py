@@ -2,6 +2,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from toy_arrays import videos_of
 
 from lvdm_engines.errors import OptionsError
 from lvdm_rt import GenerateOptions
@@ -73,12 +74,9 @@ def test_a_continued_video_starts_where_its_condition_ends(pipeline, given):
 
 def test_every_video_of_a_batch_is_handed_over(pipeline, given):
     options = GenerateOptions(frames=24, videos=2)
-    frames = {0: [], 1: []}
-    for chunk in pipeline.stream_videos(options, condition=given):
-        frames[chunk.video].append(chunk.frames)
-    for number, pieces in frames.items():
+    for number, frames in videos_of(pipeline, options, condition=given).items():
         alone = video(pipeline, given, first_video=number)
-        assert np.abs(np.concatenate(pieces) - alone).max() <= 1
+        assert np.abs(frames - alone).max() <= 1
 
 
 def test_windows_that_share_nothing_have_nothing_to_hand_over(pipeline, given):

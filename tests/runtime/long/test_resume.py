@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from toy_arrays import videos_of
 from toy_files import with_tests_on_path
 
 from lvdm_engines.errors import OtherRunError, SessionError
@@ -23,11 +24,7 @@ OPTIONS = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3)
 
 def run(manifest, sessions, work=None, resume=False, options=OPTIONS, **more):
     with Pipeline(manifest, sessions) as pipeline:
-        out = {}
-        stream = pipeline.stream_videos(options, work=work, resume=resume, **more)
-        for video, _, frames in stream:
-            out.setdefault(video, []).append(frames)
-    return {video: np.concatenate(parts) for video, parts in out.items()}
+        return videos_of(pipeline, options, work=work, resume=resume, **more)
 
 
 def assert_same(got, expected):

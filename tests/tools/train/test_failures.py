@@ -14,7 +14,7 @@ from toy_runs import AUTOENCODER, changed, train
 
 from lvdm_engines.errors import CheckpointError, TrainingError
 from lvdm_tools import cli
-from lvdm_tools.train import start, state
+from lvdm_tools.train import state
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.learner import Learner
 
@@ -112,30 +112,6 @@ def command(tmp_path, tiny_denoiser):
         *("train", "diffusion", "--data", "synth", "-q"),
         *("--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")),
     ]
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (PermissionError(13, "Permission denied", "locked/run"), "locked/run: Permission denied"),
-        (MemoryError(), "out of memory; lower the batch"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower the batch"),
-    ],
-)
-def test_what_the_machine_refuses_is_one_line(command, capsys, monkeypatch, error, line):
-    monkeypatch.setattr(start, "run_training", Mock(side_effect=error))
-    assert cli.run(command) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"lvdm-tools: {line}")
-    assert told.count("\n") == 1
-
-
-def test_a_defect_is_not_taken_for_missing_memory(command, monkeypatch):
-    broken = Mock(side_effect=RuntimeError("shapes do not match"))
-    monkeypatch.setattr(start, "run_training", broken)
-    with pytest.raises(RuntimeError, match="shapes"):
-        cli.run(command)
 
 
 @pytest.mark.slow

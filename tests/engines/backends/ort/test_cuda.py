@@ -19,19 +19,6 @@ from lvdm_engines.manifest import TensorSpec
 
 
 @pytest.fixture
-def source(make_bundle):
-    return make_bundle().graph("predict")
-
-
-@pytest.fixture
-def native(source):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    path = str(source.folder / source.facts.file)
-    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-
-
-@pytest.fixture
 def session(source, native):
     with BoundSession(source, onnxruntime, native, ("cpu", 0)) as made:
         yield made

@@ -119,11 +119,6 @@ def runtimes(fake_library, engine):
 
 
 @pytest.fixture
-def source(make_bundle):
-    return make_bundle().graph("predict")
-
-
-@pytest.fixture
 def make_plan(source):
     def make(data=PLAN, built_at="2026-01-01T00:00:00+00:00", options=SMALL, **changes):
         manifest = load_bundle(source.folder).manifest
