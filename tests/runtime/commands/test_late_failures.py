@@ -2,7 +2,6 @@
 
 import os
 import resource
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -84,13 +83,6 @@ def test_hidden_names_are_never_written_through(generate, tmp_path, monkeypatch,
 
 
 NO_THREAD = "lvdm-rt: no thread can be started (can't start new thread); lower --threads"
-
-
-def test_a_limit_of_threads_is_one_line(generate, monkeypatch, tmp_path):
-    no_more = Mock(side_effect=RuntimeError("can't start new thread"))
-    monkeypatch.setattr(threading.Thread, "start", no_more)
-    assert generate("sky.npz", "-q", code=1).startswith(NO_THREAD)
-    assert names(tmp_path) == []
 
 
 FEW_THREADS = """
