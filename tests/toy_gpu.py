@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from lvdm_engines.backends.plan_facts import Range
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt.library import TargetMachine
 from lvdm_engines.errors import DeviceMemoryError, SessionError
 
 
@@ -259,6 +260,8 @@ class FakeSettings:
         self.kernels = kernels
 
 
+HERE = TargetMachine("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
+SMALL = PlanOptions(batch=Range(1, 2, 4))
 PROFILES = (
     {"b": Range(1, 2, 4), "t": Range(4, 4, 4)},
     {"b": Range(5, 8, 16), "t": Range(4, 4, 4)},

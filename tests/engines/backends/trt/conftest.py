@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import toy
 from msgspec.structs import replace
-from toy_gpu import PROFILES, FakeEngine, FakeGpu, Mode
+from toy_gpu import HERE, PROFILES, SMALL, FakeEngine, FakeGpu, Mode
 
 from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.gpu.scratch import SharedScratch
-from lvdm_engines.backends.plan_facts import PlanFacts, PlanOptions, Range
+from lvdm_engines.backends.plan_facts import PlanFacts, Range
 from lvdm_engines.backends.trt import build, library, opening
 from lvdm_engines.backends.trt import compile as compile_
 from lvdm_engines.backends.trt.context import OpenEngine
-from lvdm_engines.backends.trt.library import TargetMachine, TrtLibrary
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import fingerprint_of, save_plan
 from lvdm_engines.bundle import load_bundle
@@ -76,19 +76,7 @@ def session(opened):
 
 
 PLAN = b"the plan"
-HERE = TargetMachine("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
-SMALL = PlanOptions(batch=Range(1, 2, 4))
 PLAN_PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
-
-
-@pytest.fixture
-def here():
-    return HERE
-
-
-@pytest.fixture
-def small():
-    return SMALL
 
 
 @pytest.fixture

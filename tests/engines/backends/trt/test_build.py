@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 from msgspec.structs import replace
+from toy_gpu import SMALL
 
 from lvdm_engines.backends.plan_facts import PlanFacts, PlanOptions, Range
 from lvdm_engines.backends.trt.build import build_plans, check_build, stored_plans
@@ -15,8 +16,6 @@ from lvdm_engines.backends.trt.library import TargetMachine
 from lvdm_engines.backends.trt.profiles import profiles_for
 from lvdm_engines.backends.trt.store import find_plan
 from lvdm_engines.errors import BackendError, BundleError, ExportError
-
-SMALL = PlanOptions(batch=Range(1, 2, 4))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
-from toy_gpu import FakeSettings, check_run, feeds_of
+from toy_gpu import HERE, SMALL, FakeSettings, check_run, feeds_of
 
 from lvdm_engines.backends.backend import Profiled, Timed
 from lvdm_engines.backends.trt import opening
@@ -14,9 +14,9 @@ from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
 from lvdm_engines.manifest import TensorSpec
 
 
-def test_a_plan_opens_as_a_session_that_computes(source, make_plan, open_plan, runtimes, here):
+def test_a_plan_opens_as_a_session_that_computes(source, make_plan, open_plan, runtimes):
     plan = make_plan()
-    assert find_plan(source, here) == plan
+    assert find_plan(source, HERE) == plan
     with open_plan(plan) as session:
         check_run(session, feeds_of(3))
         assert session.backend == "tensorrt"
@@ -73,9 +73,9 @@ def test_an_engine_with_other_tensors_than_declared_is_refused(make_plan, open_p
 
 
 def test_a_plan_of_another_version_needs_that_versions_lean_runtime(
-    make_plan, open_plan, small, runtimes, monkeypatch, tmp_path
+    make_plan, open_plan, runtimes, monkeypatch, tmp_path
 ):
-    plan = make_plan(version="11.0.0.1", options=replace(small, version_compatible=True))
+    plan = make_plan(version="11.0.0.1", options=replace(SMALL, version_compatible=True))
     with pytest.raises(BackendError, match=r"pip install tensorrt-lean==11\.0\.0\.1"):
         open_plan(plan)
     (tmp_path / "libnvinfer_lean.so.11").touch()
