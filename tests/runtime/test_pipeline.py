@@ -73,7 +73,6 @@ def test_nan_from_the_encoder_is_named(pipeline, sessions):
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        ("interpolate", "lower the batch size"),
         ("decoder", "while one window was decoded"),
         ("encoder", "while one window was encoded"),
     ],
