@@ -26,6 +26,12 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def array_file(header: str, data: bytes = b"") -> bytes:
+    """Return the file of an array, in the format of .npy, with a header of its own making."""
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
 @contextmanager
 def edited(path: Path) -> Iterator[Any]:
     """Give what a JSON file holds, and write what became of it."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 
 import pytest
-from toy_files import edited
+from toy_files import array_file, edited
 
 from lvdm_rt.commands import outputs
 
@@ -36,8 +36,7 @@ def test_links_among_the_clips_lead_nowhere(generate, clips, tmp_path, how, code
 
 @pytest.mark.parametrize("header", [*NO_HEADERS, HUGE])
 def test_a_clip_with_a_right_checksum_and_no_array_is_made_again(generate, clips, caplog, header):
-    text = header.encode().ljust(117) + b"\n"
-    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    data = array_file(header)
     clips[0].write_bytes(data + hashlib.sha256(data).digest())
     generate("sky.npz", "--resume", "--backend", "cpu")
     assert "and is made again" in caplog.text

@@ -1,10 +1,10 @@
 """Pictures that would take too much memory are refused before they do."""
 
-import io
 import zipfile
 
 import numpy as np
 import pytest
+from toy_files import array_file
 
 from lvdm_engines.errors import VideoError
 from lvdm_rt.video import MAX_PIXELS
@@ -40,39 +40,28 @@ def test_a_list_of_other_files_is_not_followed(scene, write, read, tmp_path, nam
         read(tmp_path / name)
 
 
-def archive(path, shape, fps):
-    """Write an archive whose headers say what its bytes do not hold."""
-    with zipfile.ZipFile(path, "w") as out:
-        for name, header in (("frames", ("|u1", shape)), ("fps", ("<f8", fps))):
-            data = io.BytesIO()
-            described = {"descr": header[0], "fortran_order": False, "shape": header[1]}
-            np.lib.format.write_array_header_1_0(data, described)
-            out.writestr(f"{name}.npy", data.getvalue() + bytes(4096 if fps else 8))
-    return path
+def described(kind, shape):
+    return str({"descr": kind, "fortran_order": False, "shape": shape})
 
 
 @pytest.mark.parametrize(
-    ("shape", "fps"),
-    [((1, 1 << 20, 1 << 20, 3), ()), ((1, 8, 8, 3), (1 << 40,)), ((1 << 40, 1, 1, 3), ())],
+    ("frames", "fps"),
+    [
+        (described("|u1", (1, 1 << 20, 1 << 20, 3)), ()),
+        (described("|u1", (1 << 40, 1, 1, 3)), ()),
+        (described("|u1", (1, 8, 8, 3)), (1 << 40,)),
+        (described(",,", (1,)), ()),
+        ("((((", ()),
+    ],
 )
-def test_an_archive_that_says_it_is_huge_is_refused_by_its_header(tmp_path, read, shape, fps):
-    path = archive(tmp_path / "a.npz", shape, fps)
-    with pytest.raises(VideoError, match=r"cannot read .*a\.npz"):
-        read(path)
-
-
-@pytest.mark.parametrize(
-    "header", ["((((", "{'descr': ',,', 'fortran_order': False, 'shape': (1,), }"]
-)
-def test_an_archive_of_no_arrays_is_one_line(tmp_path, read, header):
-    text = header.encode().ljust(117) + b"\n"
-    path = archive(tmp_path / "a.npz", (1, 8, 8, 3), ())
-    with zipfile.ZipFile(path) as source:
-        fps = source.read("fps.npy")
+def test_an_archive_that_is_huge_or_holds_no_arrays_is_refused_by_its_headers(
+    tmp_path, read, frames, fps
+):
+    path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("fps.npy", fps)
-        out.writestr("frames.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
-    with pytest.raises(VideoError, match=r"cannot read .*a\.npz: it is damaged"):
+        out.writestr("frames.npy", array_file(frames, bytes(4096)))
+        out.writestr("fps.npy", array_file(described("<f8", fps), np.float64(8).tobytes()))
+    with pytest.raises(VideoError, match=r"cannot read .*a\.npz: "):
         read(path)
 
 

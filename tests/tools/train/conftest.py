@@ -9,9 +9,11 @@ from lvdm_tools.train import sheets
 
 
 @pytest.fixture(autouse=True)
-def _no_curves(monkeypatch):
+def _no_curves():
     # they take most of the time of a step; the runs below draw theirs
-    monkeypatch.setattr(sheets, "curves", Mock())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "curves", Mock())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -152,21 +152,17 @@ def test_a_plan_that_rtx_calls_invalid_here_is_refused_before_it_is_opened(
     assert runtimes[-1].opened == []
 
 
-def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
+def test_compiled_kernels_are_kept_whole_by_their_owner_or_not_read_back(tmp_path, monkeypatch):
     file = tmp_path / "denoiser.kernels"
     opening._write_cache(file, b"kernels")
     assert opening._read_cache(file) == b"kernels"
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
+        assert opening._read_cache(file) is None
     file.write_bytes(file.read_bytes()[:-1])
     assert opening._read_cache(file) is None
     assert opening._read_cache(tmp_path / "none") is None
     assert [path.name for path in tmp_path.iterdir()] == ["denoiser.kernels"]
-
-
-def test_compiled_kernels_of_somebody_else_are_not_loaded(tmp_path, monkeypatch):
-    file = tmp_path / "denoiser.kernels"
-    opening._write_cache(file, b"kernels")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
-    assert opening._read_cache(file) is None
 
 
 def test_a_kernel_cache_that_cannot_be_written_is_only_noted(tmp_path, caplog):
