@@ -17,6 +17,7 @@ QUICK = {
     "synth": "lvdm-tools synth -o clip.npz --frames 4",
 }
 SLOW = {
+    "bench": "lvdm-tools bench --quick --only graphs --backend cpu --json numbers.json",
     "verify": "lvdm-export verify sky-tiny -q",
     "gpu-check": "lvdm-tools gpu-check -o checked",
     "autoencoder": f"lvdm-tools train autoencoder --config autoencoder.yaml {TRAIN}",
@@ -27,7 +28,6 @@ SLOW = {
     "eval": "lvdm-tools eval sky-tiny --clips 2 --frames 8 --conditions 1 --long-videos 0"
     " --steps 2 --backend cpu",
 }
-BENCH = "lvdm-tools bench --quick --only graphs --backend cpu --json numbers.json"
 LIBRARY = "from lvdm_rt import Pipeline; Pipeline.open().close()"
 LOOKS_UP = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
 WATCHED = ("-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmmsg", "-o")
@@ -86,17 +86,12 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.exhaustive
-def test_a_benchmark_leaves_nothing_either(spied):
-    run_command(BENCH, spied)
-
-
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param(command, id=name, marks=mark)
         for name, command in SLOW.items()
-        for mark in [pytest.mark.exhaustive if name == "build" else pytest.mark.slow]
+        for mark in [pytest.mark.exhaustive if name in {"bench", "build"} else pytest.mark.slow]
     ],
 )
 def test_a_long_command_leaves_nothing_either(command, spied, trained, tmp_path):

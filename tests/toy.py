@@ -62,16 +62,11 @@ def manifest(**changes: Any) -> Manifest:
     return replace(made, **changes)
 
 
-def write_bundle(
-    folder: Path, *, force: bool = False, endless: bool = False, **options: bool
-) -> Bundle:
+def write_bundle(folder: Path, *, force: bool = False, **options: bool) -> Bundle:
     """Write the bundle of `manifest()`, with a real denoiser; see `write_denoiser`."""
     with BundleWriter(folder, force=force) as writer:
         file = writer.path / "denoiser.onnx"
-        if endless:
-            write_endless(file)
-        else:
-            write_denoiser(file, **options)
+        write_denoiser(file, **options)
         data = Path(f"{file}.data")
         facts = graph_facts(
             sha256=file_sha256(file), data_sha256=file_sha256(data) if data.exists() else None
@@ -140,31 +135,3 @@ def feeds(rows: int = 2, clip: int = 4) -> dict[str, np.ndarray]:
 def eps(fed: dict[str, np.ndarray]) -> np.ndarray:
     """What the denoiser computes."""
     return fed["latents"] * fed["mask"][:, None, :, None, None] + WEIGHT
-
-
-def write_endless(path: Path) -> None:
-    """Write a denoiser that runs for hours: it adds nothing to its latents, again and again."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    def value(name: str, kind: int, shape: Any) -> Any:
-        return helper.make_tensor_value_info(name, kind, shape)
-
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_in"], ["go_out"]),
-            helper.make_node("Mul", ["x_in", "one"], ["x_out"]),
-        ],
-        "body",
-        [
-            value("round", TensorProto.INT64, []),
-            value("go_in", TensorProto.BOOL, []),
-            value("x_in", TensorProto.FLOAT, LATENTS),
-        ],
-        [value("go_out", TensorProto.BOOL, []), value("x_out", TensorProto.FLOAT, LATENTS)],
-    )
-    constants = [
-        numpy_helper.from_array(np.array(10**15), "rounds"),
-        numpy_helper.from_array(np.array(1, np.float32), "one"),
-    ]
-    loop = helper.make_node("Loop", ["rounds", "", "latents"], ["eps"], body=body)
-    write_graph(path, [loop], INPUTS, OUTPUTS, constants)

@@ -33,24 +33,10 @@ def quiet(line):
 
 def official_yaml():
     """Describe UNET and AUTOENCODER as the authors' files do."""
-    encoder = {
-        "n_hiddens": 4,
-        "downsample": [2, 2, 2],
-        "image_channel": 3,
-        "norm_type": "group",
-        "padding_type": "replicate",
-        "double_z": True,
-        "z_channels": 2,
-        "norm_groups": 2,
-    }
-    decoder = {
-        "n_hiddens": 4,
-        "upsample": [2, 2, 2],
-        "z_channels": 2,
-        "image_channel": 3,
-        "norm_type": "group",
-        "norm_groups": 2,
-    }
+    both = {"n_hiddens": 4, "z_channels": 2, "image_channel": 3, "norm_type": "group"}
+    both |= {"norm_groups": 2}
+    encoder = {**both, "downsample": [2, 2, 2], "padding_type": "replicate", "double_z": True}
+    decoder = {**both, "upsample": [2, 2, 2]}
     unet = {
         "num_classes": 11,
         "image_size": 4,

@@ -7,8 +7,8 @@ import av
 import numpy as np
 
 
-def film(path, seconds=4, sound=None):
-    """A film of 10 fps that gets brighter, with a tone; returns nothing."""
+def film(path, seconds=4, sound=None, begins=0):
+    """A film of 10 fps that gets brighter, with a tone from a second on; returns nothing."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", 10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
@@ -18,18 +18,21 @@ def film(path, seconds=4, sound=None):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
         if tone is not None:
-            wave = np.sin(np.arange(seconds * 48000) * 0.05).astype(np.float32)
+            wave = np.sin(np.arange((seconds - begins) * 48000) * 0.05).astype(np.float32)
             frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
-            frame.rate = 48000
+            frame.rate, frame.pts, frame.time_base = 48000, begins * 48000, Fraction(1, 48000)
             resampler = av.AudioResampler(tone.format, tone.layout, tone.rate, 1024)
             for part in [*resampler.resample(frame), None]:
                 container.mux(tone.encode(part))
 
 
-def write(path, pictures, codec="mpeg4", *, times=None, rate=8, options=None, **attributes):
+def write(
+    path, pictures, codec="mpeg4", *, times=None, rate=8, options=None, title="", **attributes
+):
     """A video of pictures (h, w, 3), shown at their times, in frames, if there are any."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = pictures[0].shape[:2]
         for name, value in {"pix_fmt": "yuv420p", **attributes}.items():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from toy_arrays import videos_of
 
 from lvdm_engines.bundle import builtin_bundles
 from lvdm_engines.errors import NumericsError
@@ -28,8 +29,7 @@ def each_pipeline(request):
 
 def video_of(pipeline, **options):
     settings = {"frames": 24, "steps": 3, "seed": 7} | options
-    chunks = pipeline.stream_videos(GenerateOptions(**settings))
-    return np.concatenate([chunk.frames for chunk in chunks if chunk.video == 0])
+    return videos_of(pipeline, GenerateOptions(**settings))[0]
 
 
 def test_one_seed_gives_one_video_within_one_level_for_any_grouping(each_pipeline):
@@ -48,10 +48,7 @@ def test_exact_videos_are_bit_identical_for_any_grouping(each_pipeline):
 def test_no_seam_shows_between_decode_windows(pipeline):
     options = GenerateOptions(frames=96, seed=7, videos=2)
     model, settings = pipeline.manifest.model, pipeline.settings(options)
-    videos = {number: [] for number in range(options.videos)}
-    for chunk in pipeline.stream_videos(options):
-        videos[chunk.video].append(chunk.frames)
-    frames = np.stack([np.concatenate(chunks) for chunks in videos.values()]).astype(np.float32)
+    frames = np.stack([*videos_of(pipeline, options).values()]).astype(np.float32)
     change = np.abs(np.diff(frames, axis=1)).mean(axis=(0, 2, 3, 4))  # of frame i to i + 1
     per_latent = model.frames_per_latent
     period = (model.decode_window - settings.overlap) * per_latent

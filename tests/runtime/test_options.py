@@ -1,7 +1,7 @@
 import math
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Preset
@@ -12,6 +12,13 @@ def ask(manifest, **options):
     return resolve(GenerateOptions(**options), manifest)
 
 
+def changed(manifest, steps=20, noise_levels=10, **defaults):
+    """The manifest with another schedule or other defaults."""
+    schedule = replace(manifest.model.schedule, steps=steps)
+    model = replace(manifest.model, schedule=schedule, noise_levels=noise_levels)
+    return replace(manifest, model=model, defaults=replace(manifest.defaults, **defaults))
+
+
 def test_what_is_not_asked_is_the_models_own_value(manifest):
     settings = ask(manifest)
     assert (settings.sampler, settings.steps, settings.eta) == ("ddim", 4, 1.0)
@@ -20,10 +27,7 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
 
 
 def test_a_short_schedule_is_refined_in_no_more_steps_than_it_has(manifest):
-    schedule = msgspec.structs.replace(manifest.model.schedule, steps=1)
-    model = msgspec.structs.replace(manifest.model, schedule=schedule, noise_levels=1)
-    defaults = msgspec.structs.replace(manifest.defaults, noise_level=0)
-    short = msgspec.structs.replace(manifest, model=model, defaults=defaults)
+    short = changed(manifest, steps=1, noise_levels=1, noise_level=0)
     assert ask(short).refine == ask(short, preset="balanced").refine == 1
 
 
@@ -49,7 +53,7 @@ def test_settings_come_back_as_they_are(manifest, sampler):
 
 @pytest.mark.parametrize("wrong", [{"steps": 10**9}, {"overlap": 99}, {"eta": math.nan}])
 def test_settings_that_this_model_cannot_have_are_refused(manifest, wrong):
-    settings = msgspec.structs.replace(ask(manifest), **wrong)
+    settings = replace(ask(manifest), **wrong)
     with pytest.raises(OptionsError, match=f"got {next(iter(wrong))} "):
         resolve(settings, manifest)
 
@@ -62,29 +66,21 @@ def test_zero_is_a_value_and_not_a_default(manifest):
 
 @pytest.mark.parametrize(
     ("preset", "expected"),
-    [
-        ("paper", ("ddpm", 1000, 0)),
-        ("balanced", ("dpmpp_2m", 10, 2)),
-        ("fast", ("dpmpp_2m", 6, 1)),
-    ],
+    [("paper", ("ddpm", 1000, 0)), ("balanced", ("dpmpp_2m", 10, 2)), ("fast", ("dpmpp_2m", 6, 1))],
 )
 def test_presets_choose_sampler_and_steps(manifest, preset, expected):
-    schedule = msgspec.structs.replace(manifest.model.schedule, steps=1000)
-    model = msgspec.structs.replace(manifest.model, schedule=schedule)
-    settings = ask(msgspec.structs.replace(manifest, model=model), preset=preset)
+    settings = ask(changed(manifest, steps=1000), preset=preset)
     assert (settings.sampler, settings.steps, settings.refine) == expected
 
 
 def test_a_preset_takes_all_steps_of_a_schedule_that_has_fewer(manifest):
     presets = {"long": Preset(sampler="ddim", steps=50)}
-    defaults = msgspec.structs.replace(manifest.defaults, presets=presets)
-    assert ask(msgspec.structs.replace(manifest, defaults=defaults), preset="long").steps == 20
+    assert ask(changed(manifest, presets=presets), preset="long").steps == 20
 
 
 def test_a_bundle_brings_presets_of_its_own(manifest):
     presets = {"fast": Preset(sampler="ddim", steps=3), "soft": Preset(guidance=1.5)}
-    defaults = msgspec.structs.replace(manifest.defaults, presets=presets)
-    manifest = msgspec.structs.replace(manifest, defaults=defaults)
+    manifest = changed(manifest, presets=presets)
     assert ask(manifest, preset="fast").steps == 3
     assert ask(manifest, preset="soft").guidance == 1.5
 
@@ -116,6 +112,7 @@ def test_another_sampler_than_the_models_brings_its_own_steps(manifest):
         ({"eta": 2.0}, "got eta 2.0"),
         ({"eta": math.nan}, "got eta nan"),
         ({"guidance": math.inf}, "got guidance inf"),
+        ({"guidance": -2}, "got guidance -2, expected a number from 0"),
         ({"guidance": "much"}, "got guidance 'much', expected a number"),
         ({"noise_level": 10}, "got noise_level 10, expected a whole number from -1 to 9"),
         ({"overlap": 3}, "got overlap 3, expected a whole number from 0 to 2"),
@@ -140,9 +137,7 @@ def test_a_bad_request_is_refused_with_what_is_possible(manifest, options, messa
 
 
 def test_a_model_without_noise_levels_refuses_one(manifest):
-    model = msgspec.structs.replace(manifest.model, noise_levels=None)
-    defaults = msgspec.structs.replace(manifest.defaults, noise_level=None)
-    manifest = msgspec.structs.replace(manifest, model=model, defaults=defaults)
+    manifest = changed(manifest, noise_levels=None, noise_level=None)
     assert ask(manifest).noise_level == -1
     with pytest.raises(OptionsError, match="was not trained with perturbed conditions"):
         ask(manifest, noise_level=3)

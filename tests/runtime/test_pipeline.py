@@ -1,17 +1,13 @@
 """The library's main entry: what it refuses, how it stops, and what fails with which words."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
 
 import lvdm_rt
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import (
-    BundleError,
     DeviceMemoryError,
     NumericsError,
     OptionsError,
@@ -20,6 +16,8 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import ScheduleFacts, TensorSpec
 from lvdm_rt import GenerateOptions, Pipeline
+
+BLACK = np.zeros((16, 16, 16, 3), np.uint8)
 
 
 def consume(pipeline, **options):
@@ -69,26 +67,19 @@ def test_latents_that_overflow_after_the_last_step_are_named(make_fake):
 def test_nan_from_the_encoder_is_named(pipeline, sessions):
     poison(sessions["encoder"], 1, np.nan)
     with pytest.raises(NumericsError, match="the encoder returned NaN"):
-        consume(pipeline, condition=np.zeros((16, 16, 16, 3), np.uint8))
-
-
-def test_a_device_that_holds_half_a_batch_gives_the_same_video(pipeline, sessions):
-    expected = np.concatenate(consume(pipeline))
-    sessions["interpolate"].most = 4
-    np.testing.assert_array_equal(np.concatenate(consume(pipeline)), expected)
+        consume(pipeline, condition=BLACK)
 
 
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        ("interpolate", "lower the batch size"),
         ("decoder", "while one window was decoded"),
         ("encoder", "while one window was encoded"),
     ],
 )
 def test_a_device_that_is_too_small_says_what_to_lower(pipeline, sessions, graph, message):
     sessions[graph].most = 0
-    condition = np.zeros((16, 16, 16, 3), np.uint8) if graph == "encoder" else None
+    condition = BLACK if graph == "encoder" else None
     with pytest.raises(DeviceMemoryError, match=message):
         consume(pipeline, videos=3, condition=condition)
 
@@ -206,29 +197,17 @@ def test_latents_of_another_shape_are_refused(pipeline, latents, got):
         list(pipeline.decode(latents))
 
 
-@pytest.mark.parametrize("graph", ["decoder", "predict", "interpolate"])
+@pytest.mark.parametrize("graph", ["encoder", "decoder", "predict", "interpolate"])
 def test_a_missing_graph_is_named_before_anything_runs(manifest, sessions, graph):
     del sessions[graph]
     with pytest.raises(PlanError, match=f"fake has no {graph} graph"):
-        Pipeline(manifest, sessions).stream(GenerateOptions())
-
-
-def test_a_condition_needs_an_encoder(manifest, sessions):
-    del sessions["encoder"]
-    condition = np.zeros((4, 16, 16, 3), np.uint8)
-    with pytest.raises(PlanError, match="fake has no encoder graph"):
-        Pipeline(manifest, sessions).stream(GenerateOptions(), condition=condition)
+        Pipeline(manifest, sessions).stream(GenerateOptions(), condition=BLACK)
 
 
 def test_a_model_that_needs_text_is_refused(pipeline, sessions):
     sessions["predict"].inputs += (TensorSpec("context", "float32", ("b", 77, 8)),)
     with pytest.raises(PlanError, match="needs a text prompt"):
         pipeline.stream(GenerateOptions())
-
-
-def test_an_unknown_bundle_is_refused(tmp_path):
-    with pytest.raises(BundleError):
-        Pipeline.open(tmp_path / "nothing")
 
 
 def test_sessions_are_opened_as_the_caller_asks(manifest, sessions, monkeypatch):
@@ -255,20 +234,9 @@ def test_other_frame_rates_of_latents_give_the_exact_count_too(make_fake, per_la
     assert sum(map(len, frames)) == 27
 
 
-@pytest.mark.parametrize("overlap", [-1, 3, 1.5, 2.0, "1", True, 10**400])
-def test_an_overlap_that_no_windows_can_have_is_refused(pipeline, overlap):
-    frames = np.zeros((8, 16, 16, 3), np.uint8)
-    latents = pipeline.encode(frames)
-    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
-        pipeline.encode(frames, overlap)
-    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
-        list(pipeline.decode(latents, overlap))
-
-
 def test_a_window_of_one_latent_needs_no_overlap(make_fake):
     manifest, sessions = make_fake(decode_window=1)
     assert sum(map(len, consume(Pipeline(manifest, sessions), frames=27))) == 27
-    manifest = msgspec.structs.replace(manifest)
     with pytest.raises(OptionsError, match="got overlap 1, expected a whole number from 0 to 0"):
         Pipeline(manifest, sessions).settings(GenerateOptions(overlap=1))
 
@@ -285,13 +253,6 @@ def test_the_public_names_of_the_library():
         "Settings",
         "WorkError",
     ]
-    assert all(hasattr(lvdm_rt, name) for name in lvdm_rt.__all__)
-
-
-def test_importing_the_library_loads_neither_torch_nor_av_nor_an_engine():
-    code = (
-        "import sys, lvdm_rt; lvdm_rt.Pipeline; lvdm_rt.GenerateOptions;"
-        "print([m for m in ('torch', 'av', 'onnxruntime', 'tensorrt') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    shown = {name for name in dir(lvdm_rt) if not name.startswith("__")}
+    assert shown == set(lvdm_rt.__all__)
+    assert (lvdm_rt.__version__, "__version__" in dir(lvdm_rt)) == ("0.1.0", True)

@@ -1,18 +1,15 @@
 """Runs that nobody reads to the end: closed, failed, or forgotten."""
 
-import asyncio
-import subprocess
-import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
+from toy_arrays import our_threads
+from toy_files import python, with_tests_on_path
 
-from lvdm_engines.opening import open_sessions
+from lvdm_engines.errors import SessionError
 from lvdm_rt import GenerateOptions, Pipeline
 
 ENDLESS = GenerateOptions(frames=10_000, steps=1)
@@ -20,13 +17,13 @@ ENDLESS = GenerateOptions(frames=10_000, steps=1)
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_closing_the_iterator_stops_within_one_network_call(pipeline, sessions, taken):
-    stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
+    stream = pipeline.stream(ENDLESS)
     for _ in range(taken):
         next(stream)
     calls = len(sessions["interpolate"].rows)
     stream.close()
     assert len(sessions["interpolate"].rows) <= calls + 20  # what ran ahead, not the rest
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
+    assert our_threads() == []
 
 
 def test_an_exception_in_the_readers_loop_stops_the_threads(pipeline):
@@ -37,14 +34,14 @@ def test_an_exception_in_the_readers_loop_stops_the_threads(pipeline):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
+    assert our_threads() == []
 
 
 def test_leaving_the_pipeline_stops_iterators_that_still_run(manifest, sessions):
     with Pipeline(manifest, sessions) as pipeline:
-        stream = pipeline.stream(GenerateOptions(frames=10_000, steps=1))
+        stream = pipeline.stream(ENDLESS)
         next(stream)
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
+    assert our_threads() == []
     with pytest.raises(StopIteration):
         next(stream)
 
@@ -70,20 +67,7 @@ def test_another_thread_ends_a_run_that_is_being_read(manifest, sessions, close)
     thread.join(5)
     assert (thread.is_alive(), errors) == (False, [])
     assert sum(read) < 10_000
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
-
-
-def test_an_asyncio_task_that_is_cancelled_can_close_its_run(manifest, sessions):
-    sessions["predict"].seconds = 0.05
-
-    async def main():
-        stream = Pipeline(manifest, sessions).stream(ENDLESS)
-        reading = asyncio.create_task(asyncio.to_thread(lambda: sum(len(f) for f in stream)))
-        await asyncio.sleep(0.2)
-        stream.close()
-        assert await reading < 10_000
-
-    asyncio.run(main())
+    assert our_threads() == []
 
 
 def test_frames_that_are_being_decoded_can_be_closed_from_another_thread(pipeline, manifest):
@@ -107,51 +91,54 @@ def test_a_progress_callback_may_close_the_run(pipeline, kind):
 
 
 @pytest.mark.parametrize("close", ["stream", "pipeline"])
-def test_a_call_of_a_network_that_takes_hours_is_cancelled(tmp_path, sessions, close):
-    bundle = toy.write_bundle(tmp_path / "slow", endless=True)
-    slow = open_sessions(bundle, ["predict", "interpolate"], "cpu")
-    pipeline = Pipeline(bundle.manifest, {**slow, "decoder": sessions["decoder"]})
+def test_a_call_of_a_network_that_takes_hours_is_cancelled(pipeline, sessions, close):
+    running, ended = [], threading.Event()
+
+    def hours(call):
+        running.append(threading.get_ident())
+        ended.wait(10)
+        raise SessionError("predict: cannot run: cancelled")
+
+    def cancel(thread):
+        if thread in running:
+            ended.set()
+
+    sessions["predict"].hook, sessions["predict"].cancel = hours, cancel
     stream = pipeline.stream(ENDLESS)
-    threading.Timer(0.3, (pipeline if close == "pipeline" else stream).close).start()
+    threading.Timer(0.1, (pipeline if close == "pipeline" else stream).close).start()
     assert list(stream) == []
-    assert not [t for t in threading.enumerate() if t.name.startswith("lvdm-rt")]
+    assert ended.is_set()
+    assert our_threads() == []
 
 
 MODEL = """
-    import importlib.util, pathlib, sys
-    sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parents[1]))
-    spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
-    fake = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fake)
+    from toy_arrays import make_manifest, make_sessions, our_threads
     from lvdm_rt import GenerateOptions, Pipeline
-    manifest = fake.make_manifest()
+
+    def begun():
+        manifest = make_manifest()
+        stream = Pipeline(manifest, make_sessions(manifest)).stream(GenerateOptions(frames=999))
+        next(stream)
+        return stream
+
 """
-
-
 DROPPED = """
-    def use():
-        pipeline = Pipeline(manifest, fake.make_sessions(manifest))
-        return next(pipeline.stream(GenerateOptions(frames=999)))
-    use()
-    import gc, threading
+    begun()
+    import gc
     gc.collect()
-    print([t.name for t in threading.enumerate() if t.name.startswith("lvdm-rt")])
 """
-
-
 ABANDONED = """
-    pipeline = Pipeline(manifest, fake.make_sessions(manifest))
-    sys.kept = pipeline.stream(GenerateOptions(frames=10_000))
-    next(sys.kept)
-    import atexit, threading
+    import atexit, sys
+    sys.kept = begun()
     atexit._run_exitfuncs()
-    print([t.name for t in threading.enumerate() if t.name.startswith("lvdm-rt")])
+"""
+LEFT = """
+    print(our_threads())
 """
 
 
 @pytest.mark.parametrize("program", [ABANDONED, DROPPED], ids=["abandoned", "dropped"])
 def test_a_program_that_forgets_an_iterator_stops_its_threads_before_it_exits(program):
-    fake = Path(__file__).with_name("conftest.py")
-    argv = [sys.executable, "-W", "error", "-c", textwrap.dedent(MODEL + program), str(fake)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    code = textwrap.dedent(MODEL + program + LEFT)
+    done = python(code, timeout=60, env=with_tests_on_path())
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")

@@ -1,10 +1,8 @@
 """The command line of the tools: what it lists, what it loads, what it completes."""
 
-import subprocess
-import sys
-
 import pytest
 from click.shell_completion import BashComplete
+from toy_files import python
 
 from lvdm_tools.cli import lvdm_tools
 
@@ -14,7 +12,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
         "import sys; from lvdm_tools import cli; cli.run(['--help'])\n"
         "print([name for name in ('numpy', 'torch', 'av', 'yaml') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python(code)
     *page, heavy = done.stdout.splitlines()
     told = dict(line.strip().split(None, 1) for line in page[page.index("Commands:") + 1 :])
     assert told.keys() == lvdm_tools.commands.keys()

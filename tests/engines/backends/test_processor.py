@@ -12,7 +12,8 @@ def cpuinfo(tmp_path, monkeypatch):
     """Pretend that Linux says this of the processor."""
 
     def pretend(text):
-        (tmp_path / "cpuinfo").write_text(text)
+        if text is not None:
+            (tmp_path / "cpuinfo").write_text(text)
         monkeypatch.setattr(module, "_CPUINFO", tmp_path / "cpuinfo")
         module.processor.cache_clear()
 
@@ -74,10 +75,8 @@ def test_sessions_are_opened_with_the_cores_that_may_be_used(monkeypatch):
     assert opening._within_limits(SessionOptions()).threads is None
 
 
-def test_where_the_system_says_nothing_the_processor_still_has_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "none")
-    module.processor.cache_clear()
+def test_where_the_system_says_nothing_the_processor_still_has_a_name(cpuinfo):
+    cpuinfo(None)
     name, instructions = module.processor()
     assert name
     assert instructions == frozenset()
-    module.processor.cache_clear()

@@ -1,5 +1,7 @@
 import logging
+import re
 import time
+from unittest.mock import Mock
 
 import pytest
 import toy
@@ -53,22 +55,26 @@ def engines(monkeypatch, tmp_path):
     return fakes
 
 
-def test_auto_takes_what_a_trial_finds_faster_and_says_so(engines, make_bundle, caplog):
-    with caplog.at_level(logging.INFO):
-        session = open_session(make_bundle(), "predict")
-    assert session is engines["openvino"]
-    assert "predict runs on openvino (" in caplog.text
-    assert "ms a run against" in caplog.text
+NO_BF16 = Mock(side_effect=BackendError("no bf16"))
+BROKEN = SessionError("predict: cannot run: no such operator")
 
 
-def test_auto_keeps_to_cpu_where_the_trial_does_not_find_it_worth_compiling(
-    engines, make_bundle, caplog
+@pytest.mark.parametrize(
+    ("seconds", "error", "taken", "told"),
+    [
+        (0.001, None, "openvino", r"predict runs on openvino \(.* ms a run against"),
+        (0.004, None, "cpu", "not openvino: .* ms a run against"),
+        (0.001, BROKEN, "cpu", f"not openvino: {BROKEN}"),
+    ],
+    ids=["faster", "not worth compiling", "cannot run"],
+)
+def test_auto_takes_what_a_trial_finds_faster_and_says_so(
+    engines, make_bundle, caplog, seconds, error, taken, told
 ):
-    engines["openvino"].seconds = engines["cpu"].seconds
+    engines["openvino"].seconds, engines["openvino"].error = seconds, error
     with caplog.at_level(logging.INFO):
-        session = open_session(make_bundle(), "predict")
-    assert session is engines["cpu"]
-    assert "not openvino: " in caplog.text
+        assert open_session(make_bundle(), "predict") is engines[taken]
+    assert re.search(told, caplog.text)
 
 
 def test_both_run_by_turns_on_four_clips_of_the_longest_graph_in_the_file(engines, make_bundle):
@@ -113,31 +119,19 @@ def test_a_damaged_answer_is_asked_for_again(engines, make_bundle, monkeypatch, 
     assert engines["cpu"].opened == 2
 
 
-def test_an_engine_that_cannot_run_the_graph_loses(engines, make_bundle, caplog):
-    engines["openvino"].error = SessionError("predict: cannot run: no such operator")
-    with caplog.at_level(logging.INFO):
-        assert open_session(make_bundle(), "predict") is engines["cpu"]
-    assert "not openvino: predict: cannot run: no such operator" in caplog.text
-
-
-def test_there_is_no_trial_where_only_one_engine_is_there(engines, make_bundle, monkeypatch):
-    real = opening.load_backend
-    absent = Backend(lambda: "no ONNX Runtime is installed", None)
-    monkeypatch.setattr(opening, "load_backend", lambda n: absent if n == "cpu" else real(n))
-    assert open_session(make_bundle(), "predict") is engines["openvino"]
-    assert engines["openvino"].shapes == []
-
-
-def test_there_is_no_trial_where_only_one_engine_has_the_precision(
-    engines, make_bundle, monkeypatch
+@pytest.mark.parametrize(
+    ("other", "options"),
+    [
+        (Backend(lambda: "no ONNX Runtime is installed", None), SessionOptions()),
+        (Backend(lambda: None, NO_BF16), SessionOptions(precision="bf16")),
+    ],
+    ids=["is there", "has the precision"],
+)
+def test_there_is_no_trial_where_only_one_engine_will_do(
+    engines, make_bundle, monkeypatch, other, options
 ):
-    def refuse(source, options):
-        raise BackendError("no bf16")
-
     real = opening.load_backend
-    refusing = Backend(lambda: None, refuse)
-    monkeypatch.setattr(opening, "load_backend", lambda n: refusing if n == "cpu" else real(n))
-    options = SessionOptions(precision="bf16")
+    monkeypatch.setattr(opening, "load_backend", lambda n: other if n == "cpu" else real(n))
     assert open_session(make_bundle(), "predict", options=options) is engines["openvino"]
     assert engines["openvino"].shapes == []
 

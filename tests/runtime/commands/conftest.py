@@ -1,43 +1,44 @@
-"""A bundle of graphs that only rearrange and scale, and a way to run the command on it."""
+"""A bundle of graphs that only rearrange and scale, and ways to run the command on it."""
 
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+from toy_files import GENERATE
+
+from lvdm_rt.video import VideoWriter
 
 # An interrupt may come between the opening of a file and its owner; the process ends then anyway.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
 
 @pytest.fixture(scope="session")
-def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_bundle(tmp_path_factory):
     toy_frames = pytest.importorskip("toy_frames")  # needs onnx
 
-    def make(weight: float = 0.7) -> Path:
+    def make(weight=0.7):
         return toy_frames.write_bundle(tmp_path_factory.mktemp("bundles") / "toy", weight)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def toy(make_bundle: Callable[..., Path]) -> Path:
+def toy(make_bundle):
     return make_bundle()
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def command(tmp_path, monkeypatch, capfd):
     """Run `lvdm-rt` in this process, in a directory of its own: (exit code, stdout, stderr)."""
     from lvdm_rt import cli
 
     monkeypatch.chdir(tmp_path)
 
-    def command(*arguments: object) -> tuple[int, str, str]:
+    def command(*arguments):
         words = [str(argument) for argument in arguments]
         monkeypatch.setattr(sys, "argv", ["lvdm-rt", *words])
         code = cli.run(words)
@@ -47,14 +48,43 @@ def command(
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `lvdm-rt` as a process of its own."""
-    started: list[subprocess.Popen[str]] = []
+def generate(command, toy):
+    """Generate 12 frames where no flag says otherwise; returns what is said on the way.
 
-    def start(*arguments: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        code = "import sys; from lvdm_rt.cli import main; sys.argv[0] = 'lvdm-rt'; main()"
+    A test that expects it to fail says with which exit `code`.
+    """
+
+    def generate(out, *flags, bundle=toy, code=0):
+        words = ("generate", "-o", out, "--bundle", bundle, "--frames", "12", "--seed", "7")
+        got, _, err = command(*words, *flags)
+        assert got == code, err
+        return err
+
+    return generate
+
+
+@pytest.fixture
+def stopped(generate, monkeypatch):
+    """Generate until the first frames are written, where an error comes up: by default Ctrl-C."""
+
+    def stopped(*flags, error=None, **how):
+        code = 130 if error is None else 1
+        with monkeypatch.context() as patch:
+            write = Mock(side_effect=error or KeyboardInterrupt)
+            patch.setattr(VideoWriter, "write", write)
+            return generate(*flags, code=code, **how)
+
+    return stopped
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `lvdm-rt` as a process of its own."""
+    started = []
+
+    def start(*arguments, stderr=subprocess.PIPE):
         process = subprocess.Popen(
-            [sys.executable, *_WARNINGS, "-c", code, *map(str, arguments)],
+            [sys.executable, *_WARNINGS, "-c", GENERATE, *map(str, arguments)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -73,7 +103,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture(autouse=True)
-def _what_loggers_say_is_restored() -> Iterator[None]:
+def _what_loggers_say_is_restored():
     loggers = [logging.getLogger(n) for n in ("lvdm_engines", "lvdm_engines.opening", "lvdm_rt")]
     levels = [logger.level for logger in loggers]
     yield
@@ -82,8 +112,17 @@ def _what_loggers_say_is_restored() -> Iterator[None]:
 
 
 @pytest.fixture
-def settings_of() -> Callable[[Path], dict[str, object]]:
-    def settings_of(path: Path) -> dict[str, object]:
-        return json.loads(path.with_name(f"{path.name}.json").read_text())
+def settings_of(tmp_path):
+    """Return what the file beside a video tells of it."""
+    return lambda name: json.loads((tmp_path / f"{name}.json").read_text())
 
-    return settings_of
+
+@pytest.fixture
+def frames_of(tmp_path):
+    """Return the frames of an archive."""
+
+    def frames_of(name):
+        with np.load(tmp_path / name) as archive:
+            return archive["frames"]
+
+    return frames_of

@@ -5,6 +5,7 @@ from types import ModuleType
 import av
 import numpy as np
 import pytest
+from toy_films import plain, write
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -19,13 +20,8 @@ def example() -> ModuleType:
 
 def test_the_example_continues_a_file(example, toy, tmp_path):
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("libx264", 25)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        for level in range(0, 250, 5):  # two seconds
-            pixels = np.full((48, 64, 3), level, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    # two seconds that get brighter
+    write(source, plain(range(0, 250, 5), (48, 64)), "libx264", rate=25)
     options = example.GenerateOptions(frames=13, seed=7)
     example.continue_video(source, str(target), options, str(toy))
     with av.open(str(target)) as container:

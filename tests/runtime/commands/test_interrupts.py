@@ -1,112 +1,103 @@
 """What stays, and what is printed, when a run ends before its end."""
 
 import shlex
-from fractions import Fraction
 from pathlib import Path
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
+from toy_files import names
+from toy_films import plain, write
 
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
 from lvdm_rt.commands import generate as job
-from lvdm_rt.video import VideoSpec, open_writer, writer
+from lvdm_rt.video import writer
 
-STAGES = ("flags", "open", "condition", "first frames", "last frames", "publish")
-FLAGS = ("--frames", "40", "--seed", "7", "--exact")
-
-
-def raiser(error: BaseException):
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
-
-
-def resume(command, err: str) -> int:
-    """Run the command that the message ends with."""
-    words = shlex.split(err.strip().splitlines()[-1].split("continue with: ")[1])
-    assert words[0] == "lvdm-rt"
-    return command(*words[1:])[0]
+STOP = Mock(side_effect=KeyboardInterrupt)
+FLAGS = ("sky.npz", "--frames", "40", "--exact")
 
 
 @pytest.fixture
-def whole(command, toy, tmp_path) -> bytes:
+def resume(command):
+    """Run the command that a message ends with."""
+
+    def resume(err):
+        words = shlex.split(err.strip().splitlines()[-1].split("continue with: ")[1])
+        assert words[0] == "lvdm-rt"
+        assert command(*words[1:])[0] == 0
+
+    return resume
+
+
+@pytest.fixture
+def whole(generate, tmp_path):
     """The bytes of the video that nothing interrupted."""
-    assert command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)[0] == 0
+    generate(*FLAGS)
     data = (tmp_path / "sky.npz").read_bytes()
     (tmp_path / "sky.npz").unlink()
     (tmp_path / "sky.npz.json").unlink()
     return data
 
 
+def stop_late(self, frames):
+    if self.count + len(frames) == 40:
+        raise KeyboardInterrupt
+    PLAIN_WRITE(self, frames)
+
+
+PLAIN_WRITE = writer.VideoWriter.write
+STAGES = {
+    "flags": (cli, "settled", STOP),
+    "open": (job.Pipeline, "open", STOP),
+    "condition": (job, "_given", STOP),
+    "first frames": (writer.VideoWriter, "write", STOP),
+    "last frames": (writer.VideoWriter, "write", stop_late),
+    "publish": (writer, "write_sidecar", STOP),
+}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_ctrl_c_at_each_stage_keeps_what_is_finished_and_says_how_to_go_on(
-    command, toy, tmp_path, whole, monkeypatch, stage
+    generate, resume, tmp_path, whole, monkeypatch, stage
 ):
-    stop = raiser(KeyboardInterrupt())
-    calls = 0
-    plain_write = writer.VideoWriter.write
-
-    def stop_late(self: writer.VideoWriter, frames: np.ndarray) -> None:
-        nonlocal calls
-        calls += 1
-        if self.count + len(frames) == 40:
-            stop()
-        plain_write(self, frames)
-
     with monkeypatch.context() as patch:
-        if stage == "flags":
-            patch.setattr(cli, "settled", stop)
-        elif stage == "open":
-            patch.setattr(job.Pipeline, "open", stop)
-        elif stage == "condition":
-            patch.setattr(job, "_given", stop)
-        elif stage == "first frames":
-            patch.setattr(writer.VideoWriter, "write", stop)
-        elif stage == "last frames":
-            patch.setattr(writer.VideoWriter, "write", stop_late)
-        else:
-            patch.setattr(writer, "write_sidecar", stop)
-        code, out, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    assert (code, out) == (130, "")
-    left = [path.name for path in tmp_path.iterdir()]
+        patch.setattr(*STAGES[stage])
+        err = generate(*FLAGS, code=130)
     if stage in {"flags", "open", "condition"}:
         assert err == "lvdm-rt: interrupted; nothing was finished yet\n"
-        assert left == []
+        assert names(tmp_path) == []
         return
-    assert left == [".sky.npz.work"]
-    assert resume(command, err) == 0
+    assert names(tmp_path) == [".sky.npz.work"]
+    resume(err)
     assert (tmp_path / "sky.npz").read_bytes() == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+    assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
 
 
-def test_an_interrupt_before_a_run_goes_on_says_that_the_rest_is_kept(command, toy, monkeypatch):
-    flags = ("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
-        assert "finished clips are kept; continue with: " in command(*flags)[2]
-    with monkeypatch.context() as patch:
-        patch.setattr(job.Pipeline, "open", raiser(KeyboardInterrupt()))
-        code, _, err = command(*flags, "--resume")
-    assert (code, err) == (130, "lvdm-rt: interrupted; what was there is kept\n")
-    with monkeypatch.context() as patch:  # the video is written, its clips are still there
-        patch.setattr(job.workdir, "remove", raiser(KeyboardInterrupt()))
-        code, _, err = command(*flags, "--resume")
-    assert (code, err) == (130, "lvdm-rt: interrupted; what was there is kept\n")
+@pytest.mark.parametrize(
+    "place",
+    # in the second the video is written, its clips are still there
+    [(job.Pipeline, "open"), (job.workdir, "remove")],
+    ids=["open", "remove"],
+)
+def test_an_interrupt_before_a_run_goes_on_says_that_the_rest_is_kept(
+    generate, stopped, monkeypatch, place
+):
+    assert "finished clips are kept; continue with: " in stopped(*FLAGS)
+    monkeypatch.setattr(*place, STOP)
+    told = generate(*FLAGS, "--resume", code=130)
+    assert told == "lvdm-rt: interrupted; what was there is kept\n"
 
 
 @pytest.mark.parametrize(("name", "there"), [("sky.npz", False), ("sky", False), ("sky", True)])
 @pytest.mark.parametrize("renames", [1, 2])
 def test_a_run_that_ends_between_two_renames_resumes(
-    command, toy, tmp_path, monkeypatch, name, there, renames
+    generate, resume, tmp_path, monkeypatch, name, there, renames
 ):
     if there:
         (tmp_path / name).mkdir()
-    flags = ("-o", name, "--bundle", toy, "--frames", "8")
     plain_replace, done = Path.replace, []
 
-    def replace(self: Path, target: Path) -> Path:
+    def replace(self, target):
         plain_replace(self, target)
         if target.name.startswith("sky"):
             done.append(target)
@@ -116,133 +107,77 @@ def test_a_run_that_ends_between_two_renames_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
-        code, _, err = command("generate", *flags)
-    assert code == 130
+        err = generate(name, "--frames", "8", code=130)
     assert len(done) == renames
-    assert resume(command, err) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.json"]
+    resume(err)
+    assert names(tmp_path) == [name, f"{name}.json"]
 
 
-def test_a_new_sidecar_never_stands_beside_an_old_video(command, toy, tmp_path, monkeypatch):
-    flags = ("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "8")
-    assert command(*flags, "--seed", "1")[0] == 0
+def test_a_new_sidecar_never_stands_beside_an_old_video(generate, tmp_path, monkeypatch):
+    generate("sky.npz")
     old = (tmp_path / "sky.npz").read_bytes()
     renamed, plain_replace = [], Path.replace
 
-    def replace(self: Path, target: Path) -> Path:
+    def replace(self, target):
         renamed.append(target.name)
         return plain_replace(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    assert command(*flags, "--seed", "2", "--force")[0] == 0
+    generate("sky.npz", "--seed", "2", "--force")
     assert renamed[-2:] == ["sky.npz", "sky.npz.json"]
     assert (tmp_path / "sky.npz").read_bytes() != old
 
 
-def test_a_full_disk_keeps_the_latents_and_says_how_to_go_on(
-    command, toy, tmp_path, whole, monkeypatch
-):
-    full = raiser(VideoError("cannot write sky.npz: the disk is full; free some space"))
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.VideoWriter, "write", full)
-        code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    assert code == 1
+def test_a_full_disk_keeps_the_latents_and_says_how_to_go_on(stopped, resume, tmp_path, whole):
+    full = VideoError("cannot write sky.npz: the disk is full; free some space")
+    err = stopped(*FLAGS, error=full)
     assert err.startswith("lvdm-rt: cannot write sky.npz: the disk is full; free some space; ")
     assert len(err.splitlines()) == 1
-    assert resume(command, err) == 0
+    resume(err)
     assert (tmp_path / "sky.npz").read_bytes() == whole
 
 
-def test_resume_does_not_write_finished_videos_again(command, toy, tmp_path, monkeypatch):
-    flags = ("-o", "sky/", "--bundle", toy, *FLAGS, "--videos", "2", "--batch-size", "1")
-    plain_write = writer.VideoWriter.write
-    stop = raiser(KeyboardInterrupt())
-
-    def stop_in_second(self: writer.VideoWriter, frames: np.ndarray) -> None:
+def test_resume_does_not_write_finished_videos_again(generate, resume, tmp_path, monkeypatch):
+    def stop_in_second(self, frames):
         if "sky-001" in self._out:
-            stop()
-        plain_write(self, frames)
+            raise KeyboardInterrupt
+        PLAIN_WRITE(self, frames)
 
     with monkeypatch.context() as patch:
         patch.setattr(writer.VideoWriter, "write", stop_in_second)
-        code, _, err = command("generate", *flags)
-    assert code == 130
+        err = generate("sky/", "--exact", "--videos", "2", "--batch-size", "1", code=130)
     first = tmp_path / "sky-000" / "000000.png"
     written = first.stat().st_mtime_ns
-    assert resume(command, err) == 0
+    resume(err)
     assert first.stat().st_mtime_ns == written
-    assert len(list((tmp_path / "sky-001").iterdir())) == 40
+    assert len(list((tmp_path / "sky-001").iterdir())) == 12
 
 
-def test_resume_with_other_settings_is_refused(command, toy, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
-        command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    changed = ("--frames", "40", "--seed", "8", "--exact", "--resume")
-    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *changed)
-    assert code == 1
-    assert "seed" in err
-    assert Path(tmp_path / ".sky.npz.work").is_dir()
-
-
-def test_a_job_that_comes_second_leaves_the_first_alone(command, toy, tmp_path, monkeypatch):
-    from lvdm_rt.pipeline import Pipeline
-
-    flags = ("generate", "-o", "sky.npz", "--bundle", toy, "--frames", "8")
-    plain, second = Pipeline._run, []
-
-    def start_second(self, *arguments):
-        if not second:  # the work directory of the first is open, and still empty
-            second.append(None)
-            second.append(command(*flags))
-        return plain(self, *arguments)
-
-    monkeypatch.setattr(Pipeline, "_run", start_second)
-    assert command(*flags)[0] == 0
-    code, _, err = second[1]
-    assert code == 1
-    assert "is in use by another run" in err
-
-
-def test_what_is_finished_already_leaves_the_clips_of_another_run(
-    command, toy, tmp_path, monkeypatch
-):
-    finished = ("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    assert command(*finished)[0] == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
-        assert command(*finished, "--seed", "9", "--force")[0] == 130
+def test_what_is_finished_already_leaves_the_clips_of_another_run(generate, stopped, tmp_path):
+    generate(*FLAGS)
+    stopped(*FLAGS, "--seed", "9", "--force")
     clips = sorted((tmp_path / ".sky.npz.work").rglob("*"))
     assert clips
-    assert command(*finished, "--resume")[0] == 0
+    generate(*FLAGS, "--resume")
     assert sorted((tmp_path / ".sky.npz.work").rglob("*")) == clips
 
 
 @pytest.mark.parametrize("change", ["condition", "bundle"])
 def test_resume_does_not_take_an_old_video_for_the_new_one(
-    command, toy, make_bundle, tmp_path, monkeypatch, change
+    generate, stopped, make_bundle, toy, tmp_path, change
 ):
-    def given(level: int) -> None:
-        spec = VideoSpec(frames=4, size=(16, 16), fps=Fraction(8))
-        with open_writer("in.mp4", spec) as out:
-            out.write(np.full((4, 16, 16, 3), level, np.uint8))
-
-    given(50)
+    write(tmp_path / "in.mp4", plain([50] * 4, (16, 16)))
+    flags = ("sky.npz", "--condition", "in.mp4", "--frames", "8", "--force")
     bundle = make_bundle(0.5)
-    flags = ("generate", "-o", "sky.npz", "--condition", "in.mp4", "--frames", "8")
-    flags = (*flags, "--force", "--bundle")
-    assert command(*flags, bundle)[0] == 0
+    generate(*flags, bundle=bundle)
     old = (tmp_path / "sky.npz").read_bytes()
     if change == "condition":
-        given(200)
+        write(tmp_path / "in.mp4", plain([200] * 4, (16, 16)))
     else:
         bundle = toy
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.VideoWriter, "write", raiser(KeyboardInterrupt()))
-        assert command(*flags, bundle)[0] == 130
-    assert command(*flags, bundle, "--resume")[0] == 0
-    new = (tmp_path / "sky.npz").read_bytes()
-    assert new != old
+    stopped(*flags, bundle=bundle)
+    generate(*flags, "--resume", bundle=bundle)
+    assert (tmp_path / "sky.npz").read_bytes() != old
 
 
 @pytest.mark.parametrize(
@@ -253,9 +188,7 @@ def test_resume_does_not_take_an_old_video_for_the_new_one(
         (DeviceMemoryError("out of memory; lower the batch size"), False),
     ],
 )
-def test_only_what_could_succeed_later_says_how_to_go_on(command, toy, monkeypatch, error, hint):
-    monkeypatch.setattr(writer.VideoWriter, "write", raiser(error))  # after the first clips
-    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *FLAGS)
-    assert code == 1
+def test_only_what_could_succeed_later_says_how_to_go_on(stopped, error, hint):
+    err = stopped(*FLAGS, error=error)  # after the first clips
     assert ("continue with: " in err) == hint
     assert len(err.splitlines()) == 1

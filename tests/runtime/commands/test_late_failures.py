@@ -2,31 +2,27 @@
 
 import os
 import resource
-import shutil
-import subprocess
-import threading
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
+from toy_files import compile_library, content, names
 
 import lvdm_rt
 from lvdm_engines import atomic
 from lvdm_rt.commands import outputs
 
-SMALL = ("--frames", "20", "--seed", "7")
-
 
 @pytest.fixture
-def refused(command, toy, monkeypatch):
+def refused(generate, monkeypatch):
     """Run `generate` where sampling would be a fault; returns what it said."""
 
     def refused(*flags):
         with monkeypatch.context() as patch:
             patch.setattr(lvdm_rt.Pipeline, "stream_videos", None)
-            code, _, err = command("generate", "--bundle", toy, *SMALL, *flags)
-        assert (code, err.count("\n")) == (1, 1), err
+            err = generate(*flags, code=1)
+        assert err.count("\n") == 1
         return err
 
     return refused
@@ -38,21 +34,55 @@ def test_a_link_as_output_is_refused(refused, tmp_path, out, target):
     (tmp_path / "real").mkdir()
     (tmp_path / "sky.mp4").write_bytes(b"mine")
     (tmp_path / out).symlink_to(target)
-    assert "link" in refused("-o", out, "--force")
+    assert "link" in refused(out, "--force")
     assert (tmp_path / "sky.mp4").read_bytes() == b"mine"
-    assert list((tmp_path / "real").iterdir()) == []
+    assert names(tmp_path / "real") == []
 
 
 @pytest.mark.parametrize("out", ["sky.mp4", "sky/"])
 def test_a_name_of_the_settings_that_is_taken_by_a_directory_is_refused(refused, tmp_path, out):
     (tmp_path / f"{out.rstrip('/')}.json").mkdir()
-    assert "json" in refused("-o", out)
-    assert "json" in refused("-o", out, "--force")
+    assert "json" in refused(out)
+    assert "json" in refused(out, "--force")
 
 
 def test_a_gif_of_more_frames_than_it_can_time_is_refused(refused):
-    told = refused("-o", "sky.gif", "--fps", "101")
+    told = refused("sky.gif", "--fps", "101")
     assert "got 101 frames per second for sky.gif" in told
+
+
+def test_a_place_that_takes_no_file_is_refused(refused, monkeypatch, tmp_path):
+    real_open = Path.open
+
+    def unwritable(path, mode="r", **more):
+        if "x" in mode:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, mode, **more)
+
+    monkeypatch.setattr(Path, "open", unwritable)
+    assert "Permission denied" in refused("sky.mp4")
+    assert names(tmp_path) == []
+
+
+def test_more_videos_at_once_than_open_files_are_refused(refused, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (128, 128))
+    told = refused("sky.mp4", "--videos", "100", "--batch-size", "80")
+    assert "80 videos are written at once, but this process may open 128 files" in told
+    assert outputs.check_open_files(64) is None
+
+
+@pytest.mark.parametrize("name", ["sky.mp4", "sky.npz", "sky"])
+def test_hidden_names_are_never_written_through(generate, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(atomic.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
+    (tmp_path / "mine").write_bytes(b"mine")
+    monkeypatch.setattr(atomic, "remove_leftovers", lambda *_, **__: None)
+    monkeypatch.setattr("lvdm_rt.video.writer.remove_leftovers", lambda *_, **__: None)
+    (tmp_path / f".{name}.00000000.partial").symlink_to("mine")
+    assert "File exists" in generate(name, code=1)
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+NO_THREAD = "lvdm-rt: no thread can be started (can't start new thread); lower --threads"
 
 
 FEW_THREADS = """
@@ -77,63 +107,10 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(vo
 """
 
 
-def test_a_place_that_takes_no_file_is_refused(refused, monkeypatch, tmp_path):
-    assert "File name too long" in refused("-o", "a" * 250 + ".mp4")
-
-    real_open = Path.open
-
-    def unwritable(path, mode="r", **more):
-        if "x" in mode:
-            raise PermissionError(13, "Permission denied", str(path))
-        return real_open(path, mode, **more)
-
-    monkeypatch.setattr(Path, "open", unwritable)
-    assert "Permission denied" in refused("-o", "sky.mp4")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_more_videos_at_once_than_open_files_are_refused(refused, monkeypatch):
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (128, 128))
-    told = refused("-o", "sky.mp4", "--videos", "100", "--batch-size", "80")
-    assert "80 videos are written at once, but this process may open 128 files" in told
-    assert outputs.check_open_files(64) is None
-
-
-@pytest.mark.parametrize("name", ["sky.mp4", "sky.npz", "sky"])
-def test_hidden_names_are_never_written_through(command, toy, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(atomic.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
-    (tmp_path / "mine").write_bytes(b"mine")
-    monkeypatch.setattr(atomic, "remove_leftovers", lambda *_, **__: None)
-    monkeypatch.setattr("lvdm_rt.video.writer.remove_leftovers", lambda *_, **__: None)
-    (tmp_path / f".{name}.00000000.partial").symlink_to("mine")
-    code, _, err = command("generate", "-o", name, "--bundle", toy, *SMALL)
-    assert (code, "File exists" in err) == (1, True), err
-    assert (tmp_path / "mine").read_bytes() == b"mine"
-
-
-def test_a_limit_of_threads_is_one_line(command, toy, monkeypatch, tmp_path):
-    def no_more(self):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", no_more)
-    code, _, err = command("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "-q")
-    assert code == 1
-    assert err.startswith(
-        "lvdm-rt: no thread can be started (can't start new thread); lower --threads"
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture(scope="module")
 def few_threads(tmp_path_factory):
     """Build a library that refuses a process more threads than the variable MOST says."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed")
-    folder = tmp_path_factory.mktemp("threads")
-    (folder / "few.c").write_text(FEW_THREADS)
-    built = ["gcc", "-shared", "-fPIC", "-o", "few.so", "few.c", "-ldl"]
-    subprocess.run(built, cwd=folder, check=True)
-    return str(folder / "few.so")
+    return compile_library(tmp_path_factory.mktemp("threads"), FEW_THREADS, "few.so", "-ldl")
 
 
 @pytest.mark.slow
@@ -141,27 +118,26 @@ def few_threads(tmp_path_factory):
 def test_a_system_with_few_threads_left_gives_one_line_and_no_hang(
     start, toy, monkeypatch, few_threads, most
 ):
-    monkeypatch.setenv("LD_PRELOAD", few_threads)
+    monkeypatch.setenv("LD_PRELOAD", str(few_threads))
     monkeypatch.setenv("MOST", str(most))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # it has its own words
-    run = start("generate", "-o", "sky.npz", "--bundle", toy, *SMALL, "-q", "--threads", "4")
+    run = start("generate", "-o", "sky.npz", "--bundle", toy, "-q", "--threads", "4")
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1, err
-    assert err.startswith("lvdm-rt: no thread can be started (can't start new thread); lower")
+    assert err.startswith(NO_THREAD)
     assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"\0"])
-def test_a_sidecar_that_is_no_json_is_one_line(command, tmp_path, content):
+def test_a_sidecar_that_is_no_json_is_one_line(generate, command, tmp_path, content):
     (tmp_path / "sky.npz.json").write_bytes(content)
     code, _, err = command("generate", "-o", "b.npz", "--from", "sky.npz.json")
     assert (code, "sky.npz.json: is not JSON" in err, len(err) < 400) == (1, True, True)
-    code, _, err = command("generate", "-o", "sky.npz", "--force", "-q")
-    assert (code, "holds no settings of a video" in err) == (1, True)
+    assert "holds no settings of a video" in generate("sky.npz", "--force", "-q", code=1)
 
 
 @pytest.mark.parametrize("progress", ["bar", "lines", "json"])
-def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, progress):
+def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, frames_of, progress):
     ours, theirs = os.openpty()
     flags = ("-o", "sky.npz", "--bundle", toy, "--frames", "400", "--progress", progress)
     process = start("generate", *flags, stderr=theirs)
@@ -169,25 +145,20 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, progr
     os.read(ours, 1)
     os.close(ours)
     assert process.wait(timeout=60) == 0
-    with np.load(tmp_path / "sky.npz") as archive:
-        assert len(archive["frames"]) == 400
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+    assert len(frames_of("sky.npz")) == 400
+    assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
 
 
-def test_old_pictures_stay_until_the_new_ones_are_whole(command, toy, tmp_path, monkeypatch):
-    flags = ("generate", "-o", "sky", "--bundle", toy, "--frames", "3", "-q")
-    assert command(*flags)[0] == 0
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
+def test_old_pictures_stay_until_the_new_ones_are_whole(generate, tmp_path, monkeypatch):
+    generate("sky", "--frames", "3")
+    before = content(tmp_path)
     with monkeypatch.context() as patch:
+        full = Mock(side_effect=OSError(28, "No space left on device"))
         patch.setattr("lvdm_rt.video.writer.write_sidecar", full)
-        code, _, err = command(*flags, "--seed", "9", "--force")
-    assert (code, "the disk is full" in err) == (1, True)
-    assert all(path.read_bytes() == data for path, data in before.items())
-    assert command(*flags, "--seed", "9", "--force", "--restart")[0] == 0
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        told = generate("sky", "--frames", "3", "--seed", "9", "--force", code=1)
+    assert "the disk is full" in told
+    assert content(tmp_path).items() >= before.items()
+    generate("sky", "--frames", "3", "--seed", "9", "--force", "--restart")
+    after = content(tmp_path)
     assert after.keys() == before.keys()
     assert all(after[path] != before[path] for path in before)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 LONG = "9" * 400
+CPU = ("-o", "a.mp4", "--backend", "cpu")  # which is not tried beside others first
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ LONG = "9" * 400
         (["generate"], "UsageError", 2),
         (["generate", "-o", "a.mp4", "--eta", "1", "--sampler", "ddpm"], "UsageError", 2),
         (["generate", "-o", "a.mp4", "--bundle", "nowhere"], "BundleError", 1),
-        (["generate", "-o", "a.mp4", "--condition", "none.mp4"], "VideoError", 1),
+        (["generate", *CPU, "--condition", "none.mp4"], "VideoError", 1),
         (["generate", "-o", "a" * 300 + ".mp4"], "OSError", 1),
         (["info", "nowhere"], "BundleError", 1),
         (["info", "--nope"], "UsageError", 2),

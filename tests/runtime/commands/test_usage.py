@@ -1,8 +1,9 @@
-import subprocess
-import sys
 import time
 
 import pytest
+from toy_files import names, python
+
+from lvdm_rt.cli import generate
 
 
 @pytest.mark.parametrize(
@@ -15,10 +16,7 @@ import pytest
         (["-o", "-", "--resume"], "keeps nothing to --resume"),
         (["-o", "-", "--videos", "2"], "takes one video"),
         (["-o", "sky.avi"], "suffix '.avi' is not one of"),
-        (["-o", "."], "it names no file"),
         (["-o", ""], "it names no file"),
-        (["-o", "/"], "it names no file"),
-        (["-o", "a/.."], "it names no file"),
         (["-o", "a.mp4", "--condition", ""], "--condition got an empty name"),
         (["-o", "a.mp4", "--bundle", ""], "--bundle got an empty name"),
         (["-o", "a.mp4", "--frames", "0"], "--frames"),
@@ -39,22 +37,15 @@ def test_flags_that_cannot_be_meant_are_usage_errors(command, tmp_path, flags, m
     code, out, err = command("generate", *flags)
     assert (code, out) == (2, "")
     assert message in err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_command_is_a_usage_error(command):
-    assert command("degenerate")[0] == 2
+    assert names(tmp_path) == []
 
 
 def test_every_flag_is_in_the_help(command):
     code, out, err = command("generate", "--help")
     assert (code, err) == (0, "")
-    for flag in (
-        "-o", "--bundle", "--frames", "--seed", "--videos", "--mode", "--sampler", "--steps",
-        "--eta", "--guidance", "--noise-level", "--condition", "--fade", "--prompt", "--batch-size",
-        "--backend", "--fps", "--preset", "--exact", "--resume", "--json", "-q",
-    ):  # fmt: skip
-        assert f"{flag} " in out or f"{flag}\n" in out or f"{flag}," in out
+    flags = [max(option.opts, key=len) for option in generate.params]
+    assert len(flags) > 20
+    assert [flag for flag in flags if flag not in out] == []
 
 
 def test_the_version_is_told(command):
@@ -68,6 +59,6 @@ def test_help_imports_nothing_heavy_and_answers_at_once():
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
     started = time.monotonic()
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    child = python(code)
     assert (child.returncode, child.stderr) == (0, "")
     assert time.monotonic() - started < 2  # 0.2 s alone; the machine may be busy

@@ -2,16 +2,11 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from toy_arrays import videos_of
 
 from lvdm_engines.errors import OptionsError
-from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt import GenerateOptions
 from lvdm_rt.decoding.detail_fade import DetailFade, fade_out
-
-
-@pytest.fixture
-def pipeline(manifest, sessions):
-    with Pipeline(manifest, sessions) as pipeline:
-        yield pipeline
 
 
 @pytest.fixture
@@ -79,12 +74,9 @@ def test_a_continued_video_starts_where_its_condition_ends(pipeline, given):
 
 def test_every_video_of_a_batch_is_handed_over(pipeline, given):
     options = GenerateOptions(frames=24, videos=2)
-    frames = {0: [], 1: []}
-    for chunk in pipeline.stream_videos(options, condition=given):
-        frames[chunk.video].append(chunk.frames)
-    for number, pieces in frames.items():
+    for number, frames in videos_of(pipeline, options, condition=given).items():
         alone = video(pipeline, given, first_video=number)
-        assert np.abs(np.concatenate(pieces) - alone).max() <= 1
+        assert np.abs(frames - alone).max() <= 1
 
 
 def test_windows_that_share_nothing_have_nothing_to_hand_over(pipeline, given):

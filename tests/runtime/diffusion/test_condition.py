@@ -77,9 +77,3 @@ def test_only_conditioned_rows_are_doubled():
     np.testing.assert_array_equal(feeds["latents"], np.concatenate([x, x[1:]]))
     np.testing.assert_array_equal(eps[0], x[0] - 1)
     np.testing.assert_allclose(eps[1], 2 * (x[1] + 10) - (x[1] - 1), rtol=1e-5)
-
-
-def test_a_guidance_weight_of_one_is_not_off():
-    call, x = Recorder(), normal(1, 1, 4, 2, 2)
-    guided(call, plan_mask(1, 4, [0]), 9, 1.0)(x, 17)
-    assert len(call.feeds[0]["latents"]) == 2

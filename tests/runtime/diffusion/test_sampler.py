@@ -33,35 +33,17 @@ def sampled(name, p, x, steps, eta=0.0):
     return sampler.run(p, x, sampler.timesteps(SCHEDULE, steps), eta)
 
 
-def ddpm(p, x):
-    return sampled("ddpm", p, x, 1000)
-
-
-def ddim(p, x, steps, eta):
-    return sampled("ddim", p, x, steps, eta)
-
-
-def dpmpp_2m(p, x, steps):
-    return sampled("dpmpp_2m", p, x, steps)
-
-
 def last(steps):
     *_, x = steps
     return x
 
 
 @pytest.mark.parametrize(
-    "run",
-    [
-        ddpm,
-        lambda p, x: ddim(p, x, 50, 1.0),
-        lambda p, x: ddim(p, x, 50, 0.0),
-        lambda p, x: dpmpp_2m(p, x, 15),
-    ],
-    ids=["ddpm", "ddim eta 1", "ddim eta 0", "dpmpp_2m"],
+    ("name", "steps", "eta"),
+    [("ddpm", 1000, 0.0), ("ddim", 50, 1.0), ("ddim", 50, 0.0), ("dpmpp_2m", 15, 0.0)],
 )
-def test_samples_follow_the_distribution_of_the_data(run):
-    x = last(run(*process()))
+def test_samples_follow_the_distribution_of_the_data(name, steps, eta):
+    x = last(sampled(name, *process(), steps, eta))
     assert x.dtype == np.float32
     assert abs(x.mean() - MEAN) < 0.05  # 2560 pixels: five standard errors
     assert abs(x.std() - STD) < 0.08  # 50 ancestral steps lose some of the spread
@@ -75,14 +57,16 @@ def exact_flow(x_t):
 
 def test_the_second_order_solver_is_closer_with_15_steps_than_ddim_with_50():
     p, x_t = process()
-    fast = np.abs(last(dpmpp_2m(p, x_t, 15)) - exact_flow(x_t)).max()
-    slow = np.abs(last(ddim(p, x_t, 50, 0.0)) - exact_flow(x_t)).max()
+    fast = np.abs(last(sampled("dpmpp_2m", p, x_t, 15)) - exact_flow(x_t)).max()
+    slow = np.abs(last(sampled("ddim", p, x_t, 50, 0.0)) - exact_flow(x_t)).max()
     assert fast < slow
 
 
 def test_more_steps_bring_the_second_order_solver_closer():
     p, x_t = process()
-    errors = [np.abs(last(dpmpp_2m(p, x_t, s)) - exact_flow(x_t)).max() for s in (16, 32, 64)]
+    errors = [
+        np.abs(last(sampled("dpmpp_2m", p, x_t, s)) - exact_flow(x_t)).max() for s in (16, 32, 64)
+    ]
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
@@ -90,7 +74,7 @@ def test_more_steps_bring_the_second_order_solver_closer():
 def test_ddim_takes_one_call_per_timestep(steps, calls):
     seen = []
     p, x_t = process(eps=lambda x, t: seen.append(t) or exact_eps(x, t))
-    assert len(list(ddim(p, x_t, steps, 0.0))) == calls
+    assert len(list(sampled("ddim", p, x_t, steps, 0.0))) == calls
     assert seen == ddim_timesteps(SCHEDULE, steps).tolist()
 
 
@@ -99,12 +83,12 @@ def test_noise_free_sampling_draws_no_noise():
         raise AssertionError
 
     p, x_t = process(noise=refuse)
-    last(ddim(p, x_t, 5, 0.0))
-    last(dpmpp_2m(p, x_t, 5))
+    last(sampled("ddim", p, x_t, 5, 0.0))
+    last(sampled("dpmpp_2m", p, x_t, 5))
 
 
-@pytest.mark.parametrize("run", [ddpm, lambda p, x: dpmpp_2m(p, x, 5)])
-def test_given_frames_are_written_before_every_call(run):
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 1000), ("dpmpp_2m", 5)])
+def test_given_frames_are_written_before_every_call(name, steps):
     seen = []
 
     def eps(x, t):
@@ -116,25 +100,22 @@ def test_given_frames_are_written_before_every_call(run):
         x[:, :, 0] = 7
         return x
 
-    p, x_t = process(eps=eps, given=given)
-    last(run(p, x_t))
+    last(sampled(name, *process(eps=eps, given=given), steps))
     assert set(seen) == {7.0}
 
 
-@pytest.mark.parametrize(
-    "run", [ddpm, lambda p, x: ddim(p, x, 5, 1.0), lambda p, x: dpmpp_2m(p, x, 5)]
-)
-def test_a_sampler_leaves_its_start_alone(run):
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 1000), ("ddim", 5), ("dpmpp_2m", 5)])
+def test_a_sampler_leaves_its_start_alone(name, steps):
     p, x_t = process()
     before = x_t.copy()
-    last(run(p, x_t))
+    last(sampled(name, p, x_t, steps, 1.0))
     np.testing.assert_array_equal(x_t, before)
 
 
 def test_closing_a_sampler_stops_it():
     seen = []
     p, x_t = process(eps=lambda x, t: seen.append(t) or exact_eps(x, t))
-    steps = ddpm(p, x_t)
+    steps = sampled("ddpm", p, x_t, 1000)
     next(steps)
     steps.close()
     assert seen == [999]
@@ -143,7 +124,7 @@ def test_closing_a_sampler_stops_it():
 def test_ddim_ends_in_the_predicted_data_where_the_official_end_leaves_noise():
     # a network that knows the data: all zero, so x is nothing but noise
     zero_data = process(eps=lambda x, t: x / (1 - float(SCHEDULE.alpha_bar[t])) ** 0.5)
-    assert np.abs(last(ddim(*zero_data, 50, 1.0))).max() < 1e-5
+    assert np.abs(last(sampled("ddim", *zero_data, 50, 1.0))).max() < 1e-5
     left = last(ddim_steps(*zero_data, ddim_timesteps(SCHEDULE, 50), 1.0, official_end=True))
     assert left.std() == pytest.approx((1 - float(SCHEDULE.alpha_bar[0])) ** 0.5, rel=0.1)
 

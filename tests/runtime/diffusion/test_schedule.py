@@ -11,10 +11,7 @@ def test_schedules_and_ddim_tables_equal_the_official_ones(golden, index):
     case = golden("schedules")
     wanted = case.config["cases"][index]
     schedule = make_schedule(
-        KINDS[wanted["schedule"]],
-        wanted["timesteps"],
-        wanted["linear_start"],
-        wanted["linear_end"],
+        KINDS[wanted["schedule"]], wanted["timesteps"], wanted["linear_start"], wanted["linear_end"]
     )
     t = ddim_timesteps(schedule, wanted["ddim_steps"])
     alpha, alpha_prev, sigma = ddim_tables(schedule, t, wanted["eta"])

@@ -13,23 +13,13 @@ from lvdm_rt.diffusion.schedule import all_timesteps, ddim_timesteps, make_sched
 
 def network(config, weights):
     torch = pytest.importorskip("torch")
-    from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+    from lvdm_export.config.mapping import StrictMapping
+    from lvdm_export.config.networks import read_unet
+    from lvdm_export.nets.unet3d import UNet3d
 
     torch.set_num_threads(1)  # faster than more for networks this small
-    unet = UNet3d(
-        UNet3dConfig(
-            in_channels=config["in_channels"],
-            out_channels=config["out_channels"],
-            model_channels=config["model_channels"],
-            num_res_blocks=config["num_res_blocks"],
-            channel_mult=tuple(config["channel_mult"]),
-            attention_resolutions=tuple(config["attention_resolutions"]),
-            num_heads=config["num_heads"],
-            use_scale_shift_norm=config["use_scale_shift_norm"],
-            num_classes=config["num_classes"],
-            temporal_length=config["temporal_length"],
-        )
-    )
+    params = {key: value for key, value in config.items() if key != "kind"}
+    unet = UNet3d(read_unet(StrictMapping({"use_temporal_transformer": False, **params}, "unet")))
     unet.load_state_dict({key: torch.from_numpy(w) for key, w in weights.items()})
     unet.eval()
 

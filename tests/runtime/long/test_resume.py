@@ -7,10 +7,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from toy_arrays import videos_of
+from toy_files import with_tests_on_path
 
 from lvdm_engines.errors import OtherRunError, SessionError
 from lvdm_rt import GenerateOptions, Pipeline, WorkError
@@ -21,11 +24,7 @@ OPTIONS = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3)
 
 def run(manifest, sessions, work=None, resume=False, options=OPTIONS, **more):
     with Pipeline(manifest, sessions) as pipeline:
-        out = {}
-        stream = pipeline.stream_videos(options, work=work, resume=resume, **more)
-        for video, _, frames in stream:
-            out.setdefault(video, []).append(frames)
-    return {video: np.concatenate(parts) for video, parts in out.items()}
+        return videos_of(pipeline, options, work=work, resume=resume, **more)
 
 
 def assert_same(got, expected):
@@ -39,15 +38,14 @@ def expected(make_fake):
     return run(*make_fake())
 
 
-class Failing:
+def failing(at):
     """A session hook that fails at one call."""
 
-    def __init__(self, at):
-        self.at = at
-
-    def __call__(self, call):
-        if call == self.at:
+    def hook(call):
+        if call == at:
             raise SessionError("pulled the plug")
+
+    return hook
 
 
 @pytest.mark.parametrize("graph", ["predict", "interpolate", "decoder"])
@@ -58,10 +56,10 @@ def test_a_run_that_failed_anywhere_resumes_to_the_same_frames(make_fake, tmp_pa
         sessions[name].jitter = True  # so that other batches would give other latents
     whole = run(manifest, sessions)
     sessions[graph].rows.clear()
-    sessions[graph].hook = Failing(call)
+    sessions[graph].hook = failing(call)
     with pytest.raises(SessionError, match="pulled the plug"):
         run(manifest, sessions, tmp_path)
-    sessions[graph].hook = Failing(None)
+    sessions[graph].hook = failing(None)
     assert_same(run(manifest, sessions, tmp_path, resume=True), whole)
 
 
@@ -82,7 +80,7 @@ def test_finished_clips_are_not_sampled_again(make_fake, expected, tmp_path):
     manifest, sessions = make_fake()
     run(manifest, sessions, tmp_path)
     for name in ("predict", "interpolate"):
-        sessions[name].hook = Failing(len(sessions[name].rows) + 1)
+        sessions[name].hook = failing(len(sessions[name].rows) + 1)
     assert_same(run(manifest, sessions, tmp_path, resume=True), expected)
 
 
@@ -102,21 +100,18 @@ def test_a_damaged_or_missing_clip_is_made_again(make_fake, expected, tmp_path):
 
 
 CHILD = """
-    import importlib.util, sys
+    import sys
     from pathlib import Path
-    sys.path.insert(0, str(Path(sys.argv[1]).parents[1]))
-    spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
-    fake = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fake)
+    from toy_arrays import make_manifest, make_sessions
     from lvdm_rt import GenerateOptions, Pipeline
-    manifest = fake.make_manifest()
-    sessions = fake.make_sessions(manifest)
+    manifest = make_manifest()
+    sessions = make_sessions(manifest)
     for session in sessions.values():
         session.seconds = 0.002
     options = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3)
     print("ready", flush=True)
     for _ in Pipeline(manifest, sessions).stream_videos(
-        options, work=Path(sys.argv[2]), resume=True
+        options, work=Path(sys.argv[1]), resume=True
     ):
         pass
 """
@@ -128,10 +123,9 @@ def test_a_process_killed_at_random_moments_resumes_to_the_same_frames(
 ):
     moments = random.Random(attempt)  # noqa: S311 - any moments will do
     work = tmp_path / "work"
-    argv = [sys.executable, "-c", textwrap.dedent(CHILD)]
-    argv += [str(Path(__file__).parents[1] / "conftest.py"), str(work)]
+    argv = [sys.executable, "-c", textwrap.dedent(CHILD), str(work)]
     for _ in range(2):
-        child = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, env=with_tests_on_path())
         child.stdout.readline()
         time.sleep(moments.uniform(0, 0.2))
         os.kill(child.pid, signal.SIGKILL)
@@ -158,9 +152,8 @@ def test_a_work_directory_is_not_continued_by_accident(make_fake, tmp_path):
 )
 def test_a_run_with_other_settings_does_not_resume(make_fake, tmp_path, changes, message):
     run(*make_fake(), tmp_path)
-    request = {"frames": 100, "videos": 2, "batch_size": 2, "steps": 3} | changes
     with pytest.raises(WorkError, match=message):
-        run(*make_fake(), tmp_path, resume=True, options=GenerateOptions(**request))
+        run(*make_fake(), tmp_path, resume=True, options=replace(OPTIONS, **changes))
 
 
 def test_a_run_with_another_model_or_condition_does_not_resume(make_fake, tmp_path):
@@ -174,7 +167,7 @@ def test_a_run_with_another_model_or_condition_does_not_resume(make_fake, tmp_pa
 
 def test_the_frame_rate_may_change_between_runs(make_fake, expected, tmp_path):
     run(*make_fake(), tmp_path)
-    options = GenerateOptions(frames=100, videos=2, batch_size=2, steps=3, fps=30.0)
+    options = replace(OPTIONS, fps=30.0)
     assert_same(run(*make_fake(), tmp_path, resume=True, options=options), expected)
 
 
@@ -197,35 +190,26 @@ def test_removing_a_work_directory_spares_what_is_not_its_own(make_fake, tmp_pat
     workdir.remove(work)
 
 
-def test_two_runs_do_not_share_a_work_directory(make_fake, tmp_path):
+def test_a_work_directory_in_use_is_neither_shared_nor_removed(make_fake, tmp_path):
+    work = tmp_path / "work"
     with Pipeline(*make_fake()) as pipeline:
-        stream = pipeline.stream_videos(OPTIONS, work=tmp_path)
+        stream = pipeline.stream_videos(OPTIONS, work=work)
         next(stream)
         with pytest.raises(WorkError, match="is in use by another run"):
-            run(*make_fake(), tmp_path, resume=True)
+            run(*make_fake(), work, resume=True)
+        held = sorted(work.rglob("*.npy"))
+        workdir.remove(work)
+        assert sorted(work.rglob("*.npy")) >= held
         stream.close()
-    run(*make_fake(), tmp_path, resume=True)
-
-
-def test_a_work_directory_in_use_is_not_removed(make_fake, tmp_path):
-    with Pipeline(*make_fake()) as pipeline:
-        stream = pipeline.stream_videos(OPTIONS, work=tmp_path / "work")
-        next(stream)
-        held = sorted((tmp_path / "work").rglob("*.npy"))
-        workdir.remove(tmp_path / "work")
-        assert sorted((tmp_path / "work").rglob("*.npy")) >= held
-        stream.close()
-    workdir.remove(tmp_path / "work")
-    assert not (tmp_path / "work").exists()
+    run(*make_fake(), work, resume=True)
+    workdir.remove(work)
+    assert not work.exists()
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_part_of_a_clip(
     make_fake, tmp_path, monkeypatch
 ):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(WorkError, match=r"cannot be written \(No space left on device\); free"):
         run(*make_fake(), tmp_path)
     assert list(tmp_path.glob("video-*/*")) == []
@@ -258,7 +242,7 @@ def test_a_damaged_identity_is_one_clear_error(make_fake, tmp_path):
 
 def test_a_run_that_finished_nothing_leaves_no_work_directory(make_fake, tmp_path):
     manifest, sessions = make_fake()
-    sessions["predict"].hook = Failing(1)
+    sessions["predict"].hook = failing(1)
     with pytest.raises(SessionError):
         run(manifest, sessions, tmp_path / "work")
     assert not (tmp_path / "work").exists()

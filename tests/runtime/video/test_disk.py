@@ -1,9 +1,7 @@
 """A disk that is full, played by the limit on file size of a child process."""
 
-import subprocess
-import sys
-
 import pytest
+from toy_files import python
 
 CHILD = """
 import resource, sys
@@ -44,9 +42,5 @@ for limit in (0, 100, whole // 3, whole * 2 // 3, whole - 1):
 
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "frames"])
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, name):
-    child = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path), name],
-        capture_output=True,
-        text=True,
-    )
+    child = python(CHILD, tmp_path, name)
     assert (child.returncode, child.stderr) == (0, "")

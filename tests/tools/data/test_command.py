@@ -44,18 +44,20 @@ def test_what_exists_is_replaced_by_force_only(tmp_path):
     assert (tmp_path / "skies" / "sky-00001.mp4").read_bytes() != before
 
 
-def test_a_folder_or_a_link_is_not_replaced_by_force_either(tmp_path):
+@pytest.mark.parametrize(
+    ("out", "words", "told"),
+    [
+        ("sky.mp4", ["--force"], "it is a folder"),
+        ("link.mp4", ["--force"], "it is a link"),
+        ("many.mp4", ["--clips", 2], "give a folder"),
+    ],
+)
+def test_a_place_that_cannot_hold_the_clips_is_refused(tmp_path, out, words, told):
     (tmp_path / "sky.mp4").mkdir()
     (tmp_path / "link.mp4").symlink_to(tmp_path / "elsewhere.mp4")
-    for name, told in (("sky.mp4", "it is a folder"), ("link.mp4", "it is a link")):
-        with pytest.raises(OptionsError, match=told):
-            run("-o", tmp_path / name, "--frames", 2, "--size", 16, "--force")
+    with pytest.raises(OptionsError, match=told):
+        run("-o", tmp_path / out, "--frames", 2, "--size", 16, *words)
     assert not (tmp_path / "elsewhere.mp4").exists()
-
-
-def test_many_clips_do_not_fit_into_one_file(tmp_path):
-    with pytest.raises(OptionsError, match="give a folder"):
-        run("-o", tmp_path / "sky.mp4", "--clips", 2)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,16 @@ class GreyPipeline(PerfectPipeline):
         yield np.full_like(to_frames(latents), 90)
 
 
-def test_a_perfect_model_reaches_every_target():
-    report = evaluate(PerfectPipeline(), Protocol(clips=64, frames=8, conditions=2))
+def measured(pipeline, say=lambda _: None, **protocol):
+    """Measure a few short clips, and no long videos unless they are asked for."""
+    few = {"clips": 4, "frames": 8, "conditions": 1, "long_videos": 0}
+    return evaluate(pipeline, Protocol(**few | protocol), say)
+
+
+def test_a_perfect_model_reaches_every_target_and_its_parts_are_announced():
+    said = []
+    many = {"clips": 48, "conditions": 2, "long_videos": 8}
+    report = measured(PerfectPipeline(), said.append, **many)
     assert report.reconstruction.psnr == np.inf
     assert report.reconstruction.ssim == pytest.approx(1, abs=1e-5)
     assert report.generation.frechet.ratio < 2
@@ -109,30 +117,12 @@ def test_a_perfect_model_reaches_every_target():
     assert report.long_videos.windows == pytest.approx(1, abs=0.1)
     assert report.long_videos.keyframes == pytest.approx(1, abs=0.1)
     assert report.reached
-
-
-def test_a_jump_at_every_decode_window_is_found_and_does_not_pass():
-    class Jumping(PerfectPipeline):
-        def frames(self, video, start, count):
-            period = 4 * (4 - self.settings(GenerateOptions()).overlap)
-            return super().frames(video, start, count) // 2 + 60 * (start // period % 2)
-
-    protocol = Protocol(clips=2, frames=8, conditions=1, long_videos=2, long_frames=96)
-    found = evaluate(Jumping(), protocol).long_videos
-    assert found.windows > 10
-    assert (found.videos, found.frames) == (2, 96)
-    assert not found.reached
-
-
-def test_videos_that_no_window_divides_have_no_seams():
-    protocol = Protocol(clips=2, frames=8, conditions=1, long_videos=1, long_frames=16)
-    found = evaluate(PerfectPipeline(), protocol).long_videos
-    assert found.windows is None
-    assert found.reached
+    parts = ["reading", "encoding", "generating", "continuing", "generating"]
+    assert [line.split()[0] for line in said] == parts
 
 
 def test_a_grey_model_misses_every_target():
-    report = evaluate(GreyPipeline(), Protocol(clips=48, frames=8, conditions=2))
+    report = measured(GreyPipeline(), clips=48, conditions=2)
     made = report.generation
     assert not report.reconstruction.reached
     assert made.contrast.difference == 1
@@ -145,24 +135,41 @@ def test_a_grey_model_misses_every_target():
     assert not report.reached
 
 
+def test_a_jump_at_every_decode_window_is_found_and_does_not_pass():
+    class Jumping(PerfectPipeline):
+        def frames(self, video, start, count):
+            period = 4 * (4 - self.settings(GenerateOptions()).overlap)
+            return super().frames(video, start, count) // 2 + 60 * (start // period % 2)
+
+    found = measured(Jumping(), long_videos=2, long_frames=96).long_videos
+    assert found.windows > 10
+    assert (found.videos, found.frames) == (2, 96)
+    assert not found.reached
+
+
+def test_videos_that_no_window_divides_have_no_seams():
+    found = measured(PerfectPipeline(), long_videos=1, long_frames=16).long_videos
+    assert found.windows is None
+    assert found.reached
+
+
 def test_what_the_hand_over_hides_is_told_and_a_jump_of_the_denoiser_does_not_pass():
     class Jumping(PerfectPipeline):
         def sample_latents(self, options, *, condition):
             yield LatentChunk(0, 0, to_latents(255 - np.repeat(condition[-1:], 4, axis=0)))
 
-    found = evaluate(Jumping(), Protocol(clips=4, frames=8, conditions=2)).continuation
+    found = measured(Jumping(), conditions=2).continuation
     assert found.ratio == 0
     assert found.raw == found.decoded > 1.5
     assert not found.reached
 
 
 def test_a_mode_that_continues_nothing_has_no_continuity():
-    protocol = Protocol(clips=4, frames=8, conditions=1, sampling={"mode": "short"})
-    assert evaluate(PerfectPipeline(), protocol).continuation is None
+    assert measured(PerfectPipeline(), sampling={"mode": "short"}).continuation is None
 
 
 def test_few_clips_give_no_distance_and_so_do_not_pass():
-    report = evaluate(PerfectPipeline(), Protocol(clips=4, frames=8, conditions=1))
+    report = measured(PerfectPipeline())
     assert report.generation.frechet is None
     assert not report.reached
     assert "| Fréchet distance / floor | ≤ 3 | – |" in scorecard.markdown(report)
@@ -174,40 +181,28 @@ def test_clips_can_be_cut_from_later_in_the_videos():
     np.testing.assert_array_equal(cut[2], pipeline.frames(2, 6, 8))
 
 
-def test_sampling_that_the_model_refuses_is_refused_before_anything_is_measured():
-    said = []
-    with pytest.raises(OptionsError, match="funny"):
-        evaluate(PerfectPipeline(), Protocol(sampling={"mode": "funny"}), said.append)
-    assert not said
-
-
 def test_a_bundle_without_an_encoder_is_measured_as_far_as_it_goes():
-    report = evaluate(PerfectPipeline(("decoder", "predict")), Protocol(clips=4, frames=8))
+    report = measured(PerfectPipeline(("decoder", "predict")))
     assert report.reconstruction is None
     assert report.continuation is None
     assert report.generation.clips == 4
 
 
-def test_the_parts_are_announced():
-    said = []
-    evaluate(PerfectPipeline(), Protocol(clips=2, frames=8, conditions=1), said.append)
-    assert [line.split()[0] for line in said] == [
-        *("reading", "encoding", "generating", "continuing", "generating")
-    ]
-
-
 @pytest.mark.parametrize(
     ("protocol", "named"),
     [
-        (Protocol(clips=1), "got 1 clips"),
-        (Protocol(skip=-1), "skip -1"),
-        (Protocol(frames=10), "a multiple of the 4 frames of a latent"),
-        (Protocol(frames=4), "8 or more"),
+        ({"clips": 1}, "got 1 clips"),
+        ({"skip": -1}, "skip -1"),
+        ({"frames": 10}, "a multiple of the 4 frames of a latent"),
+        ({"frames": 4}, "8 or more"),
+        ({"sampling": {"mode": "funny"}}, "funny"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(protocol, named):
-    with pytest.raises(ConfigError, match=named):
-        evaluate(PerfectPipeline(), protocol)
+def test_what_cannot_be_measured_is_refused_before_anything_is(protocol, named):
+    said = []
+    with pytest.raises((ConfigError, OptionsError), match=named):
+        measured(PerfectPipeline(), said.append, **protocol)
+    assert not said
 
 
 @pytest.fixture
@@ -228,8 +223,9 @@ def run(monkeypatch, bundle):
         return GreyPipeline() if "grey" in name else PerfectPipeline()
 
     def run(*arguments, clips=2):
-        words = [bundle, "--clips", clips, "--frames", 8, "--conditions", 1, *arguments]
-        return CliRunner().invoke(quality.command, [*map(str, words)], catch_exceptions=False)
+        few = ["--clips", clips, "--frames", 8, "--conditions", 1, "--long-videos", 0]
+        words = [*map(str, [bundle, *few, *arguments])]
+        return CliRunner().invoke(quality.command, words, catch_exceptions=False)
 
     monkeypatch.setattr(Pipeline, "open", fake_open)
     return run

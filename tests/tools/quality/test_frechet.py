@@ -21,19 +21,21 @@ def skies():
     ]
 
 
-def test_distance_to_itself_is_zero():
-    x = gaussian(0, 50, 5)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+A, B, C = gaussian(0, 50, 2), gaussian(1, 70, 2), gaussian(0, 40, 3) * [1, 1, 0]
 
 
-def test_distance_of_shifted_gaussians_is_the_squared_shift():
-    x = gaussian(0, 50, 3)
-    assert frechet_distance(x, x + np.array([1, 2, -2])) == pytest.approx(9)
-
-
-def test_distance_of_scaled_gaussians_is_the_squared_difference_of_spreads():
-    a, b = gaussian(0, 50, 2), gaussian(1, 70, 2)
-    assert frechet_distance(a * [1, 3], b * [2, 5]) == pytest.approx(1 + 4)
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (A, A, 0),
+        (A, A + np.array([1, 2]), 1 + 4),
+        (A * [1, 3], B * [2, 5], 1 + 4),
+        (C, C * [1, 2, 1] + [0, 0, 5], 1 + 25),
+    ],
+    ids=["itself", "shifted", "scaled", "singular covariances"],
+)
+def test_distance_is_the_squared_difference_of_means_and_of_spreads(a, b, expected):
+    assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-6)
 
 
 def test_distance_of_rotated_gaussians_agrees_with_the_formula():
@@ -42,11 +44,6 @@ def test_distance_of_rotated_gaussians_agrees_with_the_formula():
     product = turn @ np.diag([1.0, 9.0]) @ turn.T  # Ca is the identity
     expected = 2 + 10 - 2 * np.sqrt(np.linalg.eigvalsh(product)).sum()
     assert frechet_distance(a, b @ turn.T) == pytest.approx(expected)
-
-
-def test_singular_covariances_are_exact():
-    a = gaussian(0, 40, 3) * [1, 1, 0]
-    assert frechet_distance(a, a * [1, 2, 1] + [0, 0, 5]) == pytest.approx(1 + 25, abs=1e-6)
 
 
 def test_fewer_samples_than_dimensions_stay_finite():

@@ -1,7 +1,19 @@
 """Whole runs of tiny networks, each made once for all tests."""
 
+from unittest.mock import Mock
+
 import pytest
 from toy_runs import AUTOENCODER, DENOISER, changed, train
+
+from lvdm_tools.train import sheets
+
+
+@pytest.fixture(autouse=True)
+def _no_curves():
+    # they take most of the time of a step; the runs below draw theirs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "curves", Mock())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,62 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from toy_damage import damage
-from toy_runs import AUTOENCODER, changed, train
+from toy_runs import AUTOENCODER, train
 
 from lvdm_engines.errors import ConfigError, LvdmError
 from lvdm_tools.train import config, loop, networks, start
 from lvdm_tools.train.start import latents
 
 CASES = int(os.environ.get("DAMAGED_CONFIGS", "30"))
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("steps", 10**12, r"<= 2147483647 - at `\$\.steps`"),
-        ("batch", 10**6, r"<= 65536 - at `\$\.batch`"),
-        ("batch", 65536, r"one batch or sequence holds 2e\+08 values"),
-        ("name", "x" * 201, r"length <= 200 - at `\$\.name`"),
-        ("data.frames", 10**9, r"<= 4096 - at `\$\.data\.frames`"),
-        ("data.size", [10**9, 16], r"<= 16384 - at `\$\.data\.size\[0\]`"),
-        ("data.size", "2020-01-01", r"Expected `array`, got `str` - at `\$\.data\.size`"),
-        ("device.threads", 10**6, r"<= 1024 - at `\$\.device\.threads`"),
-        ("device.devices", 10**6, r"<= 64 - at `\$\.device\.devices`"),
-        ("network.n_hiddens", 10**9, r"network: Expected `int` <= 65536"),
-        ("network.n_hiddens", 16384, r"network would have .*e\+1\d parameters, expected at most"),
-        ("loss.adversarial.channels", 10**9, r"<= 4096 - at `\$\.loss\.adversarial\.channels`"),
-        ("loss.adversarial.layers", 10**9, r"<= 8 - at `\$\.loss\.adversarial\.layers`"),
-        ("initial_logvar", float("nan"), r"at `\$\.initial_logvar`"),
-    ],
-)
-def test_an_autoencoder_run_of_any_size_is_refused_with_the_field(
-    field, value, message, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(config, "MOST_VALUES", 10**8)
-    monkeypatch.setattr(networks, "_memory", lambda: 16 << 30)
-    with pytest.raises(ConfigError, match=message):
-        train(changed(AUTOENCODER, {field: value}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"network.model_channels": 10**9}, r"network: Expected `int` <= 65536"),
-        ({"network.model_channels": 16384}, r"network would have .*e\+1\d parameters"),
-        ({"network.num_res_blocks": 10**6}, r"network: Expected `int` <= 8"),
-        ({"data.sequences": 10**9}, r"<= 1048576 - at `\$\.data\.sequences`"),
-        ({"clips.0.latents": 10**9}, r"<= 4096 - at `\$\.clips\[0\]\.latents`"),
-        ({"schedule": {"steps": 10**9}}, r"<= 1048576 - at `\$\.schedule\.steps`"),
-    ],
-)
-def test_a_denoiser_run_of_any_size_is_refused_with_the_field(
-    fields, message, tiny_denoiser, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(networks, "_memory", lambda: 16 << 30)
-    with pytest.raises(ConfigError, match=message):
-        train(changed(tiny_denoiser, fields), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_fits_beside_its_optimizer_only_without_it_is_refused(tmp_path, monkeypatch):
@@ -86,6 +37,7 @@ def aliases_of_aliases(levels: int) -> str:
     ("text", "message"),
     [
         (aliases_of_aliases(10), "more than 10000 nodes"),
+        ("\x89PNG\udcff\udcfe", "is not YAML"),  # no UTF-8
         ("x" * (1 << 21), "is larger than"),
         ("seed: 2020-02-31", "is not YAML"),
         ("? [1, 2] : 3", "is not YAML"),
@@ -95,7 +47,7 @@ def aliases_of_aliases(levels: int) -> str:
     ],
 )
 def test_a_config_is_read_within_bounds(text, message, tmp_path):
-    (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "c.yaml").write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigError, match=message) as caught:
         config.load(tmp_path / "c.yaml", "diffusion")
     assert str(tmp_path / "c.yaml") in str(caught.value)

@@ -6,7 +6,7 @@ from toy_runs import AUTOENCODER, changed, train
 
 from lvdm_engines.errors import ConfigError, LvdmError, TrainingError
 from lvdm_tools import cli
-from lvdm_tools.train import config
+from lvdm_tools.train import config, networks
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,12 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
         train({**AUTOENCODER, "steps": 8}, autoencoder, resume=True)
 
 
+@pytest.fixture
+def small_machine(monkeypatch):
+    monkeypatch.setattr(config, "MOST_VALUES", 10**8)
+    monkeypatch.setattr(networks, "_memory", lambda: 16 << 30)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -54,8 +60,23 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(autoencoder, tmp_
         ("loss.kl", float("inf"), r"<= 1\.79.* - at `\$\.loss\.kl`"),
         ("loss.adversarial.layers", 6, r"adversarial\.layers is 6: .* 16×16 pixels are too small"),
         ("device.accelerator", "abacus", "device 'abacus' cannot be used"),
+        ("steps", 10**12, r"<= 2147483647 - at `\$\.steps`"),
+        ("batch", 10**6, r"<= 65536 - at `\$\.batch`"),
+        ("batch", 65536, r"one batch or sequence holds 2e\+08 values"),
+        ("name", "x" * 201, r"length <= 200 - at `\$\.name`"),
+        ("data.frames", 10**9, r"<= 4096 - at `\$\.data\.frames`"),
+        ("data.size", [10**9, 16], r"<= 16384 - at `\$\.data\.size\[0\]`"),
+        ("data.size", "2020-01-01", r"Expected `array`, got `str` - at `\$\.data\.size`"),
+        ("device.threads", 10**6, r"<= 1024 - at `\$\.device\.threads`"),
+        ("device.devices", 10**6, r"<= 64 - at `\$\.device\.devices`"),
+        ("network.n_hiddens", 10**9, r"network: Expected `int` <= 65536"),
+        ("network.n_hiddens", 16384, r"network would have .*e\+1\d parameters, expected at most"),
+        ("loss.adversarial.channels", 10**9, r"<= 4096 - at `\$\.loss\.adversarial\.channels`"),
+        ("loss.adversarial.layers", 10**9, r"<= 8 - at `\$\.loss\.adversarial\.layers`"),
+        ("initial_logvar", float("nan"), r"at `\$\.initial_logvar`"),
     ],
 )
+@pytest.mark.usefixtures("small_machine")
 def test_an_impossible_autoencoder_config_is_refused_with_the_field(
     field, value, message, tmp_path
 ):
@@ -74,19 +95,20 @@ def test_an_impossible_autoencoder_config_is_refused_with_the_field(
         ({"noise_levels": 2000}, "noise_levels is 2000, expected 0..1000"),
         ({"autoencoder": "nowhere"}, "nowhere holds no trained autoencoder"),
         ({"data.window": 6}, r"data\.window is 6, expected a multiple"),
-        (
-            {"network.channel_mult": [1, 1, 1]},
-            r"data\.size is \(16, 16\), expected multiples of 32",
-        ),
+        ({"network.channel_mult": [1, 1, 1]}, r"data\.size is .16, 16., expected multiples of 32"),
         ({"network.norm_groups": 3}, r"network: num_channels \(8\) must be divisible"),
         ({"network.num_heads": 3}, "network: .* change its sizes"),
         ({"clips.0.probability": float("inf")}, r"<= 1\.79.* at `\$\.clips"),
-        (
-            {"network.prediction": "v", "schedule": {"steps": 500}},
-            r"network\.timesteps is 1000, expected 500",
-        ),
+        ({"network.prediction": "v", "schedule": {"steps": 500}}, "timesteps is 1000, expected"),
+        ({"network.model_channels": 10**9}, r"network: Expected `int` <= 65536"),
+        ({"network.model_channels": 16384}, r"network would have .*e\+1\d parameters"),
+        ({"network.num_res_blocks": 10**6}, r"network: Expected `int` <= 8"),
+        ({"data.sequences": 10**9}, r"<= 1048576 - at `\$\.data\.sequences`"),
+        ({"clips.0.latents": 10**9}, r"<= 4096 - at `\$\.clips\[0\]\.latents`"),
+        ({"schedule": {"steps": 10**9}}, r"<= 1048576 - at `\$\.schedule\.steps`"),
     ],
 )
+@pytest.mark.usefixtures("small_machine")
 def test_an_impossible_denoiser_config_is_refused_with_the_field(
     fields, message, tiny_denoiser, tmp_path
 ):
@@ -124,12 +146,6 @@ def test_a_config_of_the_other_kind_is_refused(tmp_path):
         config.load(tmp_path / "c.yaml", "diffusion")
 
 
-def test_a_config_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "c.yaml").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ConfigError, match=r"c\.yaml is not YAML"):
-        config.load(tmp_path / "c.yaml", "autoencoder")
-
-
 def test_every_ready_config_can_be_read():
     names = [path.stem for path in config.find("sky-tiny").parent.glob("*.yaml")]
     assert {"sky-predict", "taichi-interpolate", "ucf-short", "toy", "sky-tiny"} <= set(names)
@@ -139,10 +155,8 @@ def test_every_ready_config_can_be_read():
 
 
 def test_the_command_line_explains_an_error_in_one_line(tmp_path, capsys):
-    code = cli.run(
-        ["train", "autoencoder", "--config", "nope", "--data", "synth", "--out", str(tmp_path)]
-    )
-    assert code == 1
+    words = "train autoencoder --config nope --data synth --out"
+    assert cli.run([*words.split(), str(tmp_path)]) == 1
     message = capsys.readouterr().err
     assert message.startswith("lvdm-tools: there is no config file nope; the ready configs are")
     assert message.count("\n") == 1

@@ -18,17 +18,6 @@ def encoded_bytes(run):
     return {part.name: part.read_bytes() for part in (run / "latents").iterdir()}
 
 
-def test_latents_of_the_run_it_starts_from_are_taken_over_not_encoded_again(
-    denoiser, tiny_denoiser, tmp_path, encoded
-):
-    settings = changed(tiny_denoiser, {"start_from": str(denoiser), "steps": 1})
-    train(settings, tmp_path / "same")
-    assert not encoded
-    assert encoded_bytes(tmp_path / "same") == encoded_bytes(denoiser)
-    train(changed(settings, {"seed": 2}), tmp_path / "other")  # other clips
-    assert encoded == [(0, 3)]
-
-
 def test_damaged_latents_of_the_run_it_starts_from_are_encoded_again(
     denoiser, tiny_denoiser, tmp_path, caplog
 ):
@@ -83,7 +72,7 @@ def skies(folder, seed):
     assert cli.run([*words, str(folder)]) == 0
 
 
-def test_latents_of_other_videos_in_the_same_folder_are_not_taken_over(
+def test_latents_of_the_run_it_starts_from_are_taken_over_but_not_those_of_other_videos(
     tiny_denoiser, tmp_path, encoded
 ):
     data = tmp_path / "data"
@@ -94,6 +83,10 @@ def test_latents_of_other_videos_in_the_same_folder_are_not_taken_over(
     encoded.clear()
     train(settings, tmp_path / "same", data=str(copied))
     assert not encoded
+    assert encoded_bytes(tmp_path / "same") == encoded_bytes(tmp_path / "before")
+    train(changed(settings, {"seed": 2}), tmp_path / "clips", data=str(copied))  # other clips
+    assert encoded == [(0, 3)]
+    encoded.clear()
     skies(data, seed=2)
     train(settings, tmp_path / "other", data=str(data))
     assert encoded == [(0, 3)]

@@ -5,12 +5,10 @@ Runs in a process of its own, since a driver is loaded once.
 
 import importlib.util
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from toy_files import compile_library, python
 
 SETUP = """
 import ctypes
@@ -34,28 +32,12 @@ def on_fake_gpu(tmp_path_factory):
     for module in ("cuda.core", "cuda.bindings"):
         if importlib.util.find_spec("cuda") is None or importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed")
-    folder = tmp_path_factory.mktemp("driver")
-    source = Path(__file__).with_name("fake_cuda.c")
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-w", source, "-o", "libcuda.so.1", "-ldl"],
-        cwd=folder,
-        check=True,
-    )
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(folder),
-        "FAKE_CUDA_BYTES": str(1 << 20),
-    }
+    source = Path(__file__).with_name("fake_cuda.c").read_text()
+    built = compile_library(tmp_path_factory.mktemp("driver"), source, "libcuda.so.1", "-ldl")
+    settings = {"LD_LIBRARY_PATH": str(built.parent), "FAKE_CUDA_BYTES": str(1 << 20)}
 
     def run(code):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", SETUP + code],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        done = python(SETUP + code, env=os.environ | settings)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 

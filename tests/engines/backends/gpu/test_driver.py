@@ -1,4 +1,6 @@
 # ruff: noqa: N802 - the fake has the driver's names
+from unittest.mock import Mock
+
 import pytest
 
 from lvdm_engines.backends.gpu import driver
@@ -103,15 +105,12 @@ def test_a_driver_without_a_gpu_says_what_to_do(libcuda, facts, problem):
 def test_a_machine_without_a_driver_is_told_whether_one_would_help(
     monkeypatch, tmp_path, vendor, kind, problem
 ):
-    def missing():
-        raise OSError
-
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "vendor").write_text(f"{vendor}\n")
     (tmp_path / "0000:01:00.0" / "class").write_text(f"{kind}\n")
     (tmp_path / "0000:02:00.0").mkdir()  # cannot be read
     monkeypatch.setattr(driver, "_PCI", tmp_path)
-    monkeypatch.setattr(driver, "_libcuda", missing)
+    monkeypatch.setattr(driver, "_libcuda", Mock(side_effect=OSError))
     driver.driver_problem.cache_clear()
     assert driver.driver_problem().startswith(problem)
     assert driver.gpus() == []

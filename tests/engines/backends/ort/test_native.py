@@ -1,7 +1,5 @@
 import os
 import sys
-import threading
-import time
 from types import ModuleType
 
 import pytest
@@ -46,22 +44,3 @@ def test_a_path_that_is_no_text_is_refused_in_one_line(tmp_path):
     with pytest.raises(SessionError, match=r"is not UTF-8; move the bundle") as found:
         open_session(bundle, "predict", "cpu")
     assert str(found.value).isprintable()
-
-
-def test_a_run_that_would_take_hours_ends_when_its_thread_is_named(tmp_path):
-    with open_session(
-        toy.write_bundle(tmp_path / "slow", endless=True), "predict", "cpu"
-    ) as session:
-        thread = threading.get_ident()
-
-        def cancel():
-            time.sleep(0.3)  # it runs by then
-            session.cancel(thread + 1)  # another thread's: nothing happens
-            session.cancel(thread)
-
-        other = threading.Thread(target=cancel)
-        other.start()
-        with pytest.raises(SessionError, match="predict: cannot run"):
-            session.run(toy.feeds())
-        other.join()
-        session.cancel(thread)  # nothing runs: nothing happens

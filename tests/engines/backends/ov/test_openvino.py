@@ -1,13 +1,10 @@
 """What differs from other sessions, which `test_session` tries on this backend too."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
 import toy
-import toy_frames
-from onnx import helper
 
 pytest.importorskip("openvino")
 
@@ -15,12 +12,8 @@ from lvdm_engines.backends.backend import Rounding, SessionOptions
 from lvdm_engines.backends.ov import session as sessions
 from lvdm_engines.backends.ov.compile import Compiler
 from lvdm_engines.backends.ov.library import choose_precision
-from lvdm_engines.bundle import GraphSource, builtin_bundles, file_sha256, load_bundle
-from lvdm_engines.errors import SessionError
-from lvdm_engines.manifest import GraphFacts, TensorSpec
+from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.opening import open_session
-from lvdm_engines.session import Cancellable
-from lvdm_rt import GenerateOptions, Pipeline
 
 OPTIONS = SessionOptions(threads=1, precision="f32")
 
@@ -124,60 +117,6 @@ def test_a_session_says_what_it_rounds_to(make_bundle):
     with opened(make_bundle(), SessionOptions(threads=1)) as session:
         assert isinstance(session, Rounding)
         assert session.precision == choose_precision(None)
-
-
-def open_slow(folder):
-    """Open a graph of many products, each of which takes some time."""
-    size, count = 400, 60
-    specs = [TensorSpec("x", "float32", (size, size))]
-    outputs = [TensorSpec(f"h{count}", "float32", (size, size))]
-    nodes = []
-    for i in range(count):
-        nodes.append(helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", "x"], [f"p{i}"]))
-        nodes.append(helper.make_node("Softmax", [f"p{i}"], [f"h{i + 1}"]))
-    toy.write_graph(folder / "g.onnx", nodes, specs, outputs)
-    sha256 = file_sha256(folder / "g.onnx")
-    facts = GraphFacts("g.onnx", sha256, "fp32", tuple(specs), tuple(outputs))
-    return sessions.OPENVINO.open(GraphSource("g", facts, folder), OPTIONS)
-
-
-def test_a_run_ends_early_when_its_thread_is_named(tmp_path):
-    feeds = {"x": np.eye(400, dtype=np.float32)}
-    with open_slow(tmp_path) as session:
-        assert isinstance(session, Cancellable)
-        session.run(feeds)  # compiles
-        started = time.perf_counter()
-        session.run(feeds)
-        whole = time.perf_counter() - started
-        thread = threading.get_ident()
-
-        def cancel():
-            time.sleep(whole / 10)
-            session.cancel(thread + 1)  # another thread's: nothing happens
-            session.cancel(thread)
-
-        other = threading.Thread(target=cancel)
-        other.start()
-        with pytest.raises(SessionError, match=r"g: cannot run: .*cancel"):
-            session.run(feeds)
-        other.join()
-        session.cancel(thread)  # nothing runs: nothing happens
-        session.run(feeds)
-
-
-def test_exact_videos_are_bit_identical_for_any_grouping(tmp_path):
-    bundle = toy_frames.write_bundle(tmp_path / "toy", 0.7)
-    with Pipeline.open(bundle, "openvino", OPTIONS) as pipeline:
-        assert pipeline.backend == "openvino"
-
-        def frames(**changes):
-            options = GenerateOptions(frames=64, steps=3, seed=7, exact=True, **changes)
-            chunks = [c.frames for c in pipeline.stream_videos(options) if c.video == 0]
-            return np.concatenate(chunks)
-
-        one = frames(batch_size=1)
-        np.testing.assert_array_equal(one, frames(batch_size=3))
-        np.testing.assert_array_equal(one, frames(batch_size=4, videos=3))
 
 
 @pytest.mark.skipif("sky-tiny" not in builtin_bundles(), reason="there is no built-in model")

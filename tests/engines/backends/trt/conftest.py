@@ -1,22 +1,48 @@
 """Sessions and plans of the engine that is made of NumPy arrays."""
 
 import hashlib
+import logging
+from collections import deque
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import toy
 from msgspec.structs import replace
+from toy_gpu import HERE, PROFILES, SMALL, FakeEngine, FakeGpu, Mode
 
 from lvdm_engines.backends.gpu.driver import Gpu
 from lvdm_engines.backends.gpu.scratch import SharedScratch
-from lvdm_engines.backends.plan_facts import PlanFacts, PlanOptions, Range
+from lvdm_engines.backends.plan_facts import PlanFacts, Range
 from lvdm_engines.backends.trt import build, library, opening
 from lvdm_engines.backends.trt import compile as compile_
 from lvdm_engines.backends.trt.context import OpenEngine
-from lvdm_engines.backends.trt.library import TargetMachine
+from lvdm_engines.backends.trt.library import TrtLibrary
 from lvdm_engines.backends.trt.session import TrtSession
 from lvdm_engines.backends.trt.store import fingerprint_of, save_plan
 from lvdm_engines.bundle import load_bundle
+
+
+@pytest.fixture
+def gpu():
+    return FakeGpu()
+
+
+@pytest.fixture
+def engine(gpu):
+    return FakeEngine(gpu, toy.INPUTS, toy.OUTPUTS, PROFILES, [1000, 4000, 1200])
+
+
+@pytest.fixture
+def fake_library():
+    """TensorRT's names as far as opening a plan needs them."""
+    severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+    trt = SimpleNamespace(
+        ILogger=type("ILogger", (), {"Severity": severity}),
+        TensorIOMode=Mode,
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
+        __version__="11.4.0.106",
+    )
+    return TrtLibrary("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))
 
 
 @pytest.fixture
@@ -49,43 +75,8 @@ def session(opened):
         yield made
 
 
-@pytest.fixture
-def feeds_of():
-    def make(rows, clip=4, seed=0):
-        rng = np.random.default_rng(seed)
-        return {
-            "latents": rng.standard_normal((rows, 2, clip, 2, 2), dtype=np.float32),
-            "timestep": np.arange(rows, dtype=np.int64) + 10 * seed,
-            "mask": (rng.random((rows, clip)) < 0.5).astype(np.float32),
-            "noise_level": np.full(rows, -1),
-        }
-
-    return make
-
-
-@pytest.fixture
-def expected():
-    def compute(feeds):
-        late = feeds["timestep"][:, None, None, None, None].astype(np.float32)
-        return feeds["latents"] * feeds["mask"][:, None, :, None, None] + late
-
-    return compute
-
-
 PLAN = b"the plan"
-HERE = TargetMachine("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
-SMALL = PlanOptions(batch=Range(1, 2, 4))
 PLAN_PROFILES = tuple({"b": Range(1, 2, 4), "t": Range(n, n, n)} for n in (4, 5))
-
-
-@pytest.fixture
-def here():
-    return HERE
-
-
-@pytest.fixture
-def small():
-    return SMALL
 
 
 @pytest.fixture
@@ -113,11 +104,6 @@ def runtimes(fake_library, engine):
     engine.activations = [1000, 1200]
     engine.errors = fake_library.errors
     return made
-
-
-@pytest.fixture
-def source(make_bundle):
-    return make_bundle().graph("predict")
 
 
 @pytest.fixture

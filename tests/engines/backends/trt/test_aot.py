@@ -17,15 +17,11 @@ from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.backends.trt.build import build_plans
 from lvdm_engines.backends.trt.compile import CompileJob, compile_plan
 from lvdm_engines.backends.trt.library import load_library
-from lvdm_engines.backends.trt.profiles import graph_files, split
+from lvdm_engines.backends.trt.profiles import graph_files
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.contract import MEAN
 from lvdm_engines.manifest import GraphFacts, LatentFacts, TensorSpec
-from lvdm_export.graph.graphs import (
-    DecoderGraph,
-    EncoderGraph,
-    Graph,
-)
+from lvdm_export.graph.graphs import DecoderGraph, EncoderGraph, Graph
 from lvdm_export.graph.onnx_file import write_onnx
 
 # Of what is compared with the record anyway, both kinds of network.
@@ -35,7 +31,6 @@ UNETS = (
     pytest.param("unet_t2v", "fp16", marks=pytest.mark.exhaustive),
 )
 AUTOENCODERS = (("ae3d_244", "fp16"), ("ae2d", "fp32"))
-WIDE = (Range(1, 8, 32),)
 LATENT = LatentFacts(channels=4, size=(1, 1), scale=0.5, shift=1.25)  # the size plays no part
 SMALL = PlanOptions(batch=Range(1, 2, 8))
 
@@ -67,10 +62,9 @@ def exported_autoencoder(golden, golden_autoencoder, tmp_path_factory):
     return export
 
 
-def compiled(graph, path, precision, batches=WIDE):
+def compiled(graph, path, precision):
     facts = GraphFacts(path.name, "0" * 64, precision, graph.inputs, graph.outputs)
-    profiles = tuple({"b": batch} for batch in batches)
-    job = CompileJob("graph", path, facts, profiles, PlanOptions())
+    job = CompileJob("graph", path, facts, ({"b": Range(1, 8, 32)},), PlanOptions())
     return compile_plan(job, load_library("tensorrt-rtx"))
 
 
@@ -88,13 +82,6 @@ def test_a_golden_autoencoder_compiles_with_dynamic_batch(
 ):
     graph, path = exported_autoencoder(name, precision, part)
     assert compiled(graph, path, precision).nbytes > 100_000
-
-
-def test_a_wide_batch_range_compiles_as_several_profiles(exported_autoencoder):
-    graph, path = exported_autoencoder("ae2d", "fp16", "encoder")
-    one = compiled(graph, path, "fp16")
-    several = compiled(graph, path, "fp16", split(Range(1, 8, 32)))
-    assert several.nbytes > one.nbytes
 
 
 @pytest.mark.exhaustive

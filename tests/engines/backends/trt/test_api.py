@@ -8,12 +8,11 @@ import importlib.util
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy_files import compile_library, python
 
 import lvdm_engines.backends
 
@@ -118,9 +117,7 @@ def needed():
 
 def real_names(module, environment):
     code = LIST.format(module=module)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    done = python(code, env=environment)
     assert done.returncode == 0, done.stderr
     version, names = json.loads(done.stdout)
     return version, set(names)
@@ -128,21 +125,14 @@ def real_names(module, environment):
 
 def empty_libraries(bindings, folder):
     """An environment where bindings find empty libraries with just the symbols they look up."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed")
     binary = next(bindings.glob("tensorrt*.so")).read_bytes()
     wanted = {name.decode() for name in re.findall(rb"libnv\w+\.so\.\d+", binary)}
     symbols = re.findall(
         rb"\x00((?:create|get|init)\w*(?:_INTERNAL|Registry|Version|Plugins))", binary
     )
     functions = "".join(f"void *{s.decode()}(void) {{ return 0; }}\n" for s in sorted(set(symbols)))
-    (folder / "empty.c").write_text(functions)
     for library in wanted:
-        subprocess.run(
-            ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}", "empty.c", "-o", library],
-            cwd=folder,
-            check=True,
-        )
+        compile_library(folder, functions, library, f"-Wl,-soname,{library}")
     path = os.pathsep.join([str(bindings.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": path}
 
@@ -210,12 +200,7 @@ def test_everything_used_exists_in_tensorrt_rtx(needed):
 
 @pytest.mark.parametrize("age", ["newest", "oldest"])
 def test_bindings_that_get_a_null_pointer_end_in_one_line(age, request):
-    done = subprocess.run(
-        [sys.executable, "-c", START],
-        capture_output=True,
-        text=True,
-        env=request.getfixturevalue(age),
-    )
+    done = python(START, env=request.getfixturevalue(age))
     assert done.stdout.splitlines() == [
         f"tensorrt: cannot create a {kind}: tensorrt gives no reason; update the NVIDIA driver"
         for kind in ("Runtime", "Builder")

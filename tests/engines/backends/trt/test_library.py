@@ -10,20 +10,27 @@ from lvdm_engines.errors import BackendError, DeviceMemoryError
 
 
 @pytest.mark.parametrize(
-    "text", ["Error Code 2: OutOfMemory (no)", "memory of 9 B could not be allocated"]
+    ("said", "kind", "told"),
+    [
+        (
+            "Error Code 2: OutOfMemory (no)",
+            DeviceMemoryError,
+            "predict: cannot run: out of memory (",
+        ),
+        (
+            "memory of 9 B could not be allocated",
+            DeviceMemoryError,
+            "predict: cannot run: out of memory (",
+        ),
+        ("the consequence", BackendError, "predict: cannot run: the cause; try again"),
+    ],
 )
-def test_the_librarys_words_for_no_memory_become_one_error(fake_library, text):
-    fake_library.errors.extend(["first", text])
-    error = fake_library.failure("predict: cannot run", BackendError)
-    assert isinstance(error, DeviceMemoryError)
-    assert not fake_library.errors
-
-
-def test_other_words_keep_their_kind_and_their_advice(fake_library):
-    fake_library.errors.extend(["the cause", "the consequence"])
+def test_the_librarys_words_become_one_error_with_its_advice(fake_library, said, kind, told):
+    fake_library.errors.extend(["the cause", said])
     error = fake_library.failure("predict: cannot run", BackendError, "try again")
-    assert type(error) is BackendError
-    assert str(error) == "predict: cannot run: the cause; try again"
+    assert type(error) is kind
+    assert str(error).startswith(told)
+    assert not fake_library.errors
 
 
 def test_a_machine_without_the_packages_gets_one_line_per_backend(monkeypatch):

@@ -3,9 +3,9 @@
 import logging
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
+from toy_gpu import HERE, SMALL, FakeSettings, check_run, feeds_of
 
 from lvdm_engines.backends.backend import Profiled, Timed
 from lvdm_engines.backends.trt import opening
@@ -14,21 +14,18 @@ from lvdm_engines.errors import BackendError, BundleError, DeviceMemoryError
 from lvdm_engines.manifest import TensorSpec
 
 
-def test_a_plan_opens_as_a_session_that_computes(
-    source, make_plan, open_plan, runtimes, feeds_of, expected, here
-):
+def test_a_plan_opens_as_a_session_that_computes(source, make_plan, open_plan, runtimes):
     plan = make_plan()
-    assert find_plan(source, here) == plan
+    assert find_plan(source, HERE) == plan
     with open_plan(plan) as session:
-        feeds = feeds_of(3)
-        np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+        check_run(session, feeds_of(3))
         assert session.backend == "tensorrt"
         assert isinstance(session, Timed)
         assert isinstance(session, Profiled)
     assert runtimes[0].opened == [b"the plan"]
 
 
-def test_two_sessions_of_a_gpu_share_their_activations(make_plan, open_plan, gpu, feeds_of):
+def test_two_sessions_of_a_gpu_share_their_activations(make_plan, open_plan, gpu):
     plan = make_plan()
     with open_plan(plan) as one, open_plan(plan) as two:
         one.run(feeds_of(2))
@@ -37,19 +34,26 @@ def test_two_sessions_of_a_gpu_share_their_activations(make_plan, open_plan, gpu
     assert held.count(1000) == 1
 
 
-def test_a_damaged_plan_never_reaches_the_library(make_plan, open_plan, runtimes):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("engines/*/denoiser.plan", "got sha256"),
+        ("denoiser.onnx", "the file is damaged or was replaced"),
+        (None, "is executable code that you have not built"),
+    ],
+    ids=["a damaged plan", "beside another graph", "with its own sidecar"],
+)
+def test_what_was_not_built_here_of_this_graph_never_reaches_the_library(
+    source, make_plan, open_plan, runtimes, monkeypatch, tmp_path, change, told
+):
     plan = make_plan()
-    plan.path.write_bytes(b"another!")
-    with pytest.raises(BundleError, match="got sha256"):
+    if change is None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
+    else:
+        next(source.folder.glob(change)).write_bytes(b"another!")
+    with pytest.raises(BundleError, match=told):
         open_plan(plan)
     assert all(runtime.opened == [] for runtime in runtimes)
-
-
-def test_a_plan_beside_a_replaced_onnx_file_is_refused(source, make_plan, open_plan):
-    plan = make_plan()
-    (source.folder / source.facts.file).write_bytes(b"changed")
-    with pytest.raises(BundleError, match="the file is damaged or was replaced"):
-        open_plan(plan)
 
 
 def test_a_plan_that_the_library_refuses_says_why_and_how_to_rebuild(
@@ -69,9 +73,9 @@ def test_an_engine_with_other_tensors_than_declared_is_refused(make_plan, open_p
 
 
 def test_a_plan_of_another_version_needs_that_versions_lean_runtime(
-    make_plan, open_plan, small, runtimes, monkeypatch, tmp_path
+    make_plan, open_plan, runtimes, monkeypatch, tmp_path
 ):
-    plan = make_plan(version="11.0.0.1", options=replace(small, version_compatible=True))
+    plan = make_plan(version="11.0.0.1", options=replace(SMALL, version_compatible=True))
     with pytest.raises(BackendError, match=r"pip install tensorrt-lean==11\.0\.0\.1"):
         open_plan(plan)
     (tmp_path / "libnvinfer_lean.so.11").touch()
@@ -103,14 +107,14 @@ def portable(fake_library, runtimes):
 
 
 def test_rtx_records_runs_itself_and_keeps_its_kernels_beside_the_plan(
-    make_plan, open_plan, portable, gpu, engine, feeds_of, expected
+    make_plan, open_plan, portable, gpu, engine
 ):
     plan = make_plan()
     feeds = feeds_of(3)
     for known in (None, b"kernels"):
         with open_plan(plan) as session:
             for _ in range(3):
-                np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
+                check_run(session, feeds)
         settings = engine.settings
         assert settings.cuda_graph_strategy == "whole"
         assert settings.dynamic_shapes_kernel_specialization_strategy == "eager"
@@ -122,8 +126,7 @@ def test_a_library_that_has_no_kernels_to_keep_closes_all_the_same(
     make_plan, open_plan, portable, engine, monkeypatch
 ):
     nothing = SimpleNamespace(deserialize=lambda data: False, serialize=lambda: None)
-    settings = type(engine.create_runtime_config())
-    monkeypatch.setattr(settings, "create_runtime_cache", lambda _: nothing)
+    monkeypatch.setattr(FakeSettings, "create_runtime_cache", lambda _: nothing)
     plan = make_plan()
     open_plan(plan).close()
     assert list(plan.path.parent.glob("*.kernels*")) == []
@@ -149,34 +152,20 @@ def test_a_plan_that_rtx_calls_invalid_here_is_refused_before_it_is_opened(
     assert runtimes[-1].opened == []
 
 
-def test_compiled_kernels_are_kept_whole_or_not_read_back(tmp_path):
+def test_compiled_kernels_are_kept_whole_by_their_owner_or_not_read_back(tmp_path, monkeypatch):
     file = tmp_path / "denoiser.kernels"
     opening._write_cache(file, b"kernels")
     assert opening._read_cache(file) == b"kernels"
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
+        assert opening._read_cache(file) is None
     file.write_bytes(file.read_bytes()[:-1])
     assert opening._read_cache(file) is None
     assert opening._read_cache(tmp_path / "none") is None
     assert [path.name for path in tmp_path.iterdir()] == ["denoiser.kernels"]
 
 
-def test_compiled_kernels_of_somebody_else_are_not_loaded(tmp_path, monkeypatch):
-    file = tmp_path / "denoiser.kernels"
-    opening._write_cache(file, b"kernels")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
-    assert opening._read_cache(file) is None
-
-
 def test_a_kernel_cache_that_cannot_be_written_is_only_noted(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         opening._write_cache(tmp_path / "no" / "such.kernels", b"kernels")
     assert "not kept" in caplog.text
-
-
-def test_a_plan_that_came_with_its_own_sidecar_is_not_run(
-    source, make_plan, open_plan, runtimes, monkeypatch, tmp_path
-):
-    plan = make_plan()
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody else"))
-    with pytest.raises(BundleError, match="is executable code that you have not built"):
-        open_plan(plan)
-    assert all(runtime.opened == [] for runtime in runtimes)

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
+from toy_gpu import SMALL
 
-from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.backends.trt.build import check_refit, refit_plans
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import BackendError, ExportError
 
-OPTIONS = PlanOptions(batch=Range(1, 2, 4), refit=True)
+OPTIONS = replace(SMALL, refit=True)
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """A GPU made of NumPy arrays, whose work happens only when it is waited for, and its engine."""
 
 import enum
-import logging
 from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import toy
 
-from lvdm_engines.backends.plan_facts import Range
-from lvdm_engines.backends.trt.library import TrtLibrary
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt.library import TargetMachine
 from lvdm_engines.errors import DeviceMemoryError, SessionError
 
 
@@ -135,11 +132,6 @@ class FakeGpu:
 
     def count(self, kind):
         return sum(1 for what, _ in self.log if what == kind)
-
-
-@pytest.fixture
-def gpu():
-    return FakeGpu()
 
 
 class FakeContext:
@@ -268,6 +260,8 @@ class FakeSettings:
         self.kernels = kernels
 
 
+HERE = TargetMachine("tensorrt", "11.4.0.106", "NVIDIA H100 80GB HBM3", "9.0")
+SMALL = PlanOptions(batch=Range(1, 2, 4))
 PROFILES = (
     {"b": Range(1, 2, 4), "t": Range(4, 4, 4)},
     {"b": Range(5, 8, 16), "t": Range(4, 4, 4)},
@@ -275,19 +269,23 @@ PROFILES = (
 )
 
 
-@pytest.fixture
-def engine(gpu):
-    return FakeEngine(gpu, toy.INPUTS, toy.OUTPUTS, PROFILES, [1000, 4000, 1200])
+def feeds_of(rows, clip=4, seed=0):
+    """Feeds of the engine that differ with the seed."""
+    rng = np.random.default_rng(seed)
+    return {
+        "latents": rng.standard_normal((rows, 2, clip, 2, 2), dtype=np.float32),
+        "timestep": np.arange(rows, dtype=np.int64) + 10 * seed,
+        "mask": (rng.random((rows, clip)) < 0.5).astype(np.float32),
+        "noise_level": np.full(rows, -1),
+    }
 
 
-@pytest.fixture
-def fake_library():
-    """TensorRT's names as far as opening a plan needs them."""
-    severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
-    trt = SimpleNamespace(
-        ILogger=type("ILogger", (), {"Severity": severity}),
-        TensorIOMode=Mode,
-        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
-        __version__="11.4.0.106",
-    )
-    return TrtLibrary("tensorrt", trt, trt.__version__, logging.getLogger("fake"), deque(maxlen=8))
+def expected(feeds):
+    """What the engine computes."""
+    late = feeds["timestep"][:, None, None, None, None].astype(np.float32)
+    return feeds["latents"] * feeds["mask"][:, None, :, None, None] + late
+
+
+def check_run(session, feeds):
+    """Fail unless a session computes what the engine does."""
+    np.testing.assert_array_equal(session.run(feeds)["eps"], expected(feeds))
