@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +173,15 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, progr
     with np.load(tmp_path / "sky.npz") as archive:
         assert len(archive["frames"]) == 400
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sky.npz", "sky.npz.json"]
+
+
+@pytest.mark.parametrize("style", ["auto", "lines", "json"])
+def test_a_run_without_stderr_makes_its_video(toy, tmp_path, style):
+    program = "from lvdm_rt.cli import main; main()"
+    flags = ["-o", "sky.npz", "--bundle", toy, *SMALL, "--backend", "cpu", "--progress", style]
+    argv = ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", program, "generate", *flags]
+    assert subprocess.run(argv, cwd=tmp_path, timeout=60).returncode == 0
+    assert (tmp_path / "sky.npz").exists()
 
 
 def test_old_pictures_stay_until_the_new_ones_are_whole(command, toy, tmp_path, monkeypatch):

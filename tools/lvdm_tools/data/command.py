@@ -10,7 +10,7 @@ from typing import Any
 import click
 import tqdm
 
-from lvdm_engines.command_line import NumberRange
+from lvdm_engines.command_line import NumberRange, tell
 from lvdm_engines.errors import OptionsError, VideoError, quoted
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
 from lvdm_tools.data.synth import sky_clip
@@ -54,7 +54,7 @@ def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
         _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
-    click.echo(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}", err=True)
+    tell(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}")
 
 
 @dataclass(frozen=True)

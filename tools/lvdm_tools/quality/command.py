@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from lvdm_engines.atomic import partial_of, remove
+from lvdm_engines.command_line import tell
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import OptionsError
 from lvdm_rt.cli import generate
@@ -106,7 +107,7 @@ def _measure(bundle: str, backend: str, protocol: Protocol) -> Report:
     from lvdm_rt.pipeline import Pipeline
 
     with Pipeline.open(bundle, backend) as pipeline:
-        return evaluate(pipeline, protocol, lambda text: click.echo(f"{bundle}: {text}", err=True))
+        return evaluate(pipeline, protocol, lambda text: tell(f"{bundle}: {text}"))
 
 
 def _check_places(files: list[Path]) -> None:
@@ -131,4 +132,4 @@ def _print(table: str) -> None:
 
 
 def _record(bundle: str, numbers: dict[str, Any]) -> None:
-    click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
+    tell(f"recorded in {scorecard.record(bundle, numbers)}")
