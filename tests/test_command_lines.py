@@ -2,9 +2,12 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -94,6 +97,25 @@ def test_an_error_of_every_command_is_json_where_that_is_asked(line, capsys):
 def test_a_file_for_json_is_no_wish_for_json_on_stdout(capsys):
     assert tools_cli.run(["eval", "sky-tiny", "--clips", "0", "--json", "numbers.json"]) == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("stderr", ["", "2>&-", "2>/dev/full"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_command_that_can_say_nothing_on_stderr_does_its_work(stderr, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = "from lvdm_tools.cli import main; main()"
+    flags = ["synth", "-o", "sky.npz", "--frames", "2", "--size", "16"]
+    argv = ["sh", "-c", f'"$@" {stderr}', "sh", sys.executable, "-c", program, *flags]
+    done = subprocess.run(argv, cwd=tmp_path, stderr=writer, timeout=60)
+    os.close(writer)
+    assert (done.returncode, (tmp_path / "sky.npz").exists()) == (0, True)
+
+
+def test_what_goes_wrong_is_json_on_stdout_where_stderr_is_gone(monkeypatch, capsys):
+    monkeypatch.setattr(click.UsageError, "show", Mock(side_effect=BrokenPipeError))
+    assert SCRIPTS["lvdm-rt"].run(["info", "--nope", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["kind"] == "UsageError"
 
 
 SWALLOWED = """

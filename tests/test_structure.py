@@ -34,6 +34,11 @@ def test_files_of_bundles_and_checkpoints_are_hashed_in_one_place():
     assert homes == ["engines/lvdm_engines/bundle.py"]
 
 
+def test_what_stderr_is_told_goes_through_one_place():
+    homes = [name for name, text in sources().items() if "err=True" in text]
+    assert homes == ["engines/lvdm_engines/command_line.py"]
+
+
 def test_pictures_are_cropped_in_one_place():
     homes = [name for name, text in sources().items() if re.search(r"def \w*crop\w*\(", text)]
     assert [name for name in homes if "train/" not in name] == ["runtime/lvdm_rt/video/reader.py"]

@@ -56,16 +56,19 @@ def is_taken(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-def read_file(path: Path, most: int = -1) -> bytes:
-    """Return what is in a file, at most so many bytes.
-
-    Raises OSError, also for a pipe or a device, which may never end.
-    """
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to be read. Raises OSError, also for a pipe or a device, which may never end."""
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # neither is everywhere
     descriptor = os.open(path, os.O_RDONLY | flags)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Return what is in a file, at most so many bytes. Raises OSError as `open_file` does."""
+    with open_file(path) as file:
         return file.read(most)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -58,6 +59,8 @@ class CommandLine:
 
     def main(self) -> NoReturn:
         """Run the script with the arguments of this process, and exit."""
+        if sys.stderr is None:  # closed: the next file would be where libraries write errors
+            sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as any other
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whatever imports ONNX Runtime here
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job
@@ -106,8 +109,7 @@ class CommandLine:
 
     def say(self, message: object) -> None:
         """Print one line on stderr, under the command's name."""
-        with suppress(OSError):  # the terminal has gone
-            click.echo(f"{self.command.name}: {one_line(str(message))}", err=True)
+        tell(f"{self.command.name}: {one_line(str(message))}")
 
     def _tell(self, err: BaseException, message: str, arguments: Sequence[str]) -> None:
         """Say how a command ended that did not end well, with the notes of the error."""
@@ -117,14 +119,14 @@ class CommandLine:
         line = one_line(line, _LONGEST_USAGE) if usage else one_line(line)
         with suppress(OSError):  # nobody listens any more
             if _has_events(arguments):
-                told = {"event": "error", "kind": kind, "message": line}
-                click.echo(json.dumps(told), err=True)
+                tell(json.dumps({"event": "error", "kind": kind, "message": line}))
             elif isinstance(err, _HELP_IS_ASKED):
                 err.show()
             elif isinstance(err, click.UsageError):
                 click.UsageError(line, err.ctx).show()
             else:
                 self.say(line)
+        with suppress(OSError):
             if self._prints_json(arguments):
                 click.echo(json.dumps({"error": line, "kind": kind}))
 
@@ -154,6 +156,12 @@ class CommandLine:
         if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):
             return f"out of memory; {self.less_memory}"
         return None
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr; where that has gone, only what it would have said is lost."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 class _Line(logging.Formatter):

@@ -16,7 +16,7 @@ import click
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, CpuPrecision, SessionOptions
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.command_line import HELP, CommandLine, NumberRange
+from lvdm_engines.command_line import HELP, CommandLine, NumberRange, tell
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import SAMPLER_NAMES, ModelFacts
@@ -127,7 +127,7 @@ def build_engines(**options: Any) -> None:
     from lvdm_export.compilation import compile_bundle, refit_bundle
 
     pairs = _denoisers(options)
-    report = _silent if options["quiet"] else _progress
+    report = _silent if options["quiet"] else tell
     wanted = _plan_options(options)
     if options["bundle"]:
         bundle = load_bundle(options["bundle"])
@@ -238,7 +238,7 @@ def verify(
     from lvdm_export.verify.backends import check_report, compare_bundle
     from lvdm_export.verify.parity import verify_bundle
 
-    told = _silent if flags["quiet"] else _progress
+    told = _silent if flags["quiet"] else tell
     if backend == "cpu" and reference is not None:
         raise click.UsageError(
             "--reference is for another --backend: cpu is held to torch's answers"
@@ -278,10 +278,6 @@ def inspect(bundle: str, as_json: bool) -> None:
     from lvdm_export.inspection import describe, facts
 
     click.echo(json.dumps(facts(bundle), indent=1) if as_json else describe(bundle))
-
-
-def _progress(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _silent(_line: str) -> None:

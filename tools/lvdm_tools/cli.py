@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.command_line import HELP, CommandLine
+from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import DATA, offer
 from lvdm_engines.errors import one_line
 
@@ -168,7 +168,7 @@ class _ProgressLines:
         if first < step < of:
             left = (time.monotonic() - began) / (step - first) * (of - step)
             parts.append(f"{left / 60:.0f} min left")
-        click.echo("  ".join(parts), err=True)
+        tell("  ".join(parts))
 
 
 _SHELL = CommandLine(lvdm_tools, "tools", "lower the batch, or the size and length of clips")

@@ -231,6 +231,8 @@ def _refuse_on_stdout(flags: dict[str, Any]) -> None:
         raise click.UsageError("-o - keeps nothing to --resume; give a file name")
     if flags["videos"] > 1:
         raise click.UsageError("-o - takes one video, not --videos; give a file name")
+    if sys.stdout is None:
+        raise click.UsageError("-o - needs standard output, which is closed; give a file name")
     if sys.stdout.isatty():
         raise click.UsageError("-o - would put a video on the terminal; pipe it into a program")
 

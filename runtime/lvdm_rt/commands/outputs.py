@@ -139,13 +139,7 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
     The settings of a video that has been moved away go with `force` only; those of this one may
     have been left by a kill. Raises OptionsError.
     """
-    sidecar, told = sidecar_path(path), read_sidecar(path) or {}
-    ours = "lvdm_rt" in told
-    if sidecar.exists() and not ours:
-        raise OptionsError(
-            f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
-            "or choose another name"
-        )
+    sidecar, told = sidecar_path(path), settings_beside(path, "lvdm_rt")
     if path.is_dir():
         strangers = [
             entry.name
@@ -157,7 +151,7 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
                 f"cannot write frames to {path}: it holds {strangers[0]}, which is no frame; "
                 "choose another name"
             )
-        if any(path.iterdir()) and not ours:
+        if any(path.iterdir()) and not told:
             raise OptionsError(
                 f"cannot write frames to {path}: it holds pictures that are not of this program "
                 f"(there is no {sidecar.name} beside it); choose another name"
@@ -171,6 +165,20 @@ def check_free(path: Path, settings: dict[str, Any], *, force: bool) -> None:
             f"cannot write {path}: {sidecar} exists and tells of another video; --force replaces "
             "it, or choose another name"
         )
+
+
+def settings_beside(path: Path, *marks: str) -> dict[str, Any]:
+    """Return the settings of the video that is or was at `path`; none if there is no sidecar.
+
+    Raises OptionsError for a sidecar without one of `marks`, keys of what this program writes.
+    """
+    sidecar, told = sidecar_path(path), read_sidecar(path) or {}
+    if sidecar.exists() and not told.keys() & set(marks):
+        raise OptionsError(
+            f"cannot write {path}: {sidecar} exists and holds no settings of a video; move it away "
+            "or choose another name"
+        )
+    return told
 
 
 def refuse_existing(path: Path) -> None:

@@ -51,8 +51,10 @@ def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
 
     Pictures of more than twice `max_pixels` are never decoded.
 
-    Raises av.FFmpegError, OSError.
+    Raises av.FFmpegError, OSError, and VideoError for a pipe or a device, which may never end.
     """
+    if path.exists() and not path.is_file():
+        raise VideoError(f"cannot read {path}: it is no ordinary file; remove it")
     limit = {"max_pixels": str(2 * max_pixels + _PADDING)}
     # file: keeps FFmpeg from reading a protocol into a name with a colon.
     options = {**limit, "format_whitelist": _FORMATS}
@@ -93,8 +95,6 @@ def _pictures(path: Path, spec: ReadSpec) -> Iterator[Frames]:
     """Yield fitted pictures (h, w, 3)."""
     if path.is_dir():
         for file in picture_files(path):
-            if file.exists() and not file.is_file():  # a pipe would be waited for
-                raise VideoError(f"cannot read {file}: it is no ordinary file; remove it")
             yield from islice(_film(file, spec), 1)
     elif not path.is_file():
         problem = "it is no ordinary file" if path.exists() else "there is no such file"

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -147,6 +149,26 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, frame
     assert process.wait(timeout=60) == 0
     assert len(frames_of("sky.npz")) == 400
     assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
+
+
+@pytest.mark.parametrize("style", ["auto", "lines", "json"])
+def test_a_run_without_stderr_makes_its_video(toy, tmp_path, style):
+    program = "from lvdm_rt.cli import main; main()"
+    flags = [
+        "-o",
+        "sky.npz",
+        "--bundle",
+        toy,
+        "--frames",
+        "12",
+        "--backend",
+        "cpu",
+        "--progress",
+        style,
+    ]
+    argv = ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", program, "generate", *flags]
+    assert subprocess.run(argv, cwd=tmp_path, timeout=60).returncode == 0
+    assert (tmp_path / "sky.npz").exists()
 
 
 def test_old_pictures_stay_until_the_new_ones_are_whole(generate, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import sys
 import time
 
 import pytest
@@ -62,3 +63,9 @@ def test_help_imports_nothing_heavy_and_answers_at_once():
     child = python(code)
     assert (child.returncode, child.stderr) == (0, "")
     assert time.monotonic() - started < 2  # 0.2 s alone; the machine may be busy
+
+
+def test_a_video_to_a_closed_stdout_is_refused(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    code, _, err = command("generate", "-o", "-")
+    assert (code, "needs standard output, which is closed" in err) == (2, True)

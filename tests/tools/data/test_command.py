@@ -75,8 +75,17 @@ def test_what_is_no_size_or_rate_is_a_usage_error(tmp_path, words, told):
     assert not (tmp_path / "s").exists()
 
 
-def test_settings_of_somebody_else_beside_a_clip_are_kept(tmp_path):
-    (tmp_path / "sky.mp4.json").write_text("labels")
-    with pytest.raises(OptionsError, match=r"sky\.mp4\.json: it exists"):
-        run("-o", tmp_path / "sky.mp4", "--frames", 2, "--size", 16)
-    assert (tmp_path / "sky.mp4.json").read_text() == "labels"
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("labels", ["labels", "{}", '{"labels": []}'])
+def test_a_file_of_somebody_else_beside_a_clip_is_kept(tmp_path, labels, force):
+    (tmp_path / "sky.mp4.json").write_text(labels)
+    with pytest.raises(OptionsError, match=r"sky\.mp4\.json exists and holds no settings of"):
+        run("-o", tmp_path / "sky.mp4", "--frames", 2, "--size", 16, *force)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [labels]
+
+
+def test_a_video_of_the_runtime_is_replaced_by_force(tmp_path):
+    (tmp_path / "sky.npz").touch()
+    (tmp_path / "sky.npz.json").write_text('{"lvdm_rt": "0.1.0"}')
+    run("-o", tmp_path / "sky.npz", "--frames", 2, "--size", 16, "--force")
+    assert (tmp_path / "sky.npz").stat().st_size

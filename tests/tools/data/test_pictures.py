@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from toy_films import levels, write_pictures, write_video
@@ -51,6 +53,24 @@ def test_a_picture_that_is_a_link_to_nothing_is_named_in_one_line(tmp_path):
     last.symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(TrainingError, match=rf"cannot read .*{last.name}: No such file"):
         _ = open_source(tmp_path, SPEC).identity
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("frame_1.png", r"no readable video \(1 skipped: .*frame_1\.png: it is no ordinary file"),
+        ("frame_7.png", r"cannot read .*frame_7\.png: it is no ordinary file; .* remove it"),
+    ],
+)
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path, name, told):
+    folder = write_pictures(tmp_path / "clip", levels(12))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(TrainingError, match=told):
+        _ = open_source(tmp_path, SPEC).identity
+    with pytest.raises(TrainingError, match=rf"{name}: it is no ordinary file; remove it"):
+        read_clip(folder, 0, ClipSpec(frames=12, size=(16, 16)))
 
 
 def test_a_folder_that_loses_its_pictures_counts_as_damaged(tmp_path):

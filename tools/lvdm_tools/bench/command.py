@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 
 from lvdm_engines.backends.backend import BACKENDS, MOST_THREADS
 from lvdm_engines.bundle import load_bundle
+from lvdm_engines.command_line import tell
 from lvdm_engines.completion import BUNDLE
 from lvdm_tools.outputs import check_free, write_report
 
@@ -85,19 +85,16 @@ def _measure(bundle: str, save: Any, options: dict[str, Any]) -> Found:
     from lvdm_tools.bench.clock import alone, attempt
     from lvdm_tools.bench.paper_size import export
 
-    report = partial(click.echo, err=True)
     asked = {name: options[name] for name in ("backends", "sections", "threads")}
     if not options["paper_size"]:
         effort = QUICK if options["quick"] else FULL
-        return run(Bench(load_bundle(bundle), effort, report, save, **asked))
+        return run(Bench(load_bundle(bundle), effort, tell, save, **asked))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / _PAPER_SIZE
-        exported = attempt(alone, export, _PAPER_SIZE, out, report)
+        exported = attempt(alone, export, _PAPER_SIZE, out, tell)
         found = {"export": exported}
         asked |= {"memory": True, "sections": ("graphs",)}
-        bench = Bench(
-            load_bundle(out), PAPER_SIZE, report, lambda more: save(found | more), **asked
-        )
+        bench = Bench(load_bundle(out), PAPER_SIZE, tell, lambda more: save(found | more), **asked)
         return found | run(bench)
 
 

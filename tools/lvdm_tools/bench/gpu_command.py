@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
-from lvdm_engines.command_line import NumberRange
+from lvdm_engines.command_line import NumberRange, tell
 from lvdm_engines.errors import BackendError, OptionsError
 from lvdm_tools.outputs import check_free
 
@@ -83,7 +82,7 @@ def command(out: Path, *, force: bool, **options: Any) -> None:
             "or choose another folder with -o, what was measured before is kept"
         ) from err
     click.echo(page(found))
-    click.echo(f"{report} and gpu-check.json are written", err=True)
+    tell(f"{report} and gpu-check.json are written")
     wrong = verdict(found)
     if wrong:
         raise BackendError(f"{wrong}; {report} says why")
@@ -115,7 +114,7 @@ def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str,
         settings["variants"] = ()
     return Check(
         work=out,
-        report=partial(click.echo, err=True),
+        report=tell,
         save=save,
         options=PlanOptions(batch=Range.parse(options["batch"])),
         **settings,

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import tqdm
 
-from lvdm_engines.command_line import NumberRange
+from lvdm_engines.command_line import NumberRange, tell
 from lvdm_engines.errors import OptionsError, VideoError, quoted
+from lvdm_rt.commands.outputs import settings_beside
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
 from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.outputs import check_free
@@ -49,12 +50,14 @@ def read_size(_context: click.Context, _option: click.Parameter, text: str) -> t
 def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky: Any) -> None:
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)
+    for path in paths:
+        settings_beside(path, "lvdm_rt", "synth")
     check_free([*paths, *map(sidecar_path, paths)], force=force)
     _make_folder(out)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
         _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
     height, width = sky["size"]
-    click.echo(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}", err=True)
+    tell(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}")
 
 
 @dataclass(frozen=True)

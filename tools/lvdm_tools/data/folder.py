@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.atomic import open_file
 from lvdm_engines.errors import TrainingError
 from lvdm_rt.video.reader import PICTURES, picture_files
 from lvdm_tools.data.clip import ClipSpec
@@ -138,7 +139,7 @@ class Listing:
 def _sample(path: Path) -> bytes:
     """Read the start, the middle and the end of a file."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         parts = []
         for place in (0, size // 2, max(size - _SAMPLE, 0)):
             file.seek(place)

@@ -84,6 +84,8 @@ def _picture(file: Path) -> av.VideoFrame:
     try:
         with open_film(file) as container:
             return next(container.decode(video=0))
+    except VideoError as err:
+        raise TrainingError(err) from err
     except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as err:
         raise TrainingError(f"{file} cannot be read as a picture: {err or 'it is empty'}") from err
 

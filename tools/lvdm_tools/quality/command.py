@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from lvdm_engines.atomic import partial_of, remove
+from lvdm_engines.command_line import silence_stdout, tell
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import OptionsError
 from lvdm_rt.cli import generate
@@ -83,7 +84,7 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     numbers = scorecard.as_dict(report, compared)
     table = scorecard.markdown(report, compared)
     with ExitStack() as last:  # each is done, whatever becomes of those before it
-        last.callback(_print, table)
+        last.push(lambda _, failed, __: _print(table, failed))
         if options["record"]:
             last.callback(_record, bundle, scorecard.summary(report, compared))
         if options["table_out"]:
@@ -106,7 +107,7 @@ def _measure(bundle: str, backend: str, protocol: Protocol) -> Report:
     from lvdm_rt.pipeline import Pipeline
 
     with Pipeline.open(bundle, backend) as pipeline:
-        return evaluate(pipeline, protocol, lambda text: click.echo(f"{bundle}: {text}", err=True))
+        return evaluate(pipeline, protocol, lambda text: tell(f"{bundle}: {text}"))
 
 
 def _check_places(files: list[Path]) -> None:
@@ -126,9 +127,15 @@ def _check_places(files: list[Path]) -> None:
         remove(probe)
 
 
-def _print(table: str) -> None:
-    click.echo(table, nl=False)
+def _print(table: str, failed: BaseException | None) -> None:
+    """Print the table; what has failed before is told, and not that stdout is gone as well."""
+    try:
+        click.echo(table, nl=False)
+    except OSError:
+        if failed is None:
+            raise
+        silence_stdout()
 
 
 def _record(bundle: str, numbers: dict[str, Any]) -> None:
-    click.echo(f"recorded in {scorecard.record(bundle, numbers)}", err=True)
+    tell(f"recorded in {scorecard.record(bundle, numbers)}")
