@@ -25,6 +25,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights @ v
 
 
+def attend_maps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention over q, k, v (…, heads, d, pixels) as convolutions leave them.
+
+    The same as `attend`, without a change of layout.
+    """
+    scale = q.shape[-2] ** -0.25
+    scores = (q * scale).transpose(-1, -2) @ (k * scale)  # (…, query, key)
+    weights: Tensor = scores.float().softmax(-1).to(v.dtype)
+    return v @ weights.transpose(-1, -2)
+
+
 class RelativePosition(nn.Module):
     """Learned embedding of the clipped distance of two frames (Shaw et al., arXiv 1803.02155)."""
 
@@ -47,10 +58,14 @@ def attend_frames(
     qkv: tuple[Tensor, Tensor, Tensor],
     relative: tuple[Tensor, Tensor],
     key_term: Literal["transposed", "plain"],
+    *,
+    short: bool = False,
 ) -> Tensor:
     """Temporal attention over q, k, v (n, heads, t, d) with relative position terms.
 
-    `relative` holds the terms of key and value, (query t, key t, d) each.
+    `relative` holds the terms of key and value, (query t, key t, d) each. In `short` clips they are
+    multiplied as one block matrix, which engines do much faster than t small products between two
+    changes of layout.
 
     `key_term` says which index of the key term is the query. The attention block of the video
     models adds it "transposed" (its einsum writes b,s,t while the scores are b,t,s, and scales it
@@ -62,8 +77,18 @@ def attend_frames(
     scale = q.shape[-1] ** -0.25
     scores = (q * scale) @ (k * scale).transpose(-1, -2)  # (n, heads, query, key)
     if key_term == "transposed":
-        scores = scores + torch.einsum("nhjd,jid->nhij", q * scale, k_rel)
+        scores = scores + _each(q * scale, k_rel.transpose(1, 2), short).transpose(-1, -2)
     else:
-        scores = scores + torch.einsum("nhid,ijd->nhij", q * scale * scale, k_rel)
+        scores = scores + _each(q * scale * scale, k_rel.transpose(1, 2), short)
     weights: Tensor = scores.float().softmax(-1).to(v.dtype)
-    return weights @ v + torch.einsum("nhij,ijd->nhid", weights, v_rel)
+    return weights @ v + _each(weights, v_rel, short)
+
+
+def _each(x: Tensor, terms: Tensor, short: bool) -> Tensor:
+    """Multiply row i of x (n, heads, t, k) by matrix i of `terms` (t, k, m): (n, heads, t, m)."""
+    t, k, m = terms.shape
+    if not short:
+        return torch.einsum("nhtk,tkm->nhtm", x, terms)
+    same = torch.eye(t, dtype=terms.dtype, device=terms.device)
+    blocks = (terms[:, :, None, :] * same[:, None, :, None]).reshape(t * k, t * m)
+    return (x.reshape(*x.shape[:2], t * k) @ blocks).reshape(*x.shape[:2], t, m)

@@ -3,10 +3,11 @@
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
-from lvdm_export.nets.attention import RelativePosition, attend, attend_frames
-from lvdm_export.nets.layers import GroupNorm, TokenConv, zero
+from lvdm_export.nets.attention import RelativePosition, attend_frames, attend_maps
+from lvdm_export.nets.layers import ClipNorm, GroupNorm, TokenConv, zero
+
+_SHORT = 8  # frames: up to here t times the work, in one product, takes less than new layouts
 
 
 class AttentionBlock(nn.Module):
@@ -14,8 +15,8 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int, temporal_length: int, norm_groups: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm_s = GroupNorm(norm_groups, channels)
+        self.heads, self.short = heads, temporal_length <= _SHORT
+        self.norm_s = ClipNorm(norm_groups, channels)
         self.norm_t = GroupNorm(norm_groups, channels)
         self.qkv_s = nn.Conv1d(channels, 3 * channels, 1)
         self.qkv_t = TokenConv(channels, 3 * channels)
@@ -31,10 +32,8 @@ class AttentionBlock(nn.Module):
     def _spatial(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
         y = self.qkv_s(self.norm_s(x).reshape(n, c, height * width))
-        q, k, v = (
-            y.reshape(n, 3, self.heads, c // self.heads, height * width).transpose(-1, -2).unbind(1)
-        )
-        y = attend(q, k, v).transpose(-1, -2).reshape(n, c, height * width)
+        q, k, v = y.reshape(n, 3, self.heads, c // self.heads, height * width).unbind(1)
+        y = attend_maps(q, k, v).reshape(n, c, height * width)
         return x + cast("Tensor", self.proj_out_s(y)).reshape(n, c, height, width)
 
     def _temporal(self, x: Tensor, t: int) -> Tensor:
@@ -44,19 +43,21 @@ class AttentionBlock(nn.Module):
             qkv.reshape(-1, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         )
         relative = (self.relative_position_k(t), self.relative_position_v(t))
-        y = attend_frames((q, k, v), relative, "transposed")  # (b·hw, heads, t, d)
+        y = attend_frames(
+            (q, k, v), relative, "transposed", short=self.short
+        )  # (b·hw, heads, t, d)
         y = cast("Tensor", self.proj_out_t(y.transpose(1, 2).reshape(-1, t, c)))
         y = y.reshape(-1, height * width, t, c).permute(0, 2, 3, 1)  # (b, t, c, hw)
         return x + y.reshape(n, c, height, width)
 
     def _norm_pixels(self, x: Tensor, t: int) -> Tensor:
-        """Group norm of every pixel over its t tokens, as a layer norm with the group as last axis.
-
-        (b·t, c, h, w) → tokens (b·hw, t, c).
-        """
+        """Group norm of every pixel over its t tokens, (b·t, c, h, w) → tokens (b·hw, t, c)."""
         _, c, height, width = x.shape
         norm, n = self.norm_t, c // self.norm_t.num_groups
-        y = x.float().reshape(-1, t, norm.num_groups, n, height * width).permute(0, 4, 2, 1, 3)
-        y = F.layer_norm(y.reshape(-1, norm.num_groups, t * n), (t * n,), eps=norm.eps)
-        y = y.reshape(-1, norm.num_groups, t, n).transpose(1, 2).reshape(-1, t, c)
-        return (y * norm.weight + norm.bias).to(x.dtype)
+        y = x.float().reshape(-1, t, norm.num_groups, n, height * width)
+        y = y - y.mean(3, keepdim=True).mean(1, keepdim=True)
+        power = y.square().mean(3, keepdim=True).mean(1, keepdim=True)  # (b, 1, g, 1, hw)
+        gain = (power + norm.eps).rsqrt() * norm.weight.reshape(-1, n, 1)
+        y = y * gain + norm.bias.reshape(-1, n, 1)
+        y = y.reshape(-1, t, c, height * width).permute(0, 3, 1, 2)
+        return y.reshape(-1, t, c).to(x.dtype)

@@ -40,23 +40,21 @@ class ClipNorm(GroupNorm):
     ) -> Tensor:
         """Normalise x (b·t, c, h, w), then apply (1 + scale)·x + shift, (b, c) each, if given.
 
-        The affine parameters and the adaptive scale and shift (adaptive group norm, paper section
-        3.2) are combined on (b, c) first, so that the pixels are touched by one multiplication and
-        one addition.
+        Statistics come from the mean and the length of each frame's group, without another layout.
+        The deviation, the affine parameters and the adaptive scale and shift (adaptive group norm,
+        paper section 3.2) are combined on (b, c): pixels are multiplied and added to once.
         """
         bt, c, h, w = x.shape
-        g = self.num_groups
-        y = x.float().reshape(-1, t, g, c // g * h * w)  # (b, t, g, n)
-        if t > 1:
-            y = y.transpose(1, 2)  # (b, g, t, n)
-        y = F.group_norm(y.reshape(-1, g, t * (c // g) * h * w), g, eps=self.eps)
-        if t > 1:
-            y = y.reshape(-1, g, t, c // g * h * w).transpose(1, 2)
-        y = y.reshape(-1, t, c, h, w)
+        g, n = self.num_groups, c // self.num_groups
+        groups = x.float().reshape(-1, t, g, n * h * w)
+        y: Tensor = groups - groups.mean(-1, keepdim=True).mean(1, keepdim=True)
+        length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)  # (b, t, g, 1)
+        spread = (length.square().mean(1) / (n * h * w) + self.eps).rsqrt()
         gain, offset = self.weight[None], self.bias[None]  # (1, c)
         if scale is not None and shift is not None:
             gain, offset = gain * (1 + scale), offset * (1 + scale) + shift  # (b, c)
-        y = y * gain[:, None, :, None, None] + offset[:, None, :, None, None]
+        gain = gain.reshape(-1, g, n) * spread  # (b, g, n)
+        y = y.reshape(-1, t, c, h * w) * gain.reshape(-1, 1, c, 1) + offset.reshape(-1, 1, c, 1)
         return y.reshape(bt, c, h, w).to(x.dtype)
 
 

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
 
-from lvdm_export.nets.attention import attend, attend_frames
+from lvdm_export.nets.attention import attend, attend_frames, attend_maps
 from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import (
@@ -92,8 +92,9 @@ def test_the_temporal_norm_is_per_pixel_over_its_frames():
     assert_close(block._norm_pixels(x, 3), expected.transpose(1, 2))
 
 
+@pytest.mark.parametrize("short", [True, False])
 @pytest.mark.parametrize("key_term", ["transposed", "plain"])
-def test_the_key_position_term_is_indexed_as_the_weights_expect(key_term):
+def test_the_key_position_term_is_indexed_as_the_weights_expect(key_term, short):
     q, k, v = torch.randn(3, 2, 2, 4, 8).unbind(0)  # (n, heads, t, d)
     k_rel, v_rel = torch.randn(4, 4, 8), torch.randn(4, 4, 8)
     scores = torch.zeros(2, 2, 4, 4)
@@ -106,7 +107,19 @@ def test_the_key_position_term_is_indexed_as_the_weights_expect(key_term):
                 scores[..., i, j] += (q[..., i, :] * k_rel[i, j]).sum(-1) * 8**-0.5
     weights = scores.softmax(-1)
     expected = weights @ v + (weights[..., None] * v_rel).sum(-2)
-    assert_close(attend_frames((q, k, v), (k_rel, v_rel), key_term), expected)
+    assert_close(attend_frames((q, k, v), (k_rel, v_rel), key_term, short=short), expected)
+
+
+def test_attention_over_maps_equals_that_over_tokens():
+    q, k, v = torch.randn(3, 2, 2, 8, 6).unbind(0)  # (n, heads, d, pixels)
+    tokens = (x.transpose(-1, -2) for x in (q, k, v))
+    assert_close(attend_maps(q, k, v), attend(*tokens).transpose(-1, -2))
+
+
+def test_a_clip_far_from_zero_is_normalised_as_exactly_as_one_around_it():
+    norm = ClipNorm(2, 4)
+    x = torch.randn(2, 4, 3, 3)
+    assert_close(norm(x + 4096, 2), norm(x, 2), tolerance=2e-3)
 
 
 def test_the_timestep_embedding_puts_cosines_first():
