@@ -50,7 +50,7 @@ def write_onnx(
     Args:
         graph: what to export; its module is baked and in its final precision.
         path: the file to write.
-        clip: the longest clip, where the clip length is free.
+        clip: length to trace with where the clip length is free.
         compact: store float32 weights that half precision holds exactly as half.
 
     Raises ExportError: torch cannot express the graph.
@@ -64,7 +64,7 @@ def write_onnx(
                 kwargs=graph.example(_EXAMPLE_BATCH, clip or 1),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=_dynamic(graph, clip),
+                dynamic_shapes=_dynamic(graph),
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=False,
@@ -87,9 +87,9 @@ def write_onnx(
     return Written(external, parameters)
 
 
-def _dynamic(graph: Graph, clip: int | None) -> dict[str, dict[int, Any]]:
+def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
     """Name the free dimensions; a clip of one frame has no temporal attention to trace."""
-    free = {"b": torch.export.Dim("b", min=1), "t": torch.export.Dim("t", min=2, max=clip)}
+    free = {"b": torch.export.Dim("b", min=1), "t": torch.export.Dim("t", min=2)}
     return {
         spec.name: {axis: free[n] for axis, n in enumerate(spec.shape) if isinstance(n, str)}
         for spec in graph.inputs
