@@ -99,6 +99,28 @@ def test_a_file_for_json_is_no_wish_for_json_on_stdout(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
+    program = (
+        "import os; from lvdm_engines import command_line; command_line._mend_streams();"
+        "told = open('told', 'w'); assert told.fileno() > 2;"
+        "told.write(os.readlink('/proc/self/fd/2'))"
+    )
+    argv = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program]
+    assert subprocess.run(argv, cwd=tmp_path, timeout=60).returncode == 0
+    assert (tmp_path / "told").read_text() == os.devnull
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8:strict"])
+def test_symbols_that_stdout_has_not_are_escaped(encoding):
+    program = "from lvdm_rt.cli import main; main()"
+    how = {"env": {**os.environ, "PYTHONIOENCODING": encoding}, "capture_output": True}
+    for words in (["generate", "--help"], ["info"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], timeout=60, **how)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("stderr", ["", "2>&-", "2>/dev/full"])
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_command_that_can_say_nothing_on_stderr_does_its_work(stderr, tmp_path):

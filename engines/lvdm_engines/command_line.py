@@ -6,6 +6,7 @@ an object on stdout as well, with `--progress json` an event in place of the lin
 """
 
 import _thread
+import io
 import json
 import logging
 import math
@@ -18,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -59,8 +59,7 @@ class CommandLine:
 
     def main(self) -> NoReturn:
         """Run the script with the arguments of this process, and exit."""
-        if sys.stderr is None:  # closed: the next file would be where libraries write errors
-            sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as any other
+        _mend_streams()
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whatever imports ONNX Runtime here
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job
@@ -172,12 +171,65 @@ class _Line(logging.Formatter):
         return one_line(super().format(record))
 
 
+class _Event(logging.Formatter):
+    """A record as an event, a line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        level, message = record.levelname.lower(), one_line(super().format(record))
+        return json.dumps({"event": "message", "level": level, "message": message})
+
+
+def log_as_events() -> None:
+    """Let what is logged stand between the events of `--progress json` as one of them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Line):
+            handler.setFormatter(_Event())
+
+
 def _has_events(arguments: Sequence[str]) -> bool:
     return "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
 
 
+class _Forgiving(io.TextIOWrapper):
+    """A stream that nobody may read any more, which must not end what is running."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what can be handed on."""
+        with suppress(OSError):
+            super().flush()
+
+
+def _mend_streams() -> None:
+    """Take the place of standard streams that are closed, so that no file does; escape symbols.
+
+    What a terminal's code page has not, such as × or the … of a cut text, is no reason to fail.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    stream, encoding = sys.stderr, getattr(sys.stderr, "encoding", None)
+    raw: Any = getattr(getattr(stream, "buffer", None), "raw", None)
+    sys.stderr = _Forgiving(
+        raw or io.FileIO(2, "w", closefd=False),
+        encoding=encoding,
+        errors="backslashreplace",
+        write_through=True,
+    )
+
+
 def silence_stdout() -> None:
     """Keep Python from complaining about a closed pipe when it flushes at exit."""
+    if sys.stdout is None:  # closed
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.command_line import HELP, CommandLine, silence_stdout
+from lvdm_engines.command_line import HELP, CommandLine, log_as_events, silence_stdout
 from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
@@ -39,7 +39,9 @@ def generate(**flags: Any) -> int:
     OUT appears when it is whole, with its settings in OUT.json. Until then finished clips are
     kept in a hidden directory beside it, for --resume.
     """
-    _listen(flags["verbose"], quiet=flags["quiet"] or flags["progress"] == "json")
+    _listen(flags["verbose"], quiet=flags["quiet"])
+    if flags["progress"] == "json":
+        log_as_events()
     started = time.monotonic()
     try:
         flags = settled(flags, _typed())
@@ -99,7 +101,8 @@ def _listen(verbose: int, *, quiet: bool) -> None:
     for name in ("lvdm_engines", "lvdm_rt"):
         logging.getLogger(name).setLevel(level)
     opening = logging.WARNING if quiet and not verbose else min(level, logging.INFO)
-    logging.getLogger("lvdm_engines.opening").setLevel(opening)
+    for name in ("lvdm_engines.opening", "lvdm_engines.backends.trial"):
+        logging.getLogger(name).setLevel(opening)
 
 
 def _typed() -> set[str]:

@@ -94,10 +94,10 @@ def test_a_schedule_stored_in_half_precision_is_recognised(dtype):
 @pytest.mark.parametrize(
     ("given", "trained", "advice"),
     [
-        ("predict", {"p_pred": 0.0, "p_interp": 0.9, "n_prevs": None}, "use --short for it"),
-        ("predict", {"p_interp": 1.0}, "network for short, interpolate;"),
-        ("interpolate", {"p_pred": 0.5, "p_interp": 0.0}, "network for short, predict;"),
-        ("interpolate", {"p_pred": 1.0}, "network for short, predict;"),
+        ("predict", {"p_pred": 0.0, "p_interp": 0.9, "n_prevs": None}, "use --interpolate for it"),
+        ("predict", {"p_interp": 1.0}, "network for interpolate, short;"),
+        ("interpolate", {"p_pred": 0.5, "p_interp": 0.0}, "network for predict, short;"),
+        ("interpolate", {"p_pred": 1.0}, "network for predict, short;"),
     ],
 )
 def test_swapped_networks_are_refused(official, tmp_path, given, trained, advice):

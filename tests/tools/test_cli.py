@@ -16,15 +16,16 @@ from lvdm_tools.quality import command as quality
 
 def test_a_report_that_fails_is_told_where_stdout_is_gone_as_well(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quality, "_measure", Mock())
-    monkeypatch.setattr(quality.scorecard, "as_dict", Mock())
+    monkeypatch.setattr(quality.scorecard, "as_dict", Mock(return_value={}))
     monkeypatch.setattr(quality.scorecard, "markdown", Mock(return_value="table"))
     monkeypatch.setattr(quality, "write_report", Mock(side_effect=ConfigError("no room")))
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
-        assert cli.run(["eval", "sky-tiny", "--markdown", str(tmp_path / "q.md")]) == 1
-    assert capsys.readouterr().err == "lvdm-tools: no room\n"
+        files = ["--markdown", str(tmp_path / "q.md"), "--json", str(tmp_path / "q.json")]
+        assert cli.run(["eval", "sky-tiny", *files]) == 1
+    assert capsys.readouterr().err == "lvdm-tools: no room; no room\n"
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy():

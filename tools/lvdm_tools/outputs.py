@@ -25,8 +25,12 @@ def check_free(paths: Iterable[Path], *, force: bool) -> None:
             )
 
 
-def write_report(path: Path, text: str) -> None:
-    """Write a report, whole or not at all. Raises ConfigError where that cannot be done."""
+def write_report(path: Path, text: str, *, force: bool = True) -> None:
+    """Write a report, whole or not at all.
+
+    Raises OptionsError: something has come there meanwhile; ConfigError: it cannot be written.
+    """
+    check_free([path], force=force)
     try:
         with whole_file(path) as file:
             file.write(text.encode())

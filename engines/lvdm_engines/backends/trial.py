@@ -4,6 +4,7 @@ Knows bundles, open sessions and a clock; of engines no more than the names of t
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from lvdm_engines.contract import graph_tensors
 from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.manifest import DENOISERS, TensorSpec
 from lvdm_engines.session import Session
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu")
 _BATCH = 4  # clips of a call, unless asked otherwise
@@ -66,7 +69,7 @@ def check_worth(
     decides = (_FORMAT, facts.sha256, facts.data_sha256, packages, machine, shapes)
     digest = hashlib.sha256(msgspec.json.encode(decides, order="sorted")).hexdigest()[:32]
     try:
-        found = compare_once(f"trials/{digest}.json", tried, other, shapes)
+        found = compare_once(graph, f"trials/{digest}.json", tried, other, shapes)
     except SessionError as err:
         raise BackendError(str(err)) from err
     if found.other < _WORTH * found.tried:
@@ -92,13 +95,14 @@ def usual_shapes(bundle: Bundle, graph: str) -> Shapes:
     }
 
 
-def compare_once(name: str, tried: Opener, other: Opener, shapes: Shapes) -> Trial:
+def compare_once(graph: str, name: str, tried: Opener, other: Opener, shapes: Shapes) -> Trial:
     """Time two backends by turns on the same inputs, unless the answer is kept under `name`.
 
     Raises SessionError where either cannot be opened or run.
     """
     found = _known.get(name) or _remembered(name)
     if found is None:
+        _log.info("%s: trying which backend is faster here, once", graph)
         with tried() as first, other() as second:
             found = _time(first, second, shapes)
         keep_cached(name, msgspec.json.encode(found))

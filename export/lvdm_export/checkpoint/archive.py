@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from lvdm_engines.atomic import open_file
 from lvdm_engines.errors import CheckpointError
 from lvdm_export.checkpoint.unpickle import StorageRef, TensorRef, first_line, unpickle
 
@@ -98,7 +99,7 @@ def open_archive(path: Path) -> Archive:
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except ValueError as err:
         raise CheckpointError(f"{path} is empty; copy or download it again") from err

@@ -150,7 +150,7 @@ def _context(
 def _clip(name: str, record: ModelRecord) -> Any:
     facts = getattr(record, name)
     if facts is None:
-        known = [n for n in ("short", "predict", "interpolate") if getattr(record, n) is not None]
+        known = [n for n in ("predict", "interpolate", "short") if getattr(record, n) is not None]
         raise ConfigError(
             f"the config given for {name} describes a network for {', '.join(known) or 'nothing'}; "
             f"use --{known[0] if known else 'short'} for it"

@@ -136,9 +136,11 @@ def _may_pass(err: BaseException) -> bool:
 
 
 def _check_condition(job: GenerateJob, names: list[str]) -> None:
-    """Refuse to write over what is continued. Raises OptionsError."""
+    """Refuse what is not there, and to write over what is. Raises OptionsError, VideoError."""
     if job.condition is None:
         return
+    if not job.condition.exists():
+        raise VideoError(f"cannot read {job.condition}: there is no such file")
     given = _real(job.condition)
     for name in names:
         if name != "-" and _real(Path(name)) in (given, *given.parents):

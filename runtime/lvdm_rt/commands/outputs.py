@@ -68,8 +68,7 @@ class Outputs:
                     try:
                         check_free(path, settings, force=self.force)
                     except OptionsError as err:
-                        taken = path if is_taken(path) else sidecar_path(path)
-                        raise VideoError(f"{taken} was taken meanwhile; move it away") from err
+                        raise VideoError(f"meanwhile it was taken: {err}") from err
                 writer.close()
             del self._open[index]
             self._closed.add(index)

@@ -59,11 +59,14 @@ def _bar(stream: TextIO) -> Iterator[ProgressCallback]:
 def _now_and_then(
     stream: TextIO, seconds: float, line: Callable[[Progress, float], str]
 ) -> ProgressCallback:
-    started = last = time.monotonic()
+    started: float | None = None  # when engines were open: what is left goes by sampling alone
+    last = 0.0
 
     def tell(done: Progress) -> None:
-        nonlocal last
+        nonlocal started, last
         now = time.monotonic()
+        if started is None:
+            started = last = now
         if now - last >= seconds:
             last = now
             _say(stream, line(done, now - started))

@@ -70,6 +70,15 @@ def test_progress_is_told_as_events(generate):
     assert json.loads(generate(*flags, code=1).splitlines()[-1])["kind"] == "OptionsError"
 
 
+def test_what_is_logged_between_events_is_one(start, toy):
+    flags = ("--bundle", toy, "--frames", "12", "--progress", "json")
+    process = start("generate", "-o", "a.npz", *flags)
+    told = process.communicate(timeout=60)[1].splitlines()
+    events = [json.loads(line) for line in told]
+    assert [told["event"] for told in events][:2] == ["start", "message"]
+    assert any("encoder run on " in told.get("message", "") for told in events)
+
+
 def test_progress_lines_come_now_and_then(generate, monkeypatch):
     monkeypatch.setattr("lvdm_rt.commands.telling._SECONDS_BETWEEN", {"lines": 0.0, "json": 0.0})
     told = generate("a.npz")
@@ -169,9 +178,12 @@ def test_the_settings_of_a_video_that_was_moved_away_are_not_replaced(generate, 
     generate(out, "--seed", "8", "--force")
 
 
-@pytest.mark.parametrize("name", ["sky.npz", "sky.npz.json"])
+@pytest.mark.parametrize(
+    ("name", "told_of"),
+    [("sky.npz", "it exists"), ("sky.npz.json", "sky.npz.json exists and holds no settings")],
+)
 def test_what_comes_to_out_meanwhile_is_kept_and_so_are_the_clips(
-    generate, tmp_path, monkeypatch, name
+    generate, tmp_path, monkeypatch, name, told_of
 ):
     write = outputs.VideoWriter.write
 
@@ -183,6 +195,7 @@ def test_what_comes_to_out_meanwhile_is_kept_and_so_are_the_clips(
         patch.setattr(outputs.VideoWriter, "write", taken)
         told = generate("sky.npz", code=1)
     assert (tmp_path / name).read_bytes() == b"mine"
-    assert f" {name} was taken meanwhile; move it away; finished clips are kept" in told
+    assert f"meanwhile it was taken: cannot write sky.npz: {told_of}" in told
+    assert "; finished clips are kept" in told
     (tmp_path / name).unlink()
     generate("sky.npz", "--resume")

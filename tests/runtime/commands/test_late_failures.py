@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-from toy_files import compile_library, content, names
+from toy_files import GENERATE, compile_library, content, names
 
 import lvdm_rt
 from lvdm_engines import atomic
@@ -151,24 +151,23 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, frame
     assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
 
 
-@pytest.mark.parametrize("style", ["auto", "lines", "json"])
-def test_a_run_without_stderr_makes_its_video(toy, tmp_path, style):
-    program = "from lvdm_rt.cli import main; main()"
-    flags = [
-        "-o",
-        "sky.npz",
-        "--bundle",
-        toy,
-        "--frames",
-        "12",
-        "--backend",
-        "cpu",
-        "--progress",
-        style,
-    ]
-    argv = ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", program, "generate", *flags]
-    assert subprocess.run(argv, cwd=tmp_path, timeout=60).returncode == 0
-    assert (tmp_path / "sky.npz").exists()
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("style", ["auto", "bar", "lines", "json"])
+def test_a_run_that_can_say_nothing_makes_its_video(toy, tmp_path, closed, style):
+    flags = ["--bundle", toy, "--frames", "12", "--backend", "cpu", "--progress", style]
+    argv = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", GENERATE, "generate"]
+    assert (
+        subprocess.run([*argv, "-o", "sky.npz", *flags], cwd=tmp_path, timeout=60).returncode == 0
+    )
+    assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
+
+
+def test_a_closed_stdout_adds_nothing_to_an_error(tmp_path):
+    argv = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", GENERATE, "generate"]
+    done = subprocess.run(
+        [*argv, "-o", "-", "--from", "none.json"], cwd=tmp_path, stderr=subprocess.PIPE, timeout=60
+    )
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
 
 
 def test_old_pictures_stay_until_the_new_ones_are_whole(generate, tmp_path, monkeypatch):

@@ -84,6 +84,18 @@ def test_a_file_of_somebody_else_beside_a_clip_is_kept(tmp_path, labels, force):
     assert [path.read_text() for path in tmp_path.iterdir()] == [labels]
 
 
+def test_what_comes_meanwhile_is_kept(tmp_path, monkeypatch):
+    def drawn(*given, **how):
+        (tmp_path / "sky.npz").write_text("mine")
+        return sky_clip(*given, **how)
+
+    monkeypatch.setattr("lvdm_tools.data.command.sky_clip", drawn)
+    with pytest.raises(OptionsError, match="it exists"):
+        run("-o", tmp_path / "sky.npz", "--frames", 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["sky.npz"]
+    assert (tmp_path / "sky.npz").read_text() == "mine"
+
+
 def test_a_video_of_the_runtime_is_replaced_by_force(tmp_path):
     (tmp_path / "sky.npz").touch()
     (tmp_path / "sky.npz.json").write_text('{"lvdm_rt": "0.1.0"}')

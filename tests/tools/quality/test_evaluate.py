@@ -282,6 +282,7 @@ def test_what_fails_to_be_told_takes_nothing_else_along(run, tmp_path, monkeypat
     ("words", "told"),
     [
         (["--beside", "grey"], "expected LABEL=BUNDLE"),
+        (["--beside", "\udcff=grey"], "expected LABEL=BUNDLE"),
         (["--json", "nowhere/q.json"], r"cannot write nowhere/q\.json: there is no folder"),
         (["--markdown", "."], "it is a folder"),
         (["--json", "a" * 240 + ".json"], "File name too long"),

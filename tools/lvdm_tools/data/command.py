@@ -51,11 +51,11 @@ def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky
     """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
     paths = _paths(out, clips, first)
     for path in paths:
-        settings_beside(path, "lvdm_rt", "synth")
-    check_free([*paths, *map(sidecar_path, paths)], force=force)
+        _check(path, force=force)
     _make_folder(out)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
-        _write(path, SkyFile(index=index, **sky), Fraction(fps).limit_denominator(1000))
+        rate = Fraction(fps).limit_denominator(1000)
+        _write(path, SkyFile(index=index, **sky), rate, force=force)
     height, width = sky["size"]
     tell(f"{out}: {clips} × {sky['frames']} frames of {width}×{height}")
 
@@ -70,7 +70,12 @@ class SkyFile:
     size: tuple[int, int]
 
 
-def _write(path: Path, sky: SkyFile, fps: Fraction) -> None:
+def _check(path: Path, *, force: bool) -> None:
+    settings_beside(path, "lvdm_rt", "synth")
+    check_free([path, sidecar_path(path)], force=force)
+
+
+def _write(path: Path, sky: SkyFile, fps: Fraction, *, force: bool) -> None:
     spec = VideoSpec(
         frames=sky.frames, size=sky.size, fps=fps, settings=json.dumps({"synth": asdict(sky)})
     )
@@ -78,6 +83,7 @@ def _write(path: Path, sky: SkyFile, fps: Fraction) -> None:
         for start in range(0, sky.frames, _BLOCK):
             count = min(_BLOCK, sky.frames - start)
             writer.write(sky_clip(sky.seed, count, sky.size, index=sky.index, start=start))
+        _check(path, force=force)  # something may have come there meanwhile
 
 
 def _paths(out: Path, clips: int, first: int) -> list[Path]:

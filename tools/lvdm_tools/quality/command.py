@@ -1,6 +1,5 @@
 """`lvdm-tools eval`: measure a bundle on unseen clips."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 from lvdm_engines.atomic import partial_of, remove
 from lvdm_engines.command_line import silence_stdout, tell
 from lvdm_engines.completion import BUNDLE, DATA
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import ConfigError, LvdmError, OptionsError
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import scorecard
@@ -81,17 +80,24 @@ def command(bundle: str, beside: tuple[str, ...], backend: str, **options: Any) 
     protocol = _protocol(options)
     report = _measure(bundle, backend, protocol)
     compared = {label: _measure(other, backend, protocol) for label, other in others.items()}
-    numbers = scorecard.as_dict(report, compared)
+    encoded = msgspec.json.encode(scorecard.as_dict(report, compared))
+    numbers = msgspec.json.format(encoded).decode()
     table = scorecard.markdown(report, compared)
-    with ExitStack() as last:  # each is done, whatever becomes of those before it
-        last.push(lambda _, failed, __: _print(table, failed))
+    problems = []
+    for path, text in ((options["json_out"], numbers), (options["table_out"], table)):
+        try:  # each is written, whatever becomes of those before it
+            if path:
+                write_report(path, text, force=options["force"])
+        except LvdmError as err:
+            problems.append(str(err))
+    try:
         if options["record"]:
-            last.callback(_record, bundle, scorecard.summary(report, compared))
-        if options["table_out"]:
-            last.callback(write_report, options["table_out"], table)
-        if options["json_out"]:
-            text = msgspec.json.format(msgspec.json.encode(numbers)).decode()
-            last.callback(write_report, options["json_out"], text)
+            _record(bundle, scorecard.summary(report, compared))
+    except LvdmError as err:
+        problems.append(str(err))
+    _print(table, problems)
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 command.params += [flag for flag in generate.params if flag.name in ("backend", *_SAMPLING)]
@@ -127,12 +133,12 @@ def _check_places(files: list[Path]) -> None:
         remove(probe)
 
 
-def _print(table: str, failed: BaseException | None) -> None:
+def _print(table: str, problems: list[str]) -> None:
     """Print the table; what has failed before is told, and not that stdout is gone as well."""
     try:
         click.echo(table, nl=False)
     except OSError:
-        if failed is None:
+        if not problems:
             raise
         silence_stdout()
 

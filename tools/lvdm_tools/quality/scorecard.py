@@ -154,7 +154,7 @@ def labelled(pairs: Sequence[str]) -> dict[str, str]:
     bundles: dict[str, str] = {}
     for pair in pairs:
         label, _, bundle = pair.partition("=")
-        if not label or not bundle or label in bundles:
+        if not label.isprintable() or not label or not bundle or label in bundles:
             raise ConfigError(f"got {quoted(pair)}, expected LABEL=BUNDLE with a label of its own")
         bundles[label] = bundle
     return bundles
