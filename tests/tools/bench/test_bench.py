@@ -243,3 +243,9 @@ def test_a_page_with_markers_is_filled_between_them(quick, tmp_path, capsys):
 def test_the_sections_that_can_be_asked_for_are_those_there_are():
     only = next(option for option in command.command.params if option.name == "sections")
     assert [*only.type.choices] == [*bench.SECTIONS]
+
+
+def test_another_system_than_linux_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(command.Path, "exists", lambda _: False)
+    assert cli.run(["bench", "sky-tiny", "--quick"]) == 1
+    assert "bench needs Linux" in capsys.readouterr().err

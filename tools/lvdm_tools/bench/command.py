@@ -13,6 +13,7 @@ from lvdm_engines.backends.backend import BACKENDS, MOST_THREADS
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.command_line import tell
 from lvdm_engines.completion import BUNDLE
+from lvdm_engines.errors import OptionsError
 from lvdm_tools.outputs import check_free, write_report
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def command(
     """
     text = _page_to_fill(markdown_out)
     files = [json_out, None if text else markdown_out]
+    if not Path("/proc/stat").exists():
+        raise OptionsError("bench needs Linux, whose /proc tells what else runs; run it there")
     check_free([path for path in files if path], force=force)
     from lvdm_tools.bench.page import filled, page
 
