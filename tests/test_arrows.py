@@ -168,6 +168,7 @@ def test_packages_import_each_other_only_along_the_arrows(package):
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", HOMES)
 def test_heavy_libraries_are_imported_only_where_they_live(library):
     users = [str(file.relative_to(ROOT)) for file in FILES if library in imported(file)]

@@ -114,6 +114,7 @@ def press(tmp_path):
     os.close(above)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "became"),
     [

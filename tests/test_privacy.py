@@ -67,6 +67,7 @@ def run_command(command, spied):
     spied(f"import sys; from {package}.cli import main; sys.argv[0] = {name!r}; main()", arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", QUICK.values(), ids=QUICK)
 def test_a_command_leaves_nothing_in_an_empty_home_and_asks_nobody(command, spied):
     run_command(command, spied)
@@ -99,6 +100,7 @@ def test_a_long_command_leaves_nothing_either(command, spied, trained, tmp_path)
     run_command(command, spied)
 
 
+@pytest.mark.slow
 def test_the_library_leaves_nothing_in_an_empty_home_and_asks_nobody(spied):
     spied(LIBRARY)
 

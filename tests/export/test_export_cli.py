@@ -154,6 +154,7 @@ def test_running_out_of_memory_is_one_line(bundle, capsys, monkeypatch, error):
     assert err == "lvdm-export: out of memory; close other programs or export on a larger machine\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["torch", "yaml", "safetensors", "onnx"])
 def test_a_missing_extra_is_one_line_that_says_what_to_install(module, tmp_path):
     code = (

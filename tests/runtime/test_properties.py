@@ -110,6 +110,7 @@ def settle(seen):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hierarchical", "autoregressive"])
 def test_memory_does_not_grow_with_the_length_of_the_video(make_fake, manifest, mode):
     # Large enough for arrays, and not the interpreter's own objects, to make up the memory.

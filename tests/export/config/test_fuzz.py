@@ -77,6 +77,7 @@ def test_a_whole_model_is_read_to_the_last_network(
         build(options(kind, whole, tmp_path / "out"), lambda _line: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_not_exported")
 @pytest.mark.parametrize("case", range(CASES))
 def test_a_damaged_model_is_read_or_refused_in_one_line_that_names_the_file(

@@ -40,6 +40,7 @@ for limit in (0, 100, whole // 3, whole * 2 // 3, whole - 1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "frames"])
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, name):
     child = python(CHILD, tmp_path, name)

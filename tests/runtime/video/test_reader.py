@@ -109,6 +109,7 @@ def cut(path: Path, share: float) -> Path:
     return short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8])
 @pytest.mark.parametrize("name", ["in.mp4", "in.webm", "in.gif"])
 def test_a_cut_file_is_one_clear_error(scene, write, read, name, share):

@@ -175,6 +175,7 @@ def test_the_page_warns_of_other_programs(found):
     assert "ratios flatter us" in page(found)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_unknown_sizes_is_measured_without_torch(monkeypatch):
     monkeypatch.setattr(models, "_counted", lambda *_: False)
     with pytest.raises(OptionsError, match="none of the ready models"):

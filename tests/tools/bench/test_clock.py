@@ -63,6 +63,7 @@ def small(size):
     return {"size": len(b"x" * size)}  # written, so that it takes memory
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_measured_work_alone():
     mine = b"x" * (300 << 20)  # a process that starts another is no part of its peak
     found = alone(small, 1)

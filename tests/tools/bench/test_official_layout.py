@@ -76,6 +76,7 @@ class Session:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"guidance": 0.5, "noise_level": 100}])
 def test_the_authors_loop_calls_the_networks_on_the_same_clips_as_ours(more):
     manifest, ours = load_bundle("sky-tiny").manifest, Counter()

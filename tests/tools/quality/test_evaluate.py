@@ -231,6 +231,7 @@ def run(monkeypatch, bundle):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_table_and_records_them(run, tmp_path, bundle):
     numbers, table = tmp_path / "q.json", tmp_path / "q.md"
     places = ["--json", numbers, "--markdown", table, "--record", "--beside", "untrained=grey"]

@@ -53,6 +53,7 @@ def test_a_config_is_read_within_bounds(text, message, tmp_path):
     assert str(tmp_path / "c.yaml") in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(CASES))
 def test_a_damaged_config_starts_a_run_or_is_refused_in_one_line(
     case, tiny_denoiser, tmp_path, monkeypatch

@@ -52,6 +52,7 @@ def assert_whole(path):
         load_file(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(CASES))
 def test_a_damaged_run_resumes_or_names_the_file_and_what_to_do(
     case, finished, tmp_path, monkeypatch

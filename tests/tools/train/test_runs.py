@@ -136,6 +136,7 @@ def test_latents_are_encoded_once_and_again_only_for_other_data(denoiser, tiny_d
     assert latents._is_current(out / "latents" / "part-00000.safetensors", header["fingerprint"])
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     run = tmp_path / "run"
 
@@ -146,6 +147,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     train(changed(AUTOENCODER, {"every.log": AUTOENCODER["steps"]}), run, report=second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "state.safetensors", "log.jsonl"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(denoiser, tiny_denoiser, tmp_path, name):
     run = tmp_path / "run"
@@ -156,6 +158,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(denoiser, tiny_denoiser
         train(tiny_denoiser, run, resume=True)
 
 
+@pytest.mark.slow
 def test_training_without_perceptual_weights_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO, "lvdm_tools")
     train(changed(AUTOENCODER, {"steps": 1}), tmp_path / "run")
@@ -168,6 +171,7 @@ def test_batches_do_not_depend_on_how_far_ahead_they_are_made():
     assert loop.Window({"loss": 1.0}, 1).flush() == {"loss": 1.0}
 
 
+@pytest.mark.slow
 def test_whitening_changes_the_model_that_is_written_and_not_the_training(autoencoder, tmp_path):
     train(changed(AUTOENCODER, {"whiten": True}), tmp_path)
     assert not different(state_of(autoencoder), state_of(tmp_path))
@@ -175,6 +179,7 @@ def test_whitening_changes_the_model_that_is_written_and_not_the_training(autoen
     assert different(model_of(autoencoder), model) == {n for n in model if "quant_conv" in n}
 
 
+@pytest.mark.slow
 def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(tiny_denoiser, tmp_path):
     settings = changed(tiny_denoiser, {"network.prediction": "v", "batch": 8})
     records = []
