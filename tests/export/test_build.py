@@ -122,7 +122,7 @@ def test_the_manifest_reports_parity_cost_and_origin(bundle, official):
     assert isinstance(manifest.provenance.checkpoint_sha256, str)
     unet = sum(parameter.numel() for parameter in official.unet.parameters())
     found = manifest.graphs["predict"].parameters
-    assert unet <= found < 1.05 * unet  # and a few constants
+    assert unet <= found < 1.1 * unet  # and constants, which are many beside so small a network
     assert manifest.defaults.guidance == 0.1
     assert manifest.defaults.noise_level == 9
     assert (manifest.defaults.eta, manifest.defaults.refine) == (0.9, 1)
