@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lvdm_engines.atomic import whole_file
+from lvdm_engines.atomic import read_file, whole_file
 from lvdm_engines.backends.backend import Backend, SessionOptions
 from lvdm_engines.backends.gpu.cuda_device import CudaDevice
 from lvdm_engines.backends.gpu.scratch import shared_scratch
@@ -187,7 +187,7 @@ def _contexts(
 def _read_cache(file: Path) -> bytes | None:
     """Return compiled kernels kept by an earlier session of this user, if they are whole."""
     try:
-        data = file.read_bytes()
+        data = read_file(file)
     except OSError:
         return None
     digest = hashlib.sha256(data[32:])

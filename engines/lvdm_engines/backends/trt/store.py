@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from lvdm_engines.atomic import new_directory, put_in_place, sync
+from lvdm_engines.atomic import new_directory, put_in_place, read_file, sync
 from lvdm_engines.backends.plan_facts import (
     Fingerprint,
     PlanFacts,
@@ -56,7 +56,7 @@ class CompiledPlan:
     def read(self) -> bytes:
         """Return the plan, whose very bytes this user has built. Raises BundleError."""
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path)
         except OSError as err:
             raise BundleError(
                 f"{self.path}: cannot be read ({err.strerror or err}); build again: {self.rebuild}"
@@ -103,7 +103,7 @@ def plans_of(source: GraphSource) -> list[CompiledPlan]:
     found = []
     for sidecar in source.engines.glob(f"[!.]*/{stem}.plan.json"):  # hidden ones are not whole
         try:
-            facts = msgspec.json.decode(sidecar.read_bytes(), type=PlanFacts)
+            facts = msgspec.json.decode(read_file(sidecar), type=PlanFacts)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # of another version of this library, or damaged: not ours to judge
         found.append(CompiledPlan(sidecar.with_suffix(""), facts))

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from toy_gpu import HERE, PROFILES, SMALL
 
+from lvdm_engines.atomic import read_file
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.backends.plan_facts import Range, rebuild_command
 from lvdm_engines.backends.trt import library as libraries
@@ -113,14 +114,13 @@ def test_a_damaged_plan_says_how_to_replace_it(source, make_plan):
 
 def test_a_plan_swapped_while_it_is_read_is_never_used(source, make_plan, monkeypatch):
     plan = make_plan()
-    original = type(plan.path).read_bytes
 
     def swapped(path):
-        data = original(path)
+        data = read_file(path)
         path.write_bytes(b"another!")  # after the bytes were read, before they are used
         return data
 
-    monkeypatch.setattr(type(plan.path), "read_bytes", swapped)
+    monkeypatch.setattr("lvdm_engines.backends.trt.store.read_file", swapped)
     assert plan.read() == b"the plan"
     with pytest.raises(BundleError, match="got sha256"):
         plan.read()
