@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
+from lvdm_engines.atomic import is_taken
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import (
@@ -25,15 +26,23 @@ from lvdm_engines.errors import (
     WorkError,
     quoted,
 )
-from lvdm_engines.manifest import Manifest
+from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.commands.described import Described
 from lvdm_rt.commands.outputs import Outputs, output_names, refuse_existing
 from lvdm_rt.long import workdir
+from lvdm_rt.long.plan import plan
 from lvdm_rt.long.workdir import holds_clips, work_path
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
-from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, read_frames
+from lvdm_rt.video import (
+    MAX_PIXELS,
+    Frames,
+    ReadSpec,
+    VideoSpec,
+    check_output,
+    read_frames,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -85,13 +94,14 @@ def generate(
     """
     names = output_names(job.out, job.options.videos)
     if job.out != "-" and not job.force and not job.resume:
-        for name in names:  # before an engine is opened
+        for name in names:
             refuse_existing(Path(name))
     _check_condition(job, names)
     work = work_path(job.out)
     bundle = load_bundle(job.bundle)
     _check_prompt(job, bundle.manifest)
     settings = resolve(job.options, bundle.manifest)
+    _check_early(job, names, bundle.manifest.model, settings)
     with Pipeline.open(bundle, job.backend, job.session) as pipeline:
         given = _given(job, pipeline, settings)
         described = _describe(job, pipeline, settings, given)
@@ -145,6 +155,18 @@ def _check_condition(job: GenerateJob, names: list[str]) -> None:
     for name in names:
         if name != "-" and _real(Path(name)) in (given, *given.parents):
             raise OptionsError(f"{name} is or holds what is continued; choose another OUT")
+
+
+def _check_early(job: GenerateJob, names: list[str], model: ModelFacts, settings: Settings) -> None:
+    """Refuse what no engine can change, before one is opened, which can take a while."""
+    spec = VideoSpec(
+        frames=settings.frames, size=model.frame_size, fps=_rate(settings.fps), crf=job.crf
+    )
+    for name in names:
+        if not (job.resume and is_taken(Path(name))):
+            check_output(name, spec, replace=job.force)
+    if job.condition is None:
+        plan(settings.frames, model, settings.mode, settings.overlap)
 
 
 def _real(path: Path) -> Path:

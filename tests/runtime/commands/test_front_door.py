@@ -24,6 +24,21 @@ def test_what_exists_is_replaced_only_with_force(generate, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("out", "flags", "told"),
+    [
+        ("gone/sky.npz", (), "there is no directory gone; make it first"),
+        ("sky.gif", ("--fps", "120"), "ask for at most 100"),
+        ("sky.npz", ("--mode", "short"), "mode short needs a short graph"),
+    ],
+)
+def test_what_no_engine_can_change_is_refused_before_one_is_opened(
+    generate, monkeypatch, out, flags, told
+):
+    monkeypatch.setattr(lvdm_rt.Pipeline, "open", None)
+    assert told in generate(out, *flags, code=1)
+
+
+@pytest.mark.parametrize(
     ("out", "theirs", "told"),
     [
         ("sky", "sky/holiday.jpg", "it holds holiday.jpg, which is no frame"),
