@@ -11,7 +11,7 @@ from lvdm_engines.atomic import read_file
 from lvdm_engines.contract import check_contract, mismatch
 from lvdm_engines.errors import BundleError, quoted
 from lvdm_engines.hub import SCHEME, advice, fetch_bundle
-from lvdm_engines.manifest import GraphFacts, Manifest, TensorSpec
+from lvdm_engines.manifest import TOKENIZER, GraphFacts, Manifest, TensorSpec
 from lvdm_engines.manifest_json import parse_manifest
 from lvdm_engines.onnx_data import weight_files
 
@@ -55,13 +55,7 @@ class GraphSource:
         """
         with advice(self.folder):
             for name, expected in self.facts.files.items():
-                got = file_sha256(self.folder / name)
-                if got != expected:
-                    raise BundleError(
-                        f"{self.folder / name}: got sha256 {got[:12]}…, expected {expected[:12]}… "
-                        "of the manifest; the file is damaged or was replaced, export the bundle "
-                        "again"
-                    )
+                _check_digest(self.folder / name, expected)
             _check_data(self.folder / self.facts.file, self.facts)
         return self.folder / self.facts.file
 
@@ -83,6 +77,20 @@ class Bundle:
                 "export the bundle with that model"
             )
         return GraphSource(name, facts, self.path)
+
+    def tokenizer(self) -> Path:
+        """Return the path of the tokenizer's file once it has the promised sha256.
+
+        Raises BundleError for a missing or changed file, and where the model reads no text.
+        """
+        facts, path = self.manifest.tokenizer, self.path / TOKENIZER
+        if facts is None:
+            raise BundleError(
+                f"{self.path}: has no tokenizer; take a bundle that was made with --text"
+            )
+        with advice(self.path):
+            _check_digest(path, facts.sha256)
+        return path
 
 
 def load_bundle(path_or_name: str | Path) -> Bundle:
@@ -123,6 +131,16 @@ def file_sha256(path: Path) -> str:
     return _digests[key]
 
 
+def _check_digest(path: Path, expected: str) -> None:
+    """Refuse a file with another sha256 than the manifest promises. Raises BundleError."""
+    got = file_sha256(path)
+    if got != expected:
+        raise BundleError(
+            f"{path}: got sha256 {got[:12]}…, expected {expected[:12]}… of the manifest; the file "
+            "is damaged or was replaced, export the bundle again"
+        )
+
+
 def _check_data(path: Path, facts: GraphFacts) -> None:
     """Refuse weights in a file that the manifest has no sha256 of. Raises BundleError."""
     expected = f"{path.name}.data".encode()
@@ -144,10 +162,10 @@ def _read(path: Path) -> Manifest:
         ) from err
     manifest = parse_manifest(data, str(path / MANIFEST))
     check_contract(manifest, str(path / MANIFEST))
-    for graph in manifest.graphs.values():
-        for name in graph.files:
-            if not (path / name).is_file():
-                raise BundleError(f"{path / name}: file is missing; export the bundle again")
+    files = [name for graph in manifest.graphs.values() for name in graph.files]
+    for name in [*files, *([TOKENIZER] if manifest.tokenizer else [])]:
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: file is missing; export the bundle again")
     return manifest
 
 

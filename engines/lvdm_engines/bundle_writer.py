@@ -10,10 +10,10 @@ from typing import Any, Self
 import msgspec
 
 from lvdm_engines.atomic import new_directory, put_in_place, read_file, sync
-from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, load_bundle
+from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, file_sha256, load_bundle
 from lvdm_engines.contract import check_contract
 from lvdm_engines.errors import BundleError, quoted
-from lvdm_engines.manifest import Manifest
+from lvdm_engines.manifest import TOKENIZER, Manifest, TokenizerFacts
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 CARD = "README.md"  # what people say of a model; not read
@@ -61,6 +61,12 @@ class BundleWriter:
         """Keep what the original network answered, by graph, in a file of its own."""
         (self.path / REFERENCES).write_bytes(msgspec.json.encode(references) + b"\n")
 
+    def keep_tokenizer(self, source: Path, vocabulary: int) -> TokenizerFacts:
+        """Copy a tokenizer's file into the bundle, for an encoder that knows so many tokens."""
+        kept = self.path / TOKENIZER
+        kept.write_bytes(read_file(source))
+        return TokenizerFacts(file_sha256(kept), vocabulary)
+
     def finish(self, manifest: Manifest) -> Bundle:
         """Check the files against the manifest, write it, and put the bundle in place.
 
@@ -70,6 +76,8 @@ class BundleWriter:
         check_contract(manifest, f"manifest of {quoted(manifest.name)}")
         for name, facts in manifest.graphs.items():
             GraphSource(name, facts, self.path).verified()
+        if manifest.tokenizer is not None:
+            Bundle(self.path, manifest).tokenizer()
         (self.path / MANIFEST).write_bytes(data)
         _check_target(self.target, force=self._force)
         card, old = self.path / CARD, self.target / CARD
@@ -107,7 +115,7 @@ def _strangers(folder: Path) -> list[str]:
         manifest = parse_manifest(read_file(folder / MANIFEST))
     except (BundleError, OSError):
         return names
-    known = {MANIFEST, REFERENCES, CARD}
+    known = {MANIFEST, REFERENCES, CARD, *([TOKENIZER] if manifest.tokenizer else [])}
     for graph in manifest.graphs.values():
         known |= graph.files.keys()
     stems = {Path(graph.file).stem for graph in manifest.graphs.values()}

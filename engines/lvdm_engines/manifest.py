@@ -17,6 +17,7 @@ from lvdm_engines.errors import quoted
 SCHEMA = 1
 GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
 DENOISERS = ("short", "predict", "interpolate")
+TOKENIZER = "tokenizer.json"  # its name in every bundle that reads text
 
 # No model is larger, and numbers beyond would take all memory before anything could be said.
 Count = Annotated[int, Meta(ge=1, le=1 << 20)]
@@ -247,6 +248,13 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 raise ValueError(f"got checkpoint_sha256 {quoted(digest)}, expected 64 hex digits")
 
 
+class TokenizerFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file `tokenizer.json`, and how many tokens the text encoder's table of them has."""
+
+    sha256: Sha256
+    vocabulary: Count
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole manifest; `parity` and `quality` are measured numbers, free in form."""
 
@@ -255,6 +263,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: ModelFacts
     graphs: dict[str, GraphFacts]
     provenance: Provenance
+    tokenizer: TokenizerFacts | None = None
     defaults: Defaults = Defaults()
     parity: dict[str, dict[str, Any]] = {}
     quality: dict[str, Any] = {}
@@ -267,6 +276,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 )
             if name in DENOISERS and getattr(self.model, name) is None:
                 raise ValueError(f"graph {name!r} is present but model.{name} is not")
+        if ("text_encoder" in self.graphs) != (self.tokenizer is not None):
+            there, missing = "graph 'text_encoder'", "tokenizer"
+            if self.tokenizer is not None:
+                there, missing = missing, there
+            raise ValueError(f"{there} is present but {missing} is not")
         level, levels = self.defaults.noise_level, self.model.noise_levels
         if level is not None and level >= (levels or 0):
             raise ValueError(

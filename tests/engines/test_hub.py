@@ -119,8 +119,9 @@ def test_compiled_plans_are_never_asked_for(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert fetch_bundle("hf://someone/sky@v1") == tmp_path
     assert (asked["name"], asked["revision"]) == ("someone/sky", "v1")
-    names = ["manifest.json", "decoder.onnx", "engines/abc/decoder.plan", "engines/abc/a.json"]
-    kept = huggingface_hub.utils.filter_repo_objects(
+    kept = ["manifest.json", "tokenizer.json", "decoder.onnx"]
+    names = [*kept, "engines/abc/decoder.plan", "engines/abc/a.json"]
+    asked_for = huggingface_hub.utils.filter_repo_objects(
         names, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
     )
-    assert list(kept) == ["manifest.json", "decoder.onnx"]
+    assert list(asked_for) == kept
