@@ -11,17 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention over q, k, v (…, heads, tokens, d), softmax in float32.
+
+    `mask` (query, key), float32, is added to the scores where there is one.
 
     In float32 this is SDPA. In half precision the scores are cast up for the softmax only: some
     heads exceed the half range there, while the products are safe once q and k are scaled first.
     """
     if q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scale = q.shape[-1] ** -0.25
-    scores = (q * scale) @ (k * scale).transpose(-1, -2)
-    weights: Tensor = scores.float().softmax(-1).to(v.dtype)
+    scores = ((q * scale) @ (k * scale).transpose(-1, -2)).float()
+    scores = scores if mask is None else scores + mask
+    weights: Tensor = scores.softmax(-1).to(v.dtype)
     return weights @ v
 
 
