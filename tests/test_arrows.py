@@ -48,8 +48,8 @@ LAYERS = {
         "checkpoint",
         "config",
         "verify",
-        "graph",
-        "build compilation inspection",
+        "graph text",
+        "build compilation inspection flags",
         "cli",
     ],
     "lvdm_tools": [

@@ -16,22 +16,15 @@ import click
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, CpuPrecision, SessionOptions
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.bundle import Bundle, load_bundle
-from lvdm_engines.command_line import HELP, CommandLine, NumberRange, tell
+from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
-from lvdm_engines.manifest import SAMPLER_NAMES, ModelFacts
+from lvdm_engines.manifest import ModelFacts
+from lvdm_export.flags import RUN_AS_THEY_ARE, build_flags
 
 Report = Callable[[str], None]
 
-_RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
 _FILE = click.Path(path_type=Path)
-_FILES: Any = (_FILE, _FILE)
-
-
-def _pair(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        name, nargs=2, type=_FILES, metavar="CFG CKPT", shell_complete=PATH, help=what
-    )
 
 
 @click.group(context_settings=HELP)
@@ -43,79 +36,7 @@ def lvdm_export() -> None:
 
 
 @lvdm_export.command("build-engines")
-@_pair("--predict", "Keyframe predictor.")
-@_pair("--interpolate", "Infill network.")
-@_pair("--short", "Single clips.")
-@_pair("--text", "Text-to-video denoiser, as `short`.")
-@click.option(
-    "--autoencoder",
-    type=_FILE,
-    metavar="CKPT",
-    help="Default: the one inside the first denoiser's checkpoint.",
-)
-@click.option("--out", type=_FILE, metavar="BUNDLE", help="What to write.")
-@click.option(
-    "--bundle",
-    metavar="BUNDLE",
-    shell_complete=BUNDLE,
-    help="Instead of all above: compile this bundle.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice([*_RUN_AS_THEY_ARE, "tensorrt", "tensorrt-rtx"]),
-    default="cpu",
-    show_default=True,
-    help="Also compile for this one; cpu, openvino and cuda run the ONNX files as they are.",
-)
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@click.option("--batch", metavar="MIN:OPT:MAX", help="Clips per call that plans are made for.")
-@click.option("--pixel-batch", metavar="MIN:OPT:MAX", help="The same of encoder and decoder.")
-@click.option("--level", type=click.IntRange(0, 5), help="How long to search for kernels.")
-@click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?")
-@click.option(
-    "--refit",
-    is_flag=True,
-    help="Weights of plans can be exchanged later; verify such plans, see docs.",
-)
-@click.option(
-    "--refit-from",
-    metavar="BUNDLE",
-    shell_complete=BUNDLE,
-    help="Exchange weights in this one's plans; compile nothing.",
-)
-@click.option("--version-compatible", is_flag=True, help="Plans outlive library updates.")
-@click.option(
-    "--target", "targets", multiple=True, metavar="CC", help="Compute capability, such as 8.6."
-)
-@click.option(
-    "--weights",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="fp16: round and store weights so, for files half the size; computing stays as above.",
-)
-@click.option("--ema/--no-ema", default=True, help="Averaged or plain weights. Default: averaged.")
-@click.option("--name", help="Default: the name of the directory.")
-@click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
-@click.option("--sampler", type=click.Choice(SAMPLER_NAMES), help="The bundle's default.")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="The bundle's default.")
-@click.option("--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default.")
-@click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM.")
-@click.option("--refine", type=click.IntRange(0, 1000), metavar="N", help="The bundle's default.")
-@click.option(
-    "--noise-level",
-    type=click.IntRange(-1, 1 << 20),
-    metavar="S",
-    help="The bundle's default perturbation of conditions; -1: none.",
-)
-@click.option(
-    "--decode-window",
-    type=click.IntRange(1, 4096),
-    metavar="LATENTS",
-    help="Default: 16 frames' worth.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@build_flags
 def build_engines(**options: Any) -> None:
     """Export checkpoints to ONNX, check every graph against torch, and write a bundle.
 
@@ -134,7 +55,7 @@ def build_engines(**options: Any) -> None:
     else:
         if options["refit_from"]:
             former = load_bundle(options["refit_from"])
-            graphs = [*pairs, "encoder", "decoder"]
+            graphs = [*pairs, "encoder", "decoder", *(["text_encoder"] if options["text"] else [])]
             check_refit(former, options["backend"], wanted, options["precision"], graphs)
         else:
             check_build(options["backend"], wanted)
@@ -146,9 +67,9 @@ def build_engines(**options: Any) -> None:
         lines = compile_bundle(bundle, options["backend"], wanted, report, force=options["force"])
     for line in lines:
         click.echo(line)
-    if bundle.manifest.model.context is None:  # no text can be given yet
-        frames = _longest_clip(bundle.manifest.model)
-        report(f"next: lvdm-rt generate --bundle {_as_argument(options)} {frames}-o out.mp4")
+    frames = _longest_clip(bundle.manifest.model)
+    prompt = "" if bundle.manifest.model.context is None else "--prompt 'clouds over a lake' "
+    report(f"next: lvdm-rt generate --bundle {_as_argument(options)} {frames}{prompt}-o out.mp4")
 
 
 def _longest_clip(model: ModelFacts) -> str:
@@ -170,14 +91,15 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
     """Return the pairs of files by graph name, once the options make sense together."""
     pairs = {name: options[name] for name in ("predict", "interpolate", "short", "text")}
     given = {name: pair for name, pair in pairs.items() if pair}
-    if options["refit_from"] and options["backend"] in _RUN_AS_THEY_ARE:
+    if options["refit_from"] and options["backend"] in RUN_AS_THEY_ARE:
         raise click.UsageError("--refit-from needs --backend tensorrt or tensorrt-rtx")
     if options["bundle"]:
-        if given or options["out"] or options["autoencoder"]:
+        named = ("out", "autoencoder", "text_encoder", "tokenizer")
+        if given or any(options[name] for name in named):
             raise click.UsageError(
                 "--bundle compiles what is there; leave checkpoints and --out out"
             )
-        if options["backend"] in _RUN_AS_THEY_ARE:
+        if options["backend"] in RUN_AS_THEY_ARE:
             raise click.UsageError("--bundle needs --backend tensorrt or tensorrt-rtx")
         return {}
     if not given:
@@ -278,6 +200,25 @@ def inspect(bundle: str, as_json: bool) -> None:
     from lvdm_export.inspection import describe, facts
 
     click.echo(json.dumps(facts(bundle), indent=1) if as_json else describe(bundle))
+
+
+@lvdm_export.command("make-tokenizer")
+@click.argument("merges", type=_FILE, metavar="MERGES", shell_complete=PATH)
+@click.option("--out", type=_FILE, required=True, metavar="FILE", help="What to write.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(3, 4096),
+    default=77,
+    show_default=True,
+    help="Of a prompt, with start and end.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def make_tokenizer(merges: Path, out: Path, tokens: int, *, force: bool) -> None:
+    """Make CLIP's tokenizer.json from its public list of merges, bpe_simple_vocab_16e6.txt.gz."""
+    from lvdm_export.text.tokenizer import clip_tokenizer, write_tokenizer
+
+    write_tokenizer(out, clip_tokenizer(merges, tokens), force=force)
+    click.echo(f"{out}: prompts of {tokens} tokens; give it to build-engines with --tokenizer")
 
 
 def _silent(_line: str) -> None:
