@@ -51,8 +51,9 @@ def configuration(path: Path) -> None:
 def text_configuration(path: Path) -> None:
     """Write the YAML of a tiny text-to-video model as the authors write theirs."""
     import yaml
+    from toy_t2v import CONFIG
 
-    path.write_text(yaml.safe_dump(toys("export/test_text.py")["CONFIG"]))
+    path.write_text(yaml.safe_dump(CONFIG))
 
 
 def checkpoint(path: Path) -> None:
@@ -82,17 +83,18 @@ def autoencoder(path: Path) -> None:
 def text_checkpoint(path: Path) -> None:
     """Write a tiny text-to-video model as the authors' trainer does."""
     import torch
+    from toy_t2v import encoder, official_text_state
 
-    made = toys("export/test_text.py")
-    described = made["parse_config"](made["CONFIG"], path)
-    state = {}
-    for part, prefix in (
-        ("denoiser", "model.diffusion_model."),
-        ("autoencoder", "first_stage_model."),
-    ):
-        network = made["build_network"](getattr(described, part).network_config())
-        state |= made["random_state"](network, prefix)
-    torch.save({"state_dict": state}, path)
+    torch.save({"state_dict": official_text_state(encoder())}, path)
+
+
+def merges(path: Path) -> None:
+    """Write a short list of merges, gzipped."""
+    import gzip
+
+    from toy_t2v import MERGES
+
+    path.write_bytes(gzip.compress("\n".join(["#version: 0.2", *MERGES, ""]).encode()))
 
 
 def bundle(path: Path) -> None:
@@ -109,6 +111,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"\b(?:predict|later|interp|short_sky|short_taichi)\.ckpt": checkpoint,
     r"\bae_(?:sky|taichi)\.ckpt": autoencoder,
     r"\bt2v\.ckpt": text_checkpoint,
+    r"\bbpe_simple_vocab_16e6\.txt\.gz": merges,
     r"(?<!--out )\bmy-bundle\b": bundle,
 }
 

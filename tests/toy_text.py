@@ -71,13 +71,11 @@ def tokenizer_json() -> bytes:
 
 def write_text_bundle(folder: Path) -> Bundle:
     """Write a bundle with the graphs `short` and `text_encoder`, and the tokenizer."""
-    source = folder.parent / f"{folder.name}-tokenizer.json"
-    source.write_bytes(tokenizer_json())
     with BundleWriter(folder) as writer:
         made = toy.manifest(
             model=text_model(),
             graphs={"short": _short(writer.path), "text_encoder": _encoder(writer.path)},
-            tokenizer=writer.keep_tokenizer(source, len(WORDS)),
+            tokenizer=writer.keep_tokenizer(tokenizer_json(), len(WORDS)),
         )
         return writer.finish(made)
 

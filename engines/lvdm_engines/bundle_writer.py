@@ -61,10 +61,10 @@ class BundleWriter:
         """Keep what the original network answered, by graph, in a file of its own."""
         (self.path / REFERENCES).write_bytes(msgspec.json.encode(references) + b"\n")
 
-    def keep_tokenizer(self, source: Path, vocabulary: int) -> TokenizerFacts:
-        """Copy a tokenizer's file into the bundle, for an encoder that knows so many tokens."""
+    def keep_tokenizer(self, data: bytes, vocabulary: int) -> TokenizerFacts:
+        """Keep the file `tokenizer.json`, for an encoder that knows so many tokens."""
         kept = self.path / TOKENIZER
-        kept.write_bytes(read_file(source))
+        kept.write_bytes(data)
         return TokenizerFacts(file_sha256(kept), vocabulary)
 
     def finish(self, manifest: Manifest) -> Bundle:

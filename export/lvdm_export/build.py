@@ -20,8 +20,10 @@ from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_export.checkpoint.weights import (
     check_fit,
     check_schedule,
+    check_text_encoder,
     load_autoencoder,
     load_denoiser,
+    load_text_encoder,
 )
 from lvdm_export.config.model_facts import defaults, model_facts
 from lvdm_export.config.model_json import ModelRecord
@@ -33,9 +35,11 @@ from lvdm_export.graph.graphs import (
     decoder_graph,
     denoiser_graph,
     encoder_graph,
+    text_encoder_graph,
 )
 from lvdm_export.graph.sizes_fit import check_sizes
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+from lvdm_export.text.source import Reader, TextParts, find_text
 from lvdm_export.verify.backends import check_backend
 
 Report = Callable[[str], None]
@@ -51,11 +55,16 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build. `denoisers` are by graph name; `autoencoder` is a checkpoint of its own."""
+    """What to build. `denoisers` are by graph name; `autoencoder` is a checkpoint of its own.
+
+    `text_encoder` is a folder as Hugging Face keeps CLIP in, `tokenizer` a tokenizer.json.
+    """
 
     denoisers: Mapping[str, Source]
     out: Path
     autoencoder: Path | None = None
+    text_encoder: Path | None = None
+    tokenizer: Path | None = None
     name: str | None = None
     precision: Precision = "fp32"
     weights: Precision = "fp32"
@@ -93,11 +102,12 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
         _check_fit(options, inputs, model)
+        text = _text(options, inputs, model)
         target = ExportTarget(writer.path, model, options.precision, report, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
         references: dict[str, dict[str, object]] = {}
-        for names, make in _networks(options, inputs, model):
+        for names, make in _networks(options, inputs, model, text):
             report(f"{names[0]}: reading weights")
             exported = export_graph(target, make(), names)
             graphs |= dict.fromkeys(names, exported.facts)
@@ -110,7 +120,8 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             name=options.name or options.out.resolve().name,
             model=model,
             graphs={name: graphs[name] for name in sorted(graphs)},
-            provenance=_provenance(options, inputs),
+            provenance=_provenance(options, inputs, text),
+            tokenizer=None if text is None else text.keep_tokenizer(writer),
             defaults=sampling,
             parity=parity,
         )
@@ -147,6 +158,20 @@ def _check_fit(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> Non
         schedule = inputs.records[name].schedule
         if schedule is not None:
             check_schedule(schedule, checkpoint)
+
+
+def _text(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> TextParts | None:
+    """Find what reads prompts and compare it with the networks, before the first long step."""
+    readers = [
+        Reader(source.config, inputs.records[name], inputs.checkpoints[source.checkpoint])
+        for name, source in options.denoisers.items()
+    ]
+    text = find_text(readers, model.context, options.text_encoder, options.tokenizer)
+    if text is not None:
+        encoder = check_text_encoder(text.config, text.checkpoint)
+        with _naming(text.checkpoint.path):
+            check_sizes(text_encoder_graph(encoder, model), "text_encoder", model)
+    return text
 
 
 @contextmanager
@@ -200,7 +225,7 @@ def _autoencoder_source(
 
 
 def _networks(
-    options: BuildOptions, inputs: _Inputs, model: ModelFacts
+    options: BuildOptions, inputs: _Inputs, model: ModelFacts, text: TextParts | None
 ) -> list[tuple[tuple[str, ...], Callable[[], Graph]]]:
     """List the graphs to make, in order; graph names that share a network share a file."""
     shared: dict[Source, list[str]] = {}
@@ -221,7 +246,11 @@ def _networks(
         weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
         return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
 
+    def text_encoder(of: TextParts) -> Graph:
+        return text_encoder_graph(load_text_encoder(of.config, of.checkpoint), model)
+
     return [
+        *([(("text_encoder",), partial(text_encoder, text))] if text else []),
         (("encoder",), lambda: encoder_graph(autoencoder(), model)),
         (("decoder",), lambda: decoder_graph(autoencoder(), model)),
         *((tuple(names), partial(denoiser, tuple(names))) for names in shared.values()),
@@ -237,10 +266,12 @@ def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
     return options.ema and averaged
 
 
-def _provenance(options: BuildOptions, inputs: _Inputs) -> Provenance:
+def _provenance(options: BuildOptions, inputs: _Inputs, text: TextParts | None) -> Provenance:
     digests = {path: file_sha256(path) for path in inputs.checkpoints}
     by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
     by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
+    if text is not None:
+        by_graph["text_encoder"] = file_sha256(text.checkpoint.path)
     single = len(set(by_graph.values())) == 1
     notes = {
         name: record.provenance

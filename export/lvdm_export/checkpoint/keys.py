@@ -21,6 +21,9 @@ _DENOISER = "model.diffusion_model."
 _EMA = "model_ema."
 _EMA_COUNTERS = {"model_ema.decay", "model_ema.num_updates"}
 _AUTOENCODER = "first_stage_model."
+TEXT_ENCODER = "cond_stage_model.transformer."
+_TOKENS = "embeddings.token_embedding.weight"
+_TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 _AUTOENCODER_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
@@ -28,7 +31,7 @@ _AUTOENCODER_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 class Checkpoint:
     """Tensors of a file by name: `shapes` is known at once, `read` loads one of them.
 
-    `ours` says that the file is in this project's own format: one network, bare names.
+    `ours` says that the file is in this project's own format: bare names, but for a text encoder.
     """
 
     path: Path
@@ -103,7 +106,7 @@ def denoiser_keys(
     Raises CheckpointError: the checkpoint holds no denoiser, or no averaged copy of it.
     """
     if checkpoint.ours:
-        return checkpoint.below("")
+        return {k: k for k in checkpoint.shapes if not k.startswith(TEXT_ENCODER)}
     plain = checkpoint.below(_DENOISER)
     if not plain:
         raise CheckpointError(
@@ -140,3 +143,18 @@ def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
             f"{_AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
         )
     return {name: key for name, key in keys.items() if not name.startswith("loss.")}
+
+
+def text_encoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
+    """Map the text encoder's names to the checkpoint's; there are none where it holds no encoder.
+
+    It stands where the authors' trainer puts it, or alone, as Hugging Face's CLIP models do; until
+    version 5 of their library all names began with `text_model`, and with a table of positions.
+    """
+    for prefix in (f"{TEXT_ENCODER}text_model.", TEXT_ENCODER, "text_model.", ""):
+        keys = checkpoint.below(prefix)
+        if _TOKENS in keys:
+            known = {name: key for name, key in keys.items() if name.startswith(_TEXT_PARTS)}
+            known.pop("embeddings.position_ids", None)
+            return known
+    return {}

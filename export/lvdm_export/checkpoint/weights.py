@@ -7,22 +7,29 @@ that a file of several gigabytes is held once.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
-from lvdm_export.checkpoint.keys import Checkpoint, autoencoder_keys, denoiser_keys
+from lvdm_export.checkpoint.keys import (
+    Checkpoint,
+    autoencoder_keys,
+    denoiser_keys,
+    text_encoder_keys,
+)
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import PaddedConv3d
 from lvdm_export.nets.sizes import MOST_PARAMETERS
+from lvdm_export.nets.text import TextEncoder, TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 NetworkConfig = UNet3dConfig | Autoencoder3dConfig | Autoencoder2dConfig
 Network = UNet3d | Autoencoder3d | Autoencoder2d
+N = TypeVar("N", bound=nn.Module)
 
 _KINDS: dict[type, Callable[[Any], Network]] = {
     UNet3dConfig: UNet3d,
@@ -37,9 +44,13 @@ def build(config: NetworkConfig) -> Network:
 
     Raises ConfigError for sizes that contradict each other, or are too many together.
     """
+    return _without_memory(_KINDS[type(config)], config)
+
+
+def _without_memory(kind: Callable[[Any], N], config: object) -> N:
     try:
         with torch.device("meta"):
-            network: Network = _KINDS[type(config)](config)
+            network = kind(config)
     except (ValueError, ZeroDivisionError, RuntimeError) as err:
         raise ConfigError(f"the network cannot be built: {str(err).splitlines()[0]}") from err
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -72,6 +83,23 @@ def load_autoencoder(
     network = build(config)
     _fill(network, autoencoder_keys(checkpoint), checkpoint)
     assert not isinstance(network, UNet3d)  # noqa: S101 - for the type checker
+    return network
+
+
+def load_text_encoder(config: TextEncoderConfig, checkpoint: Checkpoint) -> TextEncoder:
+    """Build a text encoder and give it the weights of a checkpoint.
+
+    Raises CheckpointError: keys are missing or left over, or shapes disagree with the config.
+    """
+    network = _without_memory(TextEncoder, config)
+    _fill(network, text_encoder_keys(checkpoint), checkpoint)
+    return network
+
+
+def check_text_encoder(config: TextEncoderConfig, checkpoint: Checkpoint) -> TextEncoder:
+    """Compare a text encoder's config with a checkpoint, as `check_fit` does for other networks."""
+    network = _without_memory(TextEncoder, config)
+    _sources(_names(network), text_encoder_keys(checkpoint), checkpoint)
     return network
 
 

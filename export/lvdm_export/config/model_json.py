@@ -1,7 +1,8 @@
 """What a trained network is, apart from its weights; and our own checkpoint format.
 
 A model on disk is two files: `NAME.safetensors` (weights under the official names, each tensor
-once) and `NAME.json` (a `ModelRecord`).
+once) and `NAME.json` (a `ModelRecord`). One that was trained with a text encoder of its own has
+that in the same weights, and a `tokenizer.json` beside them.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from lvdm_export.checkpoint.weights import NetworkConfig
 from lvdm_export.config.bounded_file import read_bounded
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
+from lvdm_export.nets.text import TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 
 SCHEMA = 1
@@ -46,7 +48,8 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     `config` are the sizes in the words of the network's own config class. `frame_size` and
     `latent_size` are (height, width); `scale` and `shift` normalise latents as
     scale * (mean + shift); `decode_window` is how many latents the autoencoder was trained on.
-    A denoiser has one entry of facts for every kind of clip it was trained for.
+    A denoiser has one entry of facts for every kind of clip it was trained for; `text_encoder` are
+    the sizes of the one that was trained with it, if its weights hold one.
     """
 
     schema: int = SCHEMA
@@ -63,6 +66,7 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     short: ShortFacts | None = None
     noise_levels: Count | None = None
     context_tokens: Count | None = None
+    text_encoder: TextEncoderConfig | None = None
     ema: bool = False
     provenance: dict[str, Any] = {}
 

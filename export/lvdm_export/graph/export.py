@@ -59,7 +59,10 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
         round_weights(graph.module)
     gflop = max(count_gflop(graph, n) for n in clip.values())
     count = 1 if gflop > _COSTLY else 2
-    probes = {name: make_probes(name, graph.inputs, target.model, count) for name in names}
+    probes = {
+        name: make_probes(name, graph.inputs, target.model, count, graph.vocabulary)
+        for name in names
+    }
     target.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
     answers = {name: _answers(graph.module, batch) for name, batch in probes.items()}
     measured = _to_precision(target, stem, graph, probes)

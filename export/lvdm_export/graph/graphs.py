@@ -14,6 +14,7 @@ from lvdm_engines.contract import MEAN, graph_tensors
 from lvdm_engines.manifest import LatentFacts, ModelFacts, TensorSpec
 from lvdm_export.nets.autoencoder2d import Autoencoder2d
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
+from lvdm_export.nets.text import TextEncoder
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 Autoencoder = Autoencoder3d | Autoencoder2d
@@ -85,11 +86,15 @@ class DenoiserGraph(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """A module with the names, types and shapes of what goes in and out."""
+    """A module with the names, types and shapes of what goes in and out.
+
+    `vocabulary` is how many tokens it knows, if tokens go in.
+    """
 
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    vocabulary: int = 1
 
     def example(self, batch: int, clip: int) -> dict[str, Tensor]:
         """Return zeros for every input, of these sizes where they are free."""
@@ -115,6 +120,12 @@ def decoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
     """Wrap an autoencoder as the graph `decoder`."""
     inputs, _, outputs = graph_tensors("decoder", model)
     return Graph(DecoderGraph(network, model.latent), tuple(inputs), (*outputs, MEAN))
+
+
+def text_encoder_graph(network: TextEncoder, model: ModelFacts) -> Graph:
+    """Take a text encoder as the graph `text_encoder`."""
+    inputs, _, outputs = graph_tensors("text_encoder", model)
+    return Graph(network, tuple(inputs), tuple(outputs), network.config.vocabulary)
 
 
 def denoiser_graph(network: UNet3d, names: tuple[str, ...], model: ModelFacts) -> Graph:

@@ -26,7 +26,7 @@ from lvdm_engines.manifest import Precision
 from lvdm_engines.opening import load_backend, open_session
 from lvdm_engines.session import Session, sizes_of
 from lvdm_export.verify.limits import Comparison, limits_of
-from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, answer_of, make_probes
+from lvdm_export.verify.probes import DISTINCT, Feeds, Probe, answer_of, probes_of
 
 BATCHES = (1, 2, 3, 5)  # mostly not the size that kernels were chosen for
 SCALES = (4.0, 16.0, 64.0)  # of the latents, in the search for overflow
@@ -114,7 +114,7 @@ def compare_graph(
     rounded weights; `against` says which it was. Raises LvdmError where it cannot be opened or run.
     """
     facts = bundle.manifest.graphs[name]
-    probe = make_probes(name, facts.inputs, bundle.manifest.model, 1)[0]
+    probe = probes_of(bundle.manifest, name, 1)[0]
     costly = (facts.gflop or 0.0) > _COSTLY
     with (
         open_session(reference or bundle, name, "cpu") as cpu,

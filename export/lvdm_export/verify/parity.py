@@ -22,7 +22,7 @@ from lvdm_engines.manifest import MOST_VALUES, Precision
 from lvdm_engines.opening import open_session
 from lvdm_engines.session import Session
 from lvdm_export.verify.limits import LIMITS
-from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, answer_of, make_probes
+from lvdm_export.verify.probes import DISTINCT, VERSION, Probe, answer_of, probes_of
 
 _GREY_LEVEL = 1 / 255  # a value halfway between two levels may round either way
 _SAMPLES = 48  # answers kept per probe
@@ -162,7 +162,7 @@ def verify_bundle(bundle: Bundle, report: Callable[[str], None]) -> dict[str, di
         report(f"{name}: running on cpu")
         reference = references.get(name)
         count = 1 if reference is None else len(reference.values)
-        probes = make_probes(name, facts.inputs, bundle.manifest.model, count)
+        probes = probes_of(bundle.manifest, name, count)
         with open_session(bundle, name, "cpu") as session:
             try:
                 told = measure(session, probes, reference)

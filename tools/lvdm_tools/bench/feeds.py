@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.opening import open_session
-from lvdm_export.verify.probes import make_probes
+from lvdm_export.verify.probes import probes_of
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -47,8 +47,7 @@ class Ours:
 
 def random_feeds(bundle: Bundle, graph: str, batch: int) -> Feeds:
     """Return random inputs of a graph, the same in every row."""
-    facts = bundle.manifest.graphs[graph]
-    probe = make_probes(graph, facts.inputs, bundle.manifest.model, 1)[0]
+    probe = probes_of(bundle.manifest, graph, 1)[0]
     row = np.zeros(batch, np.int64)  # the random row, as often as needed
     return {name: array[row] for name, array in probe.feeds.items()}
 
