@@ -10,7 +10,7 @@ from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.backends.trt.store import CompiledPlan
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import one_line
-from lvdm_engines.manifest import GraphFacts, ModelFacts, Provenance
+from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Provenance
 
 _WIDTH = 80
 _LABEL = 12
@@ -42,6 +42,7 @@ def describe(path_or_name: str) -> str:
     lines = [
         f"{one_line(manifest.name, 100)} ({bundle.path})",
         *_model(manifest.model),
+        *_text(manifest),
         *_row("weights", _weights(manifest.provenance)),
         "",
         *_table([_COLUMNS, *_graphs(bundle)]),
@@ -76,6 +77,15 @@ def _model(model: ModelFacts) -> list[str]:
             f"{schedule.beta_end}, {model.noise_levels or 'no'} noise levels",
         ),
     ]
+
+
+def _text(manifest: Manifest) -> list[str]:
+    if manifest.model.context is None:
+        return []
+    told = f"prompts of {manifest.model.context.tokens} tokens"
+    if manifest.tokenizer is not None:
+        told += f", of {manifest.tokenizer.vocabulary} known"
+    return _row("text", told)
 
 
 def _weights(origin: Provenance) -> str:

@@ -20,6 +20,7 @@ from toy_t2v import (
 from lvdm_engines.manifest import ContextFacts
 from lvdm_engines.opening import open_session
 from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.inspection import describe
 from lvdm_export.verify.parity import verify_bundle
 
 PROMPTS = ("Red  sky", "")
@@ -51,6 +52,7 @@ def test_a_text_model_becomes_short_clips_that_read_prompts(tmp_path):
     assert not made.manifest.provenance.ema  # the config says that there are no averages
     assert made.manifest.tokenizer.vocabulary == VOCABULARY
     assert "text_encoder" in verify_bundle(made, quiet)
+    assert f"prompts of 77 tokens, of {VOCABULARY} known" in describe(str(made.path))
     tokens, context = context_of(made)
     with torch.no_grad():
         expected = text(torch.from_numpy(tokens)).numpy()

@@ -18,6 +18,7 @@ from lvdm_engines.errors import ConfigError, ExportError, one_line, quoted
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 _CLIP_MERGES = 49152 - 256 - 2  # of the published list, CLIP uses the first so many
+_PANIC = "PanicException"  # beside Exception, all that the library raises for files of others
 _LONGEST = 64 << 20  # bytes; CLIP's files are of 2 MB
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -84,7 +85,11 @@ def fitted_tokenizer(path: Path, tokens: int, vocabulary: int) -> bytes:
     try:
         made = Tokenizer.from_str(data.decode())
         known = made.get_vocab(with_added_tokens=True).values()
-    except Exception as err:  # the library raises no narrower one
+        special = made.num_special_tokens_to_add(is_pair=False)
+        sized = _sized(made, max(tokens, special + 1))
+    except BaseException as err:
+        if not isinstance(err, Exception) and type(err).__name__ != _PANIC:
+            raise
         raise ConfigError(
             f"{path} is no tokenizer.json ({one_line(str(err), 160)}); make one with lvdm-export "
             "make-tokenizer"
@@ -95,9 +100,9 @@ def fitted_tokenizer(path: Path, tokens: int, vocabulary: int) -> bytes:
             f"{path} knows {count} tokens, but the text encoder {vocabulary}; take the tokenizer "
             "that it was trained with"
         )
-    if tokens <= made.num_special_tokens_to_add(is_pair=False):
+    if tokens <= special:
         raise ConfigError(f"{path}: {tokens} tokens leave no room for a word between start and end")
-    return _sized(made, tokens)
+    return sized
 
 
 def write_tokenizer(path: Path, data: bytes, *, force: bool) -> None:
