@@ -9,7 +9,14 @@ import toy
 
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.errors import DeviceMemoryError
-from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ScheduleFacts, ShortFacts
+from lvdm_engines.manifest import (
+    Defaults,
+    GraphFacts,
+    LatentFacts,
+    ScheduleFacts,
+    ShortFacts,
+    TokenizerFacts,
+)
 from lvdm_engines.session import check_feeds
 
 MODEL = toy.model_facts(
@@ -23,13 +30,18 @@ DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=
 
 def make_manifest(model=MODEL, defaults=DEFAULTS):
     graphs = {}
-    for name in ("encoder", "decoder", "short", "predict", "interpolate"):
+    tokenizer = None if model.context is None else TokenizerFacts("0" * 64, 256)
+    for name in ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder"):
         if hasattr(model, name) and getattr(model, name) is None:
+            continue
+        if name == "text_encoder" and tokenizer is None:
             continue
         inputs, optional, outputs = graph_tensors(name, model)
         inputs = [*inputs, *(spec for spec in optional if name != "short")]
         graphs[name] = GraphFacts(f"{name}.onnx", "0" * 64, "fp32", tuple(inputs), tuple(outputs))
-    return toy.manifest(name="fake", model=model, graphs=graphs, defaults=defaults)
+    return toy.manifest(
+        name="fake", model=model, graphs=graphs, defaults=defaults, tokenizer=tokenizer
+    )
 
 
 class FakeSession:
@@ -70,7 +82,7 @@ class FakeSession:
         self.closed = True
 
 
-def denoise(latents, timestep, mask=None, noise_level=None):
+def denoise(latents, timestep, mask=None, noise_level=None, context=None):
     """A smooth function that mixes neighbouring latents, pixels and all other inputs."""
     turned = np.roll(latents, 1, axis=2) + np.roll(latents, 1, axis=3)
     t = timestep[:, None, None, None, None].astype(np.float32)
@@ -79,7 +91,14 @@ def denoise(latents, timestep, mask=None, noise_level=None):
         out = out + np.float32(0.2) * mask[:, None, :, None, None]
     if noise_level is not None:
         out = out + np.float32(0.01) * noise_level[:, None, None, None, None].astype(np.float32)
+    if context is not None:
+        out = out + context.mean(axis=(1, 2), dtype=np.float32)[:, None, None, None, None]
     return out.astype(np.float32)
+
+
+def embed(tokens):
+    """Each token is a row of waves."""
+    return np.sin(tokens[..., None] * np.arange(1, 4)).astype(np.float32)
 
 
 def decode(latents):
@@ -98,7 +117,7 @@ def encode(frames):
     return np.stack([value, value], axis=1).astype(np.float32)
 
 
-COMPUTE = {"encoder": encode, "decoder": decode}
+COMPUTE = {"encoder": encode, "decoder": decode, "text_encoder": embed}
 
 
 def make_sessions(manifest):

@@ -176,7 +176,8 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sampling settings for callers who ask for nothing else.
 
     Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed; refine 0 leaves
-    keyframes as they were sampled.
+    keyframes as they were sampled. Guidance is over given frames, text guidance over the prompt;
+    where a model that reads text has no text guidance, its guidance is over the prompt.
     """
 
     sampler: SamplerName = "ddim"
@@ -187,6 +188,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refine: Annotated[int, Meta(ge=0, le=1000)] = 0
     fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
     presets: dict[str, Preset] = {}
+    text_guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,15 +4,18 @@
 `Settings`, in which everything is concrete. Knows the manifest; nothing of sessions or files.
 """
 
-import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Defaults, Manifest, Preset, SamplerName
+from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
+from lvdm_rt.text.prompts import ASKED, Prompts, resolve_text
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
 
@@ -39,7 +42,8 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     each keyframe and its neighbours, 0 for none; `fade` is the number of new frames over which the
     look of the last given frame turns into the autoencoder's, a decode window unless given, 0 at
     once and where windows do not overlap; `exact` makes results bit-identical however clips are
-    grouped.
+    grouped; guidance acts at timesteps of `guidance_interval` (lowest, highest) alone; `prompt`
+    stands for `prompts` of one (first frame, text), an empty text for none at all.
     """
 
     frames: int = 64
@@ -52,6 +56,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     steps: int | None = None
     eta: float | None = None
     guidance: float | None = None
+    guidance_interval: tuple[int, int] | None = None
     noise_level: int | None = None
     refine: int | None = None
     batch_size: int | None = None
@@ -59,10 +64,19 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     fade: int | None = None
     fps: float | None = None
     exact: bool = False
+    prompt: str | None = None
+    prompts: Sequence[tuple[int, str]] | None = None
+    negative_prompt: str | None = None
+    text_guidance: float | None = None
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request with every value filled in; see `GenerateOptions`."""
+class Settings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A request with every value filled in; see `GenerateOptions`.
+
+    What is None the model has not, or nobody asked for, and is left out of what is written.
+    """
 
     frames: int
     seed: int
@@ -80,6 +94,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fade: int
     fps: float
     exact: bool
+    guidance_interval: tuple[int, int] | None = None
+    prompts: Prompts | None = None
+    negative_prompt: str | None = None
+    text_guidance: float | None = None
 
 
 def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings:
@@ -95,27 +113,16 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     model = manifest.model
     _check_counts(options)
     mode = options.mode or _default_mode(manifest)
-    _one_of("mode", mode, MODES)
-    if mode == "short" and options.guidance:
-        raise OptionsError(
-            f"got guidance {quoted(options.guidance)} in mode short, which has nothing to be "
-            "guided by; leave it out or choose another mode"
-        )
+    check_one_of("mode", mode, MODES)
     if not isinstance(options.exact, bool):
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
     preset = _preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
-    guidance = _first(options.guidance, preset.guidance, manifest.defaults.guidance)
-    if not _is_number(guidance) or not 0 <= guidance <= 1000:
-        raise OptionsError(
-            f"got guidance {quoted(guidance)}, expected a number from 0 (off) to 1000"
-        )
     overlap = _first(options.overlap, model.decode_window // 2)
     check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)
-    if not _is_number(fps) or not 0.1 <= fps <= 1000:
-        raise OptionsError(f"got fps {quoted(fps)}, expected a number from 0.1 to 1000")
+    check_number("fps", fps, 0.1, 1000)
     return Settings(
         frames=options.frames,
         seed=options.seed,
@@ -125,7 +132,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         sampler=sampler,
         steps=steps,
         eta=eta,
-        guidance=0.0 if mode == "short" else guidance,
+        **_guidance(options, mode, preset, manifest),
         noise_level=_noise_level(options, preset, manifest),
         refine=_refine(options.refine, mode, preset, manifest),
         batch_size=_first(options.batch_size, 4),
@@ -133,6 +140,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         fade=fade,
         fps=fps,
         exact=options.exact,
+        **resolve_text({name: getattr(options, name) for name in ASKED}, manifest),
     )
 
 
@@ -141,6 +149,43 @@ def _as_options(settings: Settings) -> GenerateOptions:
     if settings.sampler != "ddim" and settings.eta == 0:  # which nobody may ask for
         del told["eta"]
     return GenerateOptions(**told)
+
+
+def _guidance(
+    options: GenerateOptions, mode: Mode, preset: Preset, manifest: Manifest
+) -> dict[str, Any]:
+    """Return weights and interval of guidance; a mode without given frames has none over them."""
+    defaults, text = manifest.defaults, manifest.model.context is not None
+    if text and defaults.text_guidance is None:  # made when guidance was over text alone
+        defaults = replace(defaults, guidance=0.0, text_guidance=defaults.guidance)
+    if mode == "short" and options.guidance:
+        way = "use text_guidance" if text else "leave it out or choose another mode"
+        raise OptionsError(
+            f"got guidance {quoted(options.guidance)} in mode short, which has no frames to be "
+            f"guided by; {way}"
+        )
+    weights = {"guidance": _first(options.guidance, preset.guidance, defaults.guidance)}
+    if mode == "short":
+        weights["guidance"] = 0.0
+    if text:
+        weights["text_guidance"] = _first(options.text_guidance, defaults.text_guidance)
+    for name, weight in weights.items():
+        check_number(name, weight, 0, 1000, "a number from 0 (off) to 1000")
+    interval = options.guidance_interval
+    if interval is None:
+        return weights
+    return {**weights, "guidance_interval": _interval(interval, manifest.model.schedule.steps)}
+
+
+def _interval(wanted: Any, steps: int) -> tuple[int, int]:
+    if not isinstance(wanted, list | tuple) or len(wanted) != 2:
+        raise OptionsError(
+            f"got guidance_interval {quoted(wanted)}, expected the lowest and the highest timestep"
+        )
+    low, high = wanted
+    check_range("guidance_interval", high, 0, steps - 1)
+    check_range("guidance_interval", low, 0, high)
+    return low, high
 
 
 def _fade(wanted: int | None, overlap: int, usual: int) -> int:
@@ -175,7 +220,7 @@ def _preset(name: str | None, manifest: Manifest) -> Preset:
     presets = PRESETS | manifest.defaults.presets
     if name is None:
         return Preset()
-    _one_of("preset", name, tuple(presets))
+    check_one_of("preset", name, tuple(presets))
     return presets[name]
 
 
@@ -191,7 +236,7 @@ def _sampling(
             f"{preset.sampler}; leave one of them out"
         )
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
-    _one_of("sampler", sampler, tuple(SAMPLERS))
+    check_one_of("sampler", sampler, tuple(SAMPLERS))
     if sampler != defaults.sampler:
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.
@@ -207,8 +252,7 @@ def _sampling(
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     eta = _first(options.eta, preset.eta, defaults.eta) if sampler == "ddim" else 0.0
-    if not _is_number(eta) or not 0 <= eta <= 1:
-        raise OptionsError(f"got eta {quoted(eta)}, expected 0 (deterministic) to 1 (ancestral)")
+    check_number("eta", eta, 0, 1, "0 (deterministic) to 1 (ancestral)")
     return sampler, steps, eta
 
 
@@ -245,23 +289,3 @@ def _refine(wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest) 
 def _first(*values: Any) -> Any:
     """Return the first value that is not None."""
     return next(value for value in values if value is not None)
-
-
-def check_range(name: str, value: int, low: int, high: int) -> None:
-    """Raise OptionsError unless `value` is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionsError(
-            f"got {name} {quoted(value)}, expected a whole number from {low} to {high}"
-        )
-
-
-def _is_number(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise OptionsError(f"got {name} {quoted(value)}, expected one of {', '.join(known)}")

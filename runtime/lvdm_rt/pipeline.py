@@ -24,14 +24,14 @@ from lvdm_rt.background import RunStream, Stop, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.frames import Chunk, decode_videos
-from lvdm_rt.diffusion.noise import philox
-from lvdm_rt.long.network import Network
 from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
 from lvdm_rt.long.workdir import WorkDir, belongs_to
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
-from lvdm_rt.request import DENOISER, Request, needed_frames, prepare
+from lvdm_rt.request import Asked, Request, needed_frames, prepare
+from lvdm_rt.running import check_texts, sampling_run
+from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
 
 __all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
 
@@ -51,8 +51,12 @@ class Pipeline:
     stay the caller's. Several iterators may run at once if the sessions allow it.
     """
 
-    def __init__(self, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
+    def __init__(
+        self, manifest: Manifest, sessions: Mapping[str, Session], tokenizer: Any = None
+    ) -> None:
+        """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text."""
         self._model = Model(manifest, dict(sessions))
+        self._text = None if tokenizer is None else TextEncoder(self._model, tokenizer)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
         # Also when the interpreter exits: it would kill the threads inside a network call.
@@ -72,9 +76,9 @@ class Pipeline:
         Raises BundleError, BackendError.
         """
         found = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        graphs = [name for name in found.manifest.graphs if name != "text_encoder"]
-        sessions = open_sessions(found, graphs, backend, options)
-        pipeline = cls(found.manifest, sessions)
+        tokenizer = load_tokenizer(found) if found.manifest.tokenizer else None
+        sessions = open_sessions(found, list(found.manifest.graphs), backend, options)
+        pipeline = cls(found.manifest, sessions, tokenizer)
         for session in sessions.values():
             pipeline._owned.callback(session.close)
         return pipeline
@@ -132,13 +136,13 @@ class Pipeline:
         """
         if options.videos != 1:
             raise OptionsError(f"got videos {options.videos}, expected 1; use stream_videos")
-        request = prepare(self._model, options, condition, work, resume=resume)
+        request = self._prepared(options, condition, work, resume=resume)
         counter = request.begin(progress)
         return self._watched(_frames_only(self._stream(request, counter)), counter.stop)
 
     def stream_videos(
         self,
-        options: GenerateOptions | Settings,
+        options: Asked,
         *,
         condition: Frames | None = None,
         work: str | Path | None = None,
@@ -148,6 +152,8 @@ class Pipeline:
     ) -> RunStream[Chunk]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
+        Of a sequence of options each is one video, by its place there; they may differ in seed,
+        first_video and prompts, and each comes out as if it were alone.
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
         yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
         left there is not sampled again, and frames start from the first one all the same; with
@@ -157,7 +163,7 @@ class Pipeline:
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
         SessionError and whatever `progress` raises.
         """
-        request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
+        request = self._prepared(options, condition, work, resume=resume, restart=restart)
         counter = request.begin(progress)
         return self._watched(self._stream(request, counter), counter.stop)
 
@@ -174,7 +180,7 @@ class Pipeline:
 
         A video ends with the latents of a whole decode window, which can be more than `frames`.
         """
-        request = prepare(self._model, options, condition, work, resume=resume)
+        request = self._prepared(options, condition, work, resume=resume)
         counter = request.begin(progress)
         return self._watched(self._latents(request, counter), counter.stop)
 
@@ -198,39 +204,34 @@ class Pipeline:
         frames = Autoencoder(self._model.until(stop)).decode(latents, overlap)
         return self._watched(self._holding(frames), stop)
 
+    def _prepared(
+        self,
+        options: Asked,
+        condition: Frames | None,
+        work: str | Path | None,
+        *,
+        resume: bool,
+        restart: bool = False,
+    ) -> Request:
+        request = prepare(self._model, options, condition, work, resume=resume, restart=restart)
+        check_texts(request, self._model, self._text)
+        return request
+
     def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
-        settings, model = request.settings, self._model.until(counter.stop)
-        given: Latents | None = None
-        if request.condition is not None:
-            latents = Autoencoder(model).encode(request.condition, settings.overlap)
-            given = latents[:, latents.shape[1] - request.plan.given :]
-        networks = {
-            stage: Network(model, DENOISER[stage], exact=settings.exact)
-            for stage in request.plan.counts
-        }
-        return SamplingRun(
-            model=model.facts,
-            settings=settings,
-            plan=request.plan,
-            networks=networks,
-            noise=philox(settings.seed),
-            condition=given,
-            work=work,
-            step=counter.step,
+        return sampling_run(
+            request, self._model.until(counter.stop), self._text, counter.step, work
         )
 
     def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:
             yield from sample(self._run(request, counter, self._work(request, stack)))
 
-    def owns(
-        self, work: Path, options: GenerateOptions | Settings, condition: Frames | None = None
-    ) -> bool:
+    def owns(self, work: Path, options: Asked, condition: Frames | None = None) -> bool:
         """Tell whether a work directory holds clips of this request, and not of another.
 
         Raises OptionsError, PlanError.
         """
-        request = prepare(self._model, options, condition, work, resume=True)
+        request = self._prepared(options, condition, work, resume=True)
         return belongs_to(work, request.identity)
 
     def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,21 +10,26 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import PlanError
+from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
+from lvdm_rt.long.prompting import unreached
 from lvdm_rt.long.sampling import network_calls
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, ProgressCallback
+from lvdm_rt.text.prompts import Prompts
 
 _log = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]
+Asked = GenerateOptions | Settings | Sequence[GenerateOptions | Settings]
+"""Options of videos that differ in their numbers alone, or of each video."""
 
 DENOISER = {
     Stage.PREDICT: "predict",
@@ -37,11 +43,14 @@ DENOISER = {
 class Request:
     """One checked request.
 
-    `condition` holds the frames that matter, whole latents of them if there are enough.
+    `condition` holds the frames that matter, whole latents of them if there are enough. `each`
+    has the settings of every video where they were asked for one by one; `settings` then has what
+    they share.
     """
 
     manifest: Manifest
     settings: Settings
+    each: tuple[Settings, ...]
     plan: ClipPlan
     condition: Frames | None
     work: Path | None
@@ -58,15 +67,44 @@ class Request:
                 "move that much faster",
                 predict.stride,
             )
+        self._tell_prompts()
         steps = network_calls(self.settings, self.manifest.model, self.plan)
         videos = self.settings.videos
         return Counter(videos * steps, videos * self.plan.frames, progress)
+
+    def prompts(self, video: int) -> Prompts:
+        """Return what a video shows, nothing where the model reads no text."""
+        return (self.each[video] if self.each else self.settings).prompts or ()
+
+    @property
+    def different_prompts(self) -> set[Prompts]:
+        """The prompts of all videos."""
+        return {settings.prompts or () for settings in self.each or (self.settings,)}
+
+    @property
+    def texts(self) -> set[str]:
+        """Every text that must be encoded."""
+        told = {text for prompts in self.different_prompts for _, text in prompts}
+        return told | {self.settings.negative_prompt or ""} if told else set()
+
+    def _tell_prompts(self) -> None:
+        for prompts in self.different_prompts:
+            if any(not text.strip() for _, text in prompts):
+                _log.warning("a prompt is empty: what it is for is generated without text")
+            for frame in unreached(prompts, self.plan, self.manifest.model.frames_per_latent):
+                _log.warning(
+                    "the prompt from frame %d on is never used: it comes after the last clip, or "
+                    "another one begins in the same clip",
+                    frame,
+                )
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that latents depend on, as JSON values."""
         settings = msgspec.to_builtins(self.settings)
         del settings["fps"], settings["fade"]
+        if self.each:
+            settings["each"] = [[own.seed, own.first_video, own.prompts] for own in self.each]
         condition = self.condition
         return {
             **settings,
@@ -80,7 +118,8 @@ class Request:
 def model_sha256(manifest: Manifest) -> str:
     """Return what tells models apart: a hash of their facts and graphs."""
     files = {name: graph.files for name, graph in manifest.graphs.items()}
-    return hashlib.sha256(msgspec.json.encode([manifest.model, files])).hexdigest()
+    text = [] if manifest.tokenizer is None else [manifest.tokenizer.sha256]
+    return hashlib.sha256(msgspec.json.encode([manifest.model, files, *text])).hexdigest()
 
 
 def frames_sha256(frames: Frames) -> str:
@@ -95,18 +134,18 @@ def needed_frames(model: ModelFacts, settings: Settings) -> int:
 
 def prepare(
     model: Model,
-    options: GenerateOptions | Settings,
+    options: Asked,
     condition: Frames | None,
     work: str | Path | None,
     *,
     resume: bool,
     restart: bool = False,
 ) -> Request:
-    """Check a request and plan it.
+    """Check a request and plan it; of several options each is one video.
 
     Raises OptionsError for bad options or frames, PlanError if the bundle cannot do it.
     """
-    settings, facts = resolve(options, model.manifest), model.facts
+    (settings, each), facts = _settled(options, model.manifest), model.facts
     model.session("decoder")
     given = 0
     if condition is not None:
@@ -123,10 +162,11 @@ def prepare(
         refines=settings.refine > 0,
     )
     for stage in planned.counts:
-        _refuse_text(model, DENOISER[stage])
+        model.session(DENOISER[stage])
     return Request(
         manifest=model.manifest,
         settings=settings,
+        each=each,
         plan=planned,
         condition=condition,
         work=None if work is None else Path(work),
@@ -136,12 +176,20 @@ def prepare(
     )
 
 
-def _refuse_text(model: Model, graph: str) -> None:
-    if any(spec.name == "context" for spec in model.session(graph).inputs):
-        raise PlanError(
-            f"{model.manifest.name}: graph {graph} needs a text prompt, which this version "
-            "cannot encode; use a bundle without text"
+def _settled(options: Asked, manifest: Manifest) -> tuple[Settings, tuple[Settings, ...]]:
+    """Return what all videos share, and the settings of each where they were asked one by one."""
+    if isinstance(options, GenerateOptions | Settings):
+        return resolve(options, manifest), ()
+    each = tuple(resolve(own, manifest) for own in options)
+    if not each:
+        raise OptionsError("got options of no video, expected one at least")
+    shared = {replace(own, seed=0, first_video=0, prompts=None) for own in each}
+    if len(shared) > 1 or each[0].videos != 1:
+        raise OptionsError(
+            "got videos that differ in more than seed, first_video and prompts, or options of "
+            "several videos; make one call for each kind"
         )
+    return replace(each[0], videos=len(each), first_video=0), each
 
 
 def _last_whole(frames: Frames, most: int, per_latent: int) -> Frames:

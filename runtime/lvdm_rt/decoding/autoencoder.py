@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import DeviceMemoryError, NumericsError, OptionsError, quoted
+from lvdm_rt.checks import check_range
 from lvdm_rt.decoding.windows import WindowedDecoder, encode_windows
 from lvdm_rt.model import Model
-from lvdm_rt.options import check_range
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]

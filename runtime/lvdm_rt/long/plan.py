@@ -128,6 +128,11 @@ class ClipPlan:
         new = self.clip - self.condition
         return Clip(start + (index - 1) * new, new, self.condition)
 
+    def clip_of(self, key: int) -> int:
+        """Return which clip of the chain makes a keyframe; the first for one that is given."""
+        start, new = self.clip - self.given_keys, self.clip - self.condition
+        return max(0, ceil_div(key + 1 - start, new))
+
 
 class ClipBatch(NamedTuple):
     """Clips of one kind that do not depend on each other: one batch."""

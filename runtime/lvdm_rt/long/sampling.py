@@ -21,6 +21,7 @@ from lvdm_rt.diffusion.schedule import Schedule, Timesteps, karras_timesteps, ma
 from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.network import Network, checked, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
+from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import Settings
 
@@ -53,6 +54,7 @@ class SamplingRun:
     step: Callable[[int], None]
     condition: Array | None = None
     work: WorkDir | None = None
+    prompting: Prompting | None = None
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -207,7 +209,14 @@ def _sample_batch(
     timesteps = visited(settings, run.schedule, batch.stage)
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)
-    eps = guided(run.networks[batch.stage], mask, settings.noise_level, settings.guidance)
+    eps = guided(
+        run.networks[batch.stage],
+        mask,
+        settings.noise_level,
+        settings.guidance,
+        None if run.prompting is None else run.prompting.told(run.plan, sites),
+        settings.guidance_interval,
+    )
     shape = (run.model.latent.channels, window.clip, *run.model.latent.size)
     process = Process(
         eps=checked(eps, sites, len(timesteps)),

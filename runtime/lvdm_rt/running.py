@@ -1,0 +1,92 @@
+"""A checked request as a run: its noise, its networks, what it is given and told.
+
+Knows requests, the encoder and the text encoder; nothing of threads or of who reads the latents.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvdm_engines.errors import PlanError
+from lvdm_rt.decoding.autoencoder import Autoencoder
+from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
+from lvdm_rt.long.network import Network
+from lvdm_rt.long.prompting import Prompting
+from lvdm_rt.long.sampling import SamplingRun
+from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.model import Model
+from lvdm_rt.request import DENOISER, Request
+from lvdm_rt.text.encoder import TextEncoder
+
+Array = NDArray[np.float32]
+
+
+def check_texts(request: Request, model: Model, text: TextEncoder | None) -> None:
+    """Tokenize what a request tells its videos, and say what of it is cut.
+
+    Raises PlanError where the bundle cannot, BundleError for a tokenizer that does not fit.
+    """
+    if not request.texts:
+        return
+    model.session("text_encoder")
+    if text is None:
+        raise PlanError(f"{model.manifest.name} has no tokenizer; give one with its sessions")
+    for told in sorted(request.texts):
+        text.tokens(told)
+
+
+def sampling_run(
+    request: Request,
+    model: Model,
+    text: TextEncoder | None,
+    step: Callable[[int], None],
+    work: WorkDir | None,
+) -> SamplingRun:
+    """Return the run of a request; encodes what it is given. See `SamplingRun` for `step`.
+
+    Raises SessionError, NumericsError.
+    """
+    settings = request.settings
+    given: Array | None = None
+    if request.condition is not None:
+        latents = Autoencoder(model).encode(request.condition, settings.overlap)
+        given = latents[:, latents.shape[1] - request.plan.given :]
+    networks = {
+        stage: Network(model, DENOISER[stage], exact=settings.exact)
+        for stage in request.plan.counts
+    }
+    return SamplingRun(
+        model=model.facts,
+        settings=settings,
+        plan=request.plan,
+        networks=networks,
+        noise=_noise(request),
+        condition=given,
+        work=work,
+        step=step,
+        prompting=None if text is None else _prompting(request, model, text),
+    )
+
+
+def _noise(request: Request) -> NoiseSource:
+    """Return the noise of every video, which is that of the video alone."""
+    if not request.each:
+        return philox(request.settings.seed)
+
+    def source(site: Site, draw: int, shape: tuple[int, ...]) -> Array:
+        own = request.each[site.video]
+        return philox(own.seed)(site._replace(video=own.first_video), draw, shape)
+
+    return source
+
+
+def _prompting(request: Request, model: Model, text: TextEncoder) -> Prompting:
+    settings = request.settings
+    return Prompting(
+        context=text.context,
+        prompts=request.prompts,
+        negative=settings.negative_prompt or "",
+        weight=settings.text_guidance or 0.0,
+        frames_per_latent=model.facts.frames_per_latent,
+    )
