@@ -78,6 +78,7 @@ HOMES = {
     "tensorrt_rtx": ("engines/lvdm_engines/backends/",),
     "cuda": ("engines/lvdm_engines/backends/",),
     "polygraphy": ("export/",),
+    "tokenizers": ("runtime/lvdm_rt/text/", "export/lvdm_export/text/"),
 }
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.contract import graph_tensors
-from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ScheduleFacts
+from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ModelFacts, ScheduleFacts
 
 MODEL = toy.model_facts(
     latent=LatentFacts(channels=2, size=(2, 2), scale=1.0, shift=0.0),
@@ -82,8 +82,10 @@ def denoiser_nodes(weight: float = 0.7) -> tuple[list[object], dict[str, np.ndar
     }
 
 
-def write_graph(folder: Path, name: str, nodes: list[object], constants: object) -> GraphFacts:
-    inputs, _, outputs = graph_tensors(name, MODEL)
+def write_graph(
+    folder: Path, name: str, nodes: list[object], constants: object, model: ModelFacts = MODEL
+) -> GraphFacts:
+    inputs, _, outputs = graph_tensors(name, model)
     path = folder / f"{name}.onnx"
     arrays = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
     toy.write_graph(path, nodes, inputs, outputs, arrays)

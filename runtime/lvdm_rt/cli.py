@@ -22,7 +22,7 @@ from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 
 if TYPE_CHECKING:
-    from lvdm_rt.commands.generate import GenerateJob, Result
+    from lvdm_rt.commands.job import GenerateJob, Result
 
 
 @click.group(context_settings=HELP)
@@ -125,7 +125,7 @@ def _generate(job: GenerateJob, style: str) -> Result:
     from lvdm_rt.commands.telling import STYLES, telling
 
     if style == "json":
-        _event("start", out=job.out, frames=job.options.frames, videos=job.options.videos)
+        _event("start", out=job.out, frames=job.options.frames, videos=job.videos)
     name = next(known for known in STYLES if known == style)
     with telling(name, sys.stderr, "lvdm-rt") as progress:
         return generate(job, progress)
@@ -138,13 +138,12 @@ def _event(name: str, **facts: Any) -> None:
 
 
 def _summary(job: GenerateJob, result: Result, seconds: float) -> dict[str, Any]:
-    frames = job.options.frames * job.options.videos
     return {
         "outputs": list(result.outputs),
         "backend": result.backend,
         "settings": result.settings,
         "seconds": round(seconds, 3),
-        "frames_per_second": round(frames / seconds, 3),
+        "frames_per_second": round(job.frames / seconds, 3),
     }
 
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import replace
 
 from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Defaults, Manifest, Preset, SamplerName
 from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
-from lvdm_rt.text.prompts import ASKED, Prompts, resolve_text
+from lvdm_rt.text.prompts import ASKED, Prompts, default_guidance, resolve_text
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
 
@@ -155,20 +154,18 @@ def _guidance(
     options: GenerateOptions, mode: Mode, preset: Preset, manifest: Manifest
 ) -> dict[str, Any]:
     """Return weights and interval of guidance; a mode without given frames has none over them."""
-    defaults, text = manifest.defaults, manifest.model.context is not None
-    if text and defaults.text_guidance is None:  # made when guidance was over text alone
-        defaults = replace(defaults, guidance=0.0, text_guidance=defaults.guidance)
+    frames, text = default_guidance(manifest)
     if mode == "short" and options.guidance:
-        way = "use text_guidance" if text else "leave it out or choose another mode"
+        way = "leave it out or choose another mode" if text is None else "use text_guidance"
         raise OptionsError(
             f"got guidance {quoted(options.guidance)} in mode short, which has no frames to be "
             f"guided by; {way}"
         )
-    weights = {"guidance": _first(options.guidance, preset.guidance, defaults.guidance)}
+    weights = {"guidance": _first(options.guidance, preset.guidance, frames)}
     if mode == "short":
         weights["guidance"] = 0.0
-    if text:
-        weights["text_guidance"] = _first(options.text_guidance, defaults.text_guidance)
+    if text is not None:
+        weights["text_guidance"] = _first(options.text_guidance, text)
     for name, weight in weights.items():
         check_number(name, weight, 0, 1000, "a number from 0 (off) to 1000")
     interval = options.guidance_interval

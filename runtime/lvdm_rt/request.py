@@ -23,7 +23,7 @@ from lvdm_rt.long.sampling import network_calls
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, ProgressCallback
-from lvdm_rt.text.prompts import Prompts
+from lvdm_rt.text.prompts import Prompts, check_prompted
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ def prepare(
     Raises OptionsError for bad options or frames, PlanError if the bundle cannot do it.
     """
     (settings, each), facts = _settled(options, model.manifest), model.facts
+    for own in each or (settings,):
+        check_prompted(own.prompts, model.manifest)
     model.session("decoder")
     given = 0
     if condition is not None:

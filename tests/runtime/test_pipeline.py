@@ -14,7 +14,7 @@ from lvdm_engines.errors import (
     PlanError,
     SessionError,
 )
-from lvdm_engines.manifest import ScheduleFacts, TensorSpec
+from lvdm_engines.manifest import ScheduleFacts
 from lvdm_rt import GenerateOptions, Pipeline
 
 BLACK = np.zeros((16, 16, 16, 3), np.uint8)
@@ -202,12 +202,6 @@ def test_a_missing_graph_is_named_before_anything_runs(manifest, sessions, graph
     del sessions[graph]
     with pytest.raises(PlanError, match=f"fake has no {graph} graph"):
         Pipeline(manifest, sessions).stream(GenerateOptions(), condition=BLACK)
-
-
-def test_a_model_that_needs_text_is_refused(pipeline, sessions):
-    sessions["predict"].inputs += (TensorSpec("context", "float32", ("b", 77, 8)),)
-    with pytest.raises(PlanError, match="needs a text prompt"):
-        pipeline.stream(GenerateOptions())
 
 
 def test_sessions_are_opened_as_the_caller_asks(manifest, sessions, monkeypatch):

@@ -13,7 +13,8 @@ from lvdm_rt.video import MAX_PIXELS, PICTURES, Frames, ReadSpec, VideoSpec, rea
 class Described:
     """One job, told in its sidecars: `--resume` and `--from` know a video by `settings`.
 
-    `frames` are new; the `given` frames of `condition` come before them where they are joined.
+    `each` has what differs between videos that were asked for one by one. `frames` are new; the
+    `given` frames of `condition` come before them where they are joined.
     """
 
     frames: int
@@ -25,6 +26,13 @@ class Described:
     condition: Path | None = None
     given: int = 0
     max_pixels: int = MAX_PIXELS
+    each: tuple[dict[str, Any], ...] = ()
+
+    def settings_of(self, index: int) -> dict[str, Any]:
+        """Return the settings of one of the videos, as if it had been made alone."""
+        own = self.each[index] if self.each else {}
+        first = own.get("first_video", self.first_video + index)
+        return {**self.settings, **own, "video": first}
 
     def spec(self, settings: str) -> VideoSpec:
         """Return what the writer of one video needs."""

@@ -5,30 +5,56 @@ Knows click; imports nothing heavy before a flag needs it, so that `--help` answ
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.atomic import read_file
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
 from lvdm_engines.completion import BUNDLE, PATH, offer
-from lvdm_engines.errors import LvdmError, OptionsError, quoted
+from lvdm_engines.errors import LvdmError, quoted
+from lvdm_rt.commands.repeating import refuse_own_sidecar, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
-    from lvdm_rt.commands.generate import GenerateJob
+    from lvdm_rt.commands.job import GenerateJob
 
 _count = click.IntRange(1)
+_AT = re.compile(r"\s*(\d{1,9})\s*:\s*(.*)", re.DOTALL)
 
 
 def _presets() -> Iterable[str]:
     from lvdm_rt.options import PRESETS
 
     return PRESETS
+
+
+def _prompts(_: object, __: object, texts: tuple[str, ...]) -> list[tuple[int, str]] | None:
+    """Return (first frame, text) of each prompt; one alone is text, whatever it begins with."""
+    if len(texts) < 2:
+        return [(0, text) for text in texts] or None
+    told = [_AT.fullmatch(text) for text in texts]
+    first = told[0] if told[0] is not None and int(told[0][1]) == 0 else None
+    prompts = [(0, texts[0] if first is None else first[2])]
+    for text, at in zip(texts[1:], told[1:], strict=True):
+        if at is None:
+            raise click.BadParameter(
+                f"{quoted(text)} says no frame; after the first prompt each is FRAME: TEXT"
+            )
+        prompts.append((int(at[1]), at[2]))
+    return prompts
+
+
+def _interval(_: object, __: object, text: str | None) -> tuple[int, int] | None:
+    """Return the lowest and the highest timestep."""
+    if text is None:
+        return None
+    numbers = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
+    if numbers is None:
+        raise click.BadParameter(f"got {quoted(text)}, expected LOW:HIGH, as in 100:800")
+    return int(numbers[1]), int(numbers[2])
 
 
 # fmt: off
@@ -60,12 +86,21 @@ _FLAGS = (
     click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
     click.option("--eta", type=float, metavar="E",
                  help="Noise of ddim: 0 none, 1 as much as ddpm."),
-    click.option("--guidance", type=float, metavar="W", help="Away from unconditional; 0 is off."),
+    click.option("--guidance", type=float, metavar="W",
+                 help="Away from what would come without given frames; 0 is off."),
+    click.option("--text-guidance", type=float, metavar="W",
+                 help="Away from what would come without the prompt; 0 is off."),
+    click.option("--guidance-interval", callback=_interval, metavar="LOW:HIGH",
+                 help="Guide at these timesteps only."),
     click.option("--noise-level", type=int, metavar="S",
                  help="Perturbation of the condition; -1 none."),
     click.option("--refine", type=click.IntRange(0), metavar="N",
                  help="Network calls of a second pass over keyframes and their neighbours; 0 none."),  # noqa: E501
-    click.option("--prompt", metavar="TEXT", help="For bundles with a text encoder."),
+    click.option("--prompt", "prompts", multiple=True, callback=_prompts, metavar="TEXT",
+                 help="What to show; again as FRAME: TEXT for what comes later."),
+    click.option("--negative-prompt", metavar="TEXT", help="What to guide away from."),
+    click.option("--prompts", "listing", metavar="FILE", shell_complete=PATH,
+                 help="A video for each line: a prompt, or JSON with prompt, seed, frames, out."),
     click.option("--batch-size", type=_count, metavar="N", help="Clips per network call."),
     click.option("--overlap", type=click.IntRange(0), metavar="N",
                  help="Latents that neighbouring decode windows share. Default: half a window."),
@@ -110,7 +145,7 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     Raises OptionsError for a sidecar that is none, click.UsageError for contradictions.
     """
     if flags["repeat"] is not None:
-        flags = {**flags, **_repeated(flags, given)}
+        flags = {**flags, **repeated(flags, given)}
         if flags["join"] and "fps" not in given:
             flags["fps"] = None
         if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
@@ -118,94 +153,17 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     for name in ("bundle", "condition"):
         if flags[name] == "":
             raise click.UsageError(f"--{name} got an empty name; give one, or leave the flag out")
-    _refuse_contradictions(flags)
+    _refuse_contradictions(flags, given)
     if flags["repeat"] is not None and "first_video" not in given:
-        _refuse_own_sidecar(flags)
+        refuse_own_sidecar(flags)
     return flags
 
 
-def _repeated(typed: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Return the flags that a sidecar stands for, without those that were typed."""
-    from pathlib import Path
-
-    from lvdm_engines.bundle import builtin_bundles
-    from lvdm_rt.options import Settings
-
-    sidecar, mode = typed["repeat"], typed["mode"]
-    settings = _read_sidecar(Path(sidecar))
-    flags = {name: settings[name] for name in Settings.__struct_fields__}
-    flags |= {"videos": 1, "first_video": settings.get("video", 0), "repeats": settings}
-    flags["crf"] = settings.get("crf")
-    if {"sampler", "preset"} & given:  # which bring numbers of their own
-        flags |= {"sampler": None, "steps": None, "eta": None}
-    elif flags["sampler"] != "ddim":
-        flags["eta"] = None
-    if "preset" in given or mode not in (None, settings["mode"]):
-        flags["refine"] = None
-    if mode == "short":  # has no condition to be guided by
-        flags["guidance"] = None
-    if "bundle" not in given and settings.get("bundle") not in list(builtin_bundles()):
-        raise click.UsageError(
-            f"{sidecar} was made with {quoted(settings.get('bundle'))}, which is not built in; "
-            "give it with --bundle"
-        )
-    flags["bundle"] = settings.get("bundle")
-    if "condition_sha256" in settings and "condition" not in given:
-        raise click.UsageError(
-            f"{sidecar} continues {quoted(settings.get('condition'))}; give it with --condition"
-        )
-    flags["join"] = "joined_frames" in settings
-    if "condition_sha256" not in settings or typed["overlap"] == 0:
-        flags["fade"] = None
-    return {name: value for name, value in flags.items() if name not in given}
-
-
-def _refuse_own_sidecar(flags: dict[str, Any]) -> None:
-    """Refuse a sidecar that the run would replace with one of another number.
-
-    The same command, with `--resume` above all, would then mean other videos.
-    """
-    import os
-    from pathlib import Path
-
-    from lvdm_rt.commands.outputs import output_names
-    from lvdm_rt.video import sidecar_path
-
-    later = output_names(flags["out"], flags["videos"])[1:]  # the first one keeps its number
-    repeat = os.path.realpath(flags["repeat"])
-    if any(os.path.realpath(sidecar_path(Path(name))) == repeat for name in later):
-        raise click.UsageError(
-            f"--from {flags['repeat']} would be replaced by this run, with the settings of another "
-            f"video; add --first-video {flags['first_video']}, or choose another OUT"
-        )
-
-
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    import msgspec
-
-    from lvdm_rt.options import Settings
-
-    try:
-        settings = json.loads(read_file(path))
-    except OSError as err:
-        raise OptionsError(f"{path}: cannot be read ({err.strerror}); give an OUT.json") from err
-    except (ValueError, RecursionError) as err:
-        raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
-    if not isinstance(settings, dict) or "lvdm_rt" not in settings:
-        raise OptionsError(f"{path}: holds no settings of a video; give an OUT.json")
-    settings = {"refine": 0, **settings}  # older ones do not name it
-    try:
-        known = {name: settings.get(name) for name in Settings.__struct_fields__}
-        msgspec.convert(known, Settings)
-        msgspec.convert(settings.get("crf"), int | None)
-    except msgspec.ValidationError as err:
-        raise OptionsError(f"{path}: {err}; give an OUT.json as this program writes it") from err
-    return settings
-
-
-def _refuse_contradictions(flags: dict[str, Any]) -> None:
+def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
     """Raise click.UsageError for flags that exclude each other whatever the bundle is."""
-    if flags["out"] is None:
+    if flags["listing"] is not None:
+        _refuse_beside_list(flags, given)
+    elif flags["out"] is None:
         raise click.UsageError("Missing option '-o' / '--out'.")
     if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
         raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
@@ -220,8 +178,17 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
         raise click.UsageError("--resume goes on with what --restart throws away; choose one")
     if flags["out"] == "-":
         _refuse_on_stdout(flags)
-    if not _has_quality(flags["out"]) and flags["crf"] is not None:
+    if flags["out"] is not None and not _has_quality(flags["out"]) and flags["crf"] is not None:
         raise click.UsageError("--crf belongs to .mp4 and .webm")
+
+
+def _refuse_beside_list(flags: dict[str, Any], given: set[str]) -> None:
+    for name in ("prompts", "videos", "first_video", "repeat"):
+        if name in given:
+            flag = {"prompts": "prompt", "repeat": "from"}.get(name, name.replace("_", "-"))
+            raise click.UsageError(f"--prompts has a video for each line; leave out --{flag}")
+    if flags["out"] == "-":
+        raise click.UsageError("-o - takes one video, not --prompts; give a file name")
 
 
 def _refuse_on_stdout(flags: dict[str, Any]) -> None:
@@ -252,16 +219,17 @@ def job_of(flags: dict[str, Any]) -> GenerateJob:
     from pathlib import Path
 
     from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_rt.commands.generate import GenerateJob
+    from lvdm_rt.commands.job import GenerateJob
+    from lvdm_rt.commands.listing import read_listing
     from lvdm_rt.options import GenerateOptions
 
     asked = {name: flags[name] for name in GenerateOptions.__struct_fields__ if name in flags}
+    listing = flags["listing"]
     same = (
         "out",
         "bundle",
         "backend",
         "join",
-        "prompt",
         "crf",
         "resume",
         "restart",
@@ -275,5 +243,6 @@ def job_of(flags: dict[str, Any]) -> GenerateJob:
         ),
         condition=None if flags["condition"] is None else Path(flags["condition"]),
         repeats=flags.get("repeats"),
+        listed=() if listing is None else read_listing(Path(listing)),
         **{name: flags[name] for name in same},
     )

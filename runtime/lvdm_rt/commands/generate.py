@@ -1,5 +1,6 @@
 """One generation job from options to whole video files; knows nothing of flags or terminals."""
 
+import json
 import logging
 import os
 from collections import deque
@@ -14,7 +15,6 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.atomic import is_taken
-from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import (
     KEPT,
@@ -26,17 +26,18 @@ from lvdm_engines.errors import (
     WorkError,
     quoted,
 )
-from lvdm_engines.manifest import Manifest, ModelFacts
+from lvdm_engines.manifest import ModelFacts
 from lvdm_rt.commands.described import Described
-from lvdm_rt.commands.outputs import Outputs, output_names, refuse_existing
+from lvdm_rt.commands.job import GenerateJob, Result
+from lvdm_rt.commands.outputs import Outputs, refuse_existing
 from lvdm_rt.long import workdir
 from lvdm_rt.long.plan import plan
 from lvdm_rt.long.workdir import holds_clips, work_path
-from lvdm_rt.options import GenerateOptions, Settings, resolve
+from lvdm_rt.options import Settings, resolve
 from lvdm_rt.pipeline import Pipeline, Progress
 from lvdm_rt.request import frames_sha256, model_sha256
+from lvdm_rt.text.prompts import check_prompted
 from lvdm_rt.video import (
-    MAX_PIXELS,
     Frames,
     ReadSpec,
     VideoSpec,
@@ -47,40 +48,6 @@ from lvdm_rt.video import (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerateJob:
-    """What to generate, with what, and where it goes (see `output_kind` for `out`).
-
-    `condition` has pictures of at most `max_pixels`; `join` puts its frames before the new ones.
-    `force` replaces what lies at `out`, `restart` throws away what an interrupted run left.
-    `repeats` holds the settings of a sidecar that this job must repeat.
-    """
-
-    out: str
-    options: GenerateOptions
-    bundle: str = "sky-tiny"
-    backend: str = "auto"
-    session: SessionOptions | None = None
-    condition: Path | None = None
-    max_pixels: int = MAX_PIXELS
-    join: bool = False
-    prompt: str | None = None
-    crf: int | None = None
-    resume: bool = False
-    restart: bool = False
-    force: bool = False
-    repeats: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was written, in the order of the videos, by which backend and with what settings."""
-
-    outputs: tuple[str, ...]
-    backend: str
-    settings: dict[str, Any]
-
-
 def generate(
     job: GenerateJob,
     progress: Callable[[Progress], None] | None = None,
@@ -88,53 +55,76 @@ def generate(
 ) -> Result:
     """Generate the videos of `job`, each written whole or not at all.
 
-    What is finished stays in `work_path(job.out)` until everything is written, so that a job
-    that was interrupted continues with `resume`. Raises LvdmError, with the note KEPT where there
-    is something to go on with.
+    What is finished stays in `work_path(job.out)`, of a list beside the first video of each length,
+    until everything is written, so that a job that was interrupted continues with `resume`. Raises
+    LvdmError, with the note KEPT where there is something to go on with.
     """
-    names = output_names(job.out, job.options.videos)
+    groups = job.groups()
+    names = [name for group in groups for name in group.names]
     if job.out != "-" and not job.force and not job.resume:
         for name in names:
             refuse_existing(Path(name))
     _check_condition(job, names)
-    work = work_path(job.out)
     bundle = load_bundle(job.bundle)
-    _check_prompt(job, bundle.manifest)
-    settings = resolve(job.options, bundle.manifest)
-    _check_early(job, names, bundle.manifest.model, settings)
+    asked = [[resolve(own, bundle.manifest) for own in group.options] for group in groups]
+    for group, settings in zip(groups, asked, strict=True):
+        check_prompted(settings[0].prompts, bundle.manifest)
+        _check_early(job, group.names, bundle.manifest.model, settings[0])
     with Pipeline.open(bundle, job.backend, job.session) as pipeline:
-        given = _given(job, pipeline, settings)
-        described = _describe(job, pipeline, settings, given)
-        outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
-        result = Result(tuple(names), pipeline.backend, msgspec.to_builtins(settings))
-        outputs.check()
-        last = None if given is None else given.last
-        if outputs.all_done:
-            if work is not None and work.exists() and not pipeline.owns(work, settings, last):
-                _log.warning("%s holds another run, which is left as it is", work)
-                work = None
-        else:
-            stream = pipeline.stream_videos(
-                settings,
-                condition=last,
-                work=work,
-                resume=job.resume,
-                restart=job.restart,
-                progress=progress,
-            )
+        finished = False
+        for group, settings in zip(groups, asked, strict=True):
             try:
-                with stream, outputs:
-                    for chunk in stream:
-                        outputs.write(chunk)
-                    outputs.finish()
+                _generate(job, group.names, settings, pipeline, progress, stdout)
             except BaseException as err:
-                left = work if work is not None and holds_clips(work) else None
-                if left and _may_pass(err) and pipeline.owns(left, settings, last):
+                if finished and _may_pass(err) and KEPT not in getattr(err, "__notes__", ()):
                     err.add_note(KEPT)
                 raise
+            finished = True
+        told = [msgspec.to_builtins(own) for settings in asked for own in settings]
+        return Result(tuple(names), pipeline.backend, told if job.listed else told[0])
+
+
+def _generate(
+    job: GenerateJob,
+    names: list[str],
+    settings: list[Settings],
+    pipeline: Pipeline,
+    progress: Callable[[Progress], None] | None,
+    stdout: BinaryIO | None,
+) -> None:
+    """Make the videos of one call, to `names`."""
+    work = work_path(names[0] if job.listed else job.out or "")
+    asked = settings if job.listed else settings[0]
+    given = _given(job, pipeline, settings[0])
+    described = _describe(job, pipeline, settings, given)
+    outputs = Outputs(names, described, stdout, resume=job.resume, force=job.force)
+    outputs.check()
+    last = None if given is None else given.last
+    if outputs.all_done:
+        if work is not None and work.exists() and not pipeline.owns(work, asked, last):
+            _log.warning("%s holds another run, which is left as it is", work)
+            work = None
+    else:
+        stream = pipeline.stream_videos(
+            asked,
+            condition=last,
+            work=work,
+            resume=job.resume,
+            restart=job.restart,
+            progress=progress,
+        )
+        try:
+            with stream, outputs:
+                for chunk in stream:
+                    outputs.write(chunk)
+                outputs.finish()
+        except BaseException as err:
+            left = work if work is not None and holds_clips(work) else None
+            if left and _may_pass(err) and pipeline.owns(left, asked, last):
+                err.add_note(KEPT)
+            raise
     if work is not None:
         workdir.remove(work)
-    return result
 
 
 def _may_pass(err: BaseException) -> bool:
@@ -173,18 +163,6 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # of a link to itself as well, which ends Path.resolve
 
 
-def _check_prompt(job: GenerateJob, manifest: Manifest) -> None:
-    """Refuse text for a model that reads none, and the other way round."""
-    name, reads_text = manifest.name, manifest.model.context is not None
-    if job.prompt is not None and not reads_text:
-        raise OptionsError(f"got a prompt, but {name} was not trained with text; leave it out")
-    if reads_text:
-        raise OptionsError(
-            f"{name} needs its text encoder, which this version cannot feed from a prompt;"
-            " choose a bundle without context"
-        )
-
-
 @dataclass(frozen=True)
 class _Given:
     """A condition video at the model's size and rate: its last frames, and how many there are."""
@@ -208,15 +186,15 @@ def _given(job: GenerateJob, pipeline: Pipeline, settings: Settings) -> _Given |
 
 
 def _describe(
-    job: GenerateJob, pipeline: Pipeline, settings: Settings, given: _Given | None
+    job: GenerateJob, pipeline: Pipeline, asked: list[Settings], given: _Given | None
 ) -> Described:
-    manifest = pipeline.manifest
+    manifest, settings = pipeline.manifest, asked[0]
     described = {
         "lvdm_rt": version("lvdm-rt"),
         "bundle": manifest.name,
         "model_sha256": model_sha256(manifest),
         "arithmetic": pipeline.arithmetic,
-        **msgspec.to_builtins(settings),
+        **_as_json(settings),
     }
     if job.crf is not None:
         described["crf"] = job.crf
@@ -231,12 +209,19 @@ def _describe(
         size=manifest.model.frame_size,
         fps=_rate(settings.fps),
         settings=described,
-        first_video=settings.first_video,
+        each=tuple(_as_json(own) for own in asked) if job.listed else (),
+        first_video=0 if job.listed else settings.first_video,
         crf=job.crf,
         condition=job.condition,
         given=given.count if job.join and given is not None else 0,
         max_pixels=job.max_pixels,
     )
+
+
+def _as_json(settings: Settings) -> dict[str, Any]:
+    """Return settings as a file gives them back."""
+    told: dict[str, Any] = json.loads(msgspec.json.encode(settings))
+    return told
 
 
 def _check_repeats(job: GenerateJob, described: dict[str, Any]) -> None:

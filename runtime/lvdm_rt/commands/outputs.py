@@ -106,7 +106,7 @@ class Outputs:
         return self.job.spec(json.dumps(self._settings(index)))
 
     def _settings(self, index: int) -> dict[str, Any]:
-        return {**self.job.settings, "video": self.job.first_video + index}
+        return self.job.settings_of(index)
 
     def _done(self, index: int) -> bool:
         """Whether an interrupted run of the same settings has finished this video."""

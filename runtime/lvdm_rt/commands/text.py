@@ -8,6 +8,7 @@ from lvdm_engines.errors import one_line
 from lvdm_engines.manifest import Manifest, Preset
 from lvdm_rt.commands.doctor import Diagnosis, Finding
 from lvdm_rt.options import PRESETS
+from lvdm_rt.text.prompts import default_guidance
 
 WIDTH = 80
 _INDENT = 12
@@ -18,6 +19,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     """Yield what a bundle is, what can be asked of it, and how good it was found to be."""
     manifest = bundle.manifest
     model, defaults = manifest.model, manifest.defaults
+    frames, text = default_guidance(manifest)
     (height, width), latent, schedule = model.frame_size, model.latent, model.schedule
     yield f"{one_line(manifest.name)}: {width}×{height} pixels, {defaults.fps:g} frames per second"
     yield f"  {one_line(str(bundle.path))}"
@@ -28,7 +30,8 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
         f"{defaults.sampler}, {defaults.steps} steps,"
         + (f" eta {defaults.eta:g}," if defaults.sampler == "ddim" else "")
         + (f" {defaults.refine} to refine," if defaults.refine else "")
-        + f" guidance {defaults.guidance:g}, conditions {_perturbed(defaults.noise_level)}",
+        + ("" if text is None else f" text guidance {text:g},")
+        + f" guidance {frames:g}, conditions {_perturbed(defaults.noise_level)}",
     )
     presets = "; ".join(f"{n}: {_preset(p)}" for n, p in (PRESETS | defaults.presets).items())
     yield from _entry("presets", one_line(presets))

@@ -69,7 +69,7 @@ class TextEncoder:
 
 
 def load_tokenizer(bundle: Bundle) -> Any:
-    """Return a bundle's tokenizer, which knows no more tokens than its encoder.
+    """Return a bundle's tokenizer, which knows as many tokens as its encoder.
 
     Raises BundleError for a file that is damaged or does not belong there, and without the package.
     """
@@ -86,7 +86,7 @@ def load_tokenizer(bundle: Bundle) -> Any:
     except Exception as err:  # the package raises nothing more special
         raise BundleError(f"{path}: is no tokenizer ({err}); export the bundle again") from err
     known, facts = tokenizer.get_vocab_size(), manifest.tokenizer
-    if facts is not None and known > facts.vocabulary:
+    if facts is not None and known != facts.vocabulary:
         raise BundleError(
             f"{path}: knows {known} tokens, but the text encoder {facts.vocabulary}; they belong "
             "to different models, export the bundle again"

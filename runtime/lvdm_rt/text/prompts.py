@@ -20,13 +20,23 @@ LONGEST = 10_000  # characters; no encoder reads a tenth of it
 LAST_FRAME = 10_000_000
 
 
+def default_guidance(manifest: Manifest) -> tuple[float, float | None]:
+    """Return a model's weights over given frames and over text; None where no text is read."""
+    told = manifest.defaults
+    if manifest.model.context is None:
+        return told.guidance, None
+    if told.text_guidance is None:  # made when the models with text were given no frames
+        return 0.0, told.guidance
+    return told.guidance, told.text_guidance
+
+
 def resolve_text(asked: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
     """Return what the videos of a model show and what they do not; nothing if it reads no text.
 
     `asked` has the options in `ASKED`, None where nobody asked.
 
-    Raises OptionsError for a text that nobody can have meant, frames that do not ascend, a text
-    for a model without, and none for a model that needs one.
+    Raises OptionsError for a text that nobody can have meant, frames that do not ascend, and a text
+    for a model that reads none.
     """
     if manifest.model.context is None:
         for name in ASKED:
@@ -39,14 +49,19 @@ def resolve_text(asked: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]
     if asked["prompt"] is not None and asked["prompts"] is not None:
         raise OptionsError("got both prompt and prompts; put all of them into prompts")
     prompts = asked["prompts"] if asked["prompt"] is None else [(0, asked["prompt"])]
-    if prompts is None:
-        raise OptionsError(
-            f"got no prompt, but {manifest.name} is told what to show; give one, or '' for none"
-        )
     negative = asked["negative_prompt"]
     if negative is not None:
         check_text("negative_prompt", negative)
-    return {"prompts": _checked(prompts), "negative_prompt": negative or ""}
+    told = None if prompts is None else _checked(prompts)
+    return {"prompts": told, "negative_prompt": negative or ""}
+
+
+def check_prompted(prompts: Prompts | None, manifest: Manifest) -> None:
+    """Raise OptionsError where a model that reads text is told none."""
+    if prompts is None and manifest.model.context is not None:
+        raise OptionsError(
+            f"got no prompt, but {manifest.name} is told what to show; give one, or '' for none"
+        )
 
 
 def _checked(prompts: Any) -> Prompts:

@@ -31,6 +31,24 @@ def toy(make_bundle):
     return make_bundle()
 
 
+@pytest.fixture(scope="session")
+def make_told(tmp_path_factory):
+    """Write a bundle that reads text; see `write_prompted_bundle`."""
+    toy_prompted = pytest.importorskip("toy_prompted")  # needs onnx
+
+    def make(**how):
+        return toy_prompted.write_prompted_bundle(
+            tmp_path_factory.mktemp("bundles") / "told", **how
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def told(make_told):
+    return make_told()
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
     """Run `lvdm-rt` in this process, in a directory of its own: (exit code, stdout, stderr)."""

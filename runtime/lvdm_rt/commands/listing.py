@@ -1,0 +1,96 @@
+"""Files that list prompts, a video for each line, and which of these are made in one call.
+
+Knows such files and names of outputs; nothing of models.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from lvdm_engines.atomic import read_file
+from lvdm_engines.errors import OptionsError
+from lvdm_rt.commands.outputs import output_names
+from lvdm_rt.options import GenerateOptions
+
+
+class ListedVideo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line: what to show, and what differs from what is asked for all."""
+
+    prompt: str
+    seed: int | None = None
+    frames: int | None = None
+    out: str | None = None
+
+
+class Group(NamedTuple):
+    """Videos of one length, made in one call: their names and options, in the same order."""
+
+    names: list[str]
+    options: list[GenerateOptions]
+
+
+def read_listing(path: Path) -> tuple[ListedVideo, ...]:
+    """Read a list: a line is a prompt, or a JSON object if it begins with a brace.
+
+    Raises OptionsError that names the line.
+    """
+    try:
+        data = read_file(path).removeprefix(b"\xef\xbb\xbf")
+    except OSError as err:
+        raise OptionsError(f"{path}: cannot be read ({err.strerror}); give a list") from err
+    lines = enumerate(data.splitlines(), 1)
+    listed = [_listed(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+    if not listed:
+        raise OptionsError(f"{path}: holds no prompt, expected one in each line")
+    return tuple(listed)
+
+
+def _listed(line: bytes, where: str) -> ListedVideo:
+    try:
+        if line.lstrip().startswith(b"{"):
+            return msgspec.json.decode(line, type=ListedVideo)
+        return ListedVideo(line.decode().strip())
+    except (msgspec.DecodeError, ValueError, RecursionError) as err:
+        raise OptionsError(
+            f"{where}: {err}; expected a prompt, or JSON with prompt, seed, frames and out"
+        ) from err
+
+
+def grouped(
+    listed: Sequence[ListedVideo], out: str | None, options: GenerateOptions
+) -> list[Group]:
+    """Return the videos of a list by their length, in the order in which lengths come up.
+
+    Raises OptionsError for a line without a name if `out` is None, and a name that comes twice.
+    """
+    groups: dict[int, Group] = {}
+    names = _names(listed, out)
+    for name, line in zip(names, listed, strict=True):
+        frames = options.frames if line.frames is None else line.frames
+        seed = options.seed if line.seed is None else line.seed
+        group = groups.setdefault(frames, Group([], []))
+        group.names.append(name)
+        group.options.append(replace(options, prompt=line.prompt, seed=seed, frames=frames))
+    return list(groups.values())
+
+
+def _names(listed: Sequence[ListedVideo], out: str | None) -> list[str]:
+    if out is None and any(line.out is None for line in listed):
+        raise OptionsError("a prompt in the list names no out; give it one, or --out for all")
+    usual = [""] * len(listed) if out is None else output_names(out, len(listed))
+    names = [
+        name if line.out is None else line.out for name, line in zip(usual, listed, strict=True)
+    ]
+    taken: set[str] = set()
+    for name in names:
+        place = os.path.realpath(name)
+        if name == "-" or place in taken:
+            raise OptionsError(
+                f"got out {name} in a list, expected a file for each line and no name twice"
+            )
+        taken.add(place)
+    return names
