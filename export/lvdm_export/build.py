@@ -137,6 +137,8 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
             f"the default noise level {level} is out of range: the model knows "
             f"{model.noise_levels or 0} levels"
         )
+    if "text_guidance" in asked and model.context is None:
+        raise ConfigError("got text guidance for a model that reads no text; leave it out")
     return msgspec.structs.replace(usual, **asked)
 
 

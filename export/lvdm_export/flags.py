@@ -102,6 +102,9 @@ _FLAGS = (
     click.option(
         "--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default."
     ),
+    click.option(
+        "--text-guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default."
+    ),
     click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM."),
     click.option(
         "--refine", type=click.IntRange(0, 1000), metavar="N", help="The bundle's default."

@@ -88,15 +88,22 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     assert facts.outputs[-1] == MEAN
 
 
-def test_a_default_noise_level_that_the_model_does_not_know_is_refused(ours, tmp_path):
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"noise_level": 4000, "guidance": None}, "noise level 4000 is out of range"),
+        ({"text_guidance": 14.0}, "got text guidance for a model that reads no text"),
+    ],
+)
+def test_a_default_that_the_model_does_not_know_is_refused(ours, tmp_path, sampling, message):
     denoisers = {"predict": Source(ours.config, ours.checkpoint)}
     autoencoder = ours.config.parent.parent / "autoencoder" / "model.safetensors"
     options = BuildOptions(
         denoisers=denoisers,
         out=tmp_path / "bundle",
         autoencoder=autoencoder,
-        sampling={"noise_level": 4000, "guidance": None},
+        sampling=sampling,
     )
-    with pytest.raises(ConfigError, match="noise level 4000 is out of range"):
+    with pytest.raises(ConfigError, match=message):
         build(options, quiet)
     assert list(tmp_path.iterdir()) == []

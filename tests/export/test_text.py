@@ -48,7 +48,8 @@ def test_a_text_model_becomes_short_clips_that_read_prompts(tmp_path):
     model: Any = made.manifest.model
     assert model.context == ContextFacts(77, 64)
     assert (model.frames_per_latent, model.decode_window) == (1, 1)
-    assert (made.manifest.defaults.guidance, made.manifest.defaults.fps) == (14.0, 8.0)
+    defaults = made.manifest.defaults
+    assert (defaults.guidance, defaults.text_guidance, defaults.fps) == (0.0, 14.0, 8.0)
     assert not made.manifest.provenance.ema  # the config says that there are no averages
     assert made.manifest.tokenizer.vocabulary == VOCABULARY
     assert "text_encoder" in verify_bundle(made, quiet)
@@ -79,6 +80,7 @@ def test_networks_with_masks_and_text_take_the_encoder_that_they_were_trained_wi
     )
     made = build(options, quiet)
     assert {"predict", "interpolate", "text_encoder"} <= verify_bundle(made, quiet).keys()
+    assert (made.manifest.defaults.guidance, made.manifest.defaults.text_guidance) == (0.1, 14.0)
     tokens, context = context_of(made)
     with torch.no_grad():
         expected = text(torch.from_numpy(tokens)).numpy()

@@ -63,12 +63,11 @@ def model_facts(
 
 def defaults(model: ModelFacts, fps: float) -> Defaults:
     """Return the sampling settings that the paper and the authors' scripts use for such a model."""
-    if model.context is not None:
-        return Defaults(guidance=_TEXT_GUIDANCE, fps=fps)
+    text = None if model.context is None else _TEXT_GUIDANCE
     if model.noise_levels is None:
-        return Defaults(fps=fps)
+        return Defaults(text_guidance=text, fps=fps)
     level = min(_PERTURBATION, model.noise_levels - 1)
-    return Defaults(guidance=_LONG_GUIDANCE, noise_level=level, fps=fps)
+    return Defaults(guidance=_LONG_GUIDANCE, text_guidance=text, noise_level=level, fps=fps)
 
 
 def _trained_window(frames_per_latent: int) -> int:
