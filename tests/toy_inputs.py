@@ -102,6 +102,18 @@ def bundle(path: Path) -> None:
     shutil.copytree(BUILT_IN, path)
 
 
+def text_bundle(path: Path) -> None:
+    """Write a toy bundle that reads text."""
+    from toy_prompted import write_prompted_bundle
+
+    write_prompted_bundle(path)
+
+
+def prompts(path: Path) -> None:
+    """Write a list of prompts."""
+    path.write_text('red sky\n{"prompt": "blue", "seed": 3, "frames": 40, "out": "blue.mp4"}\n')
+
+
 INPUTS: dict[str, Callable[[Path], None]] = {
     r"\bclip\.mp4": film,
     r"\bframes/": pictures,
@@ -113,6 +125,8 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"\bt2v\.ckpt": text_checkpoint,
     r"\bbpe_simple_vocab_16e6\.txt\.gz": merges,
     r"(?<!--out )\bmy-bundle\b": bundle,
+    r"\btext-bundle\b": text_bundle,
+    r"\bprompts\.txt": prompts,
 }
 
 
