@@ -44,6 +44,10 @@ class ClipSource(Protocol):
         """Clip `index`, any number from 0 on, as uint8 (f, h, w, 3); the same at every call."""
         ...
 
+    def captioned(self, index: int) -> tuple[NDArray[np.uint8], str]:
+        """Clip `index` and what it shows, in words; "" where nobody said."""
+        ...
+
 
 def check_spec(spec: ClipSpec) -> None:
     """Refuse clips without frames or pixels.

@@ -14,6 +14,8 @@ from lvdm_engines.command_line import NumberRange, tell
 from lvdm_engines.errors import OptionsError, VideoError, quoted
 from lvdm_rt.commands.outputs import settings_beside
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
+from lvdm_tools.data.caption_file import add_captions
+from lvdm_tools.data.captions import caption
 from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.outputs import check_free
 
@@ -48,11 +50,21 @@ def read_size(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def command(out: Path, clips: int, first: int, fps: float, *, force: bool, **sky: Any) -> None:
-    """Write a procedural sky time-lapse: the data of the built-in model, as videos."""
+    """Write a procedural sky time-lapse: the data of the built-in model, as videos.
+
+    A folder also gets captions.jsonl, which says in words what each of its videos shows.
+    """
     paths = _paths(out, clips, first)
     for path in paths:
         _check(path, force=force)
     _make_folder(out)
+    if not out.suffix:  # first, so that an interruption leaves no video without its words
+        middle = sky["frames"] // 2
+        words = {
+            path.name: caption(sky["seed"], index, middle)
+            for index, path in enumerate(paths, first)
+        }
+        add_captions(out, words)
     for index, path in tqdm.tqdm(enumerate(paths, first), total=clips, unit="clip", disable=None):
         rate = Fraction(fps).limit_denominator(1000)
         _write(path, SkyFile(index=index, **sky), rate, force=force)

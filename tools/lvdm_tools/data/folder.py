@@ -6,7 +6,7 @@ Owns which videos are usable, which of them are held out, and where clips start.
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lvdm_engines.atomic import open_file
 from lvdm_engines.errors import TrainingError
 from lvdm_rt.video.reader import PICTURES, picture_files
+from lvdm_tools.data.caption_file import read_captions
 from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.video_file import count_frames, read_clip
 
@@ -57,6 +58,7 @@ class VideoFolder:
     videos: tuple[Video, ...]
     skipped: dict[Path, str] = field(default_factory=dict)
     identity: str = ""
+    captions: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, listing: "Listing", spec: ClipSpec, seed: int, *, held_out: bool) -> Self:
@@ -74,13 +76,22 @@ class VideoFolder:
                 f"longest of all has {max(listing.lengths.values())}); lower frames or stride, or "
                 "add longer videos"
             )
-        return cls(spec, seed, videos, dict(listing.skipped), listing.identity)
+        return cls(spec, seed, videos, dict(listing.skipped), listing.identity, listing.captions)
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Cut clip `index`: the video and its start are drawn from (seed, index).
 
         Raises TrainingError: videos keep failing while they are read.
         """
+        return self._read(index)[1]
+
+    def captioned(self, index: int) -> tuple[NDArray[np.uint8], str]:
+        """Cut clip `index`, and take a caption of its video in turn; raises as `clip` does."""
+        video, frames = self._read(index)
+        texts = self.captions.get(video.path, ("",))
+        return frames, texts[index % len(texts)]
+
+    def _read(self, index: int) -> tuple[Video, NDArray[np.uint8]]:
         starts = np.cumsum([v.last - v.first - self.spec.span + 1 for v in self.videos])
         for attempt in range(_TRIES):
             rng = np.random.Generator(
@@ -91,7 +102,7 @@ class VideoFolder:
             video = self.videos[chosen]
             start = video.first + draw - (int(starts[chosen - 1]) if chosen else 0)
             try:
-                return read_clip(video.path, start, self.spec)
+                return video, read_clip(video.path, start, self.spec)
             except TrainingError as err:
                 # tried again for the next clip: what one clip shows must not depend on others
                 if video.path not in self.skipped:
@@ -110,6 +121,7 @@ class Listing:
     folder: Path
     lengths: dict[Path, int]
     skipped: dict[Path, str]
+    captions: dict[Path, tuple[str, ...]]
 
     @cached_property
     def identity(self) -> str:
@@ -133,6 +145,8 @@ class Listing:
             digest.update(repr((name, size, frames)).encode())
             for place in sorted({0, len(files) // 2, len(files) - 1}):
                 digest.update(_sample(files[place]))
+            if path in self.captions:
+                digest.update(repr(self.captions[path]).encode())
         return f"{len(self.lengths)} videos, {digest.hexdigest()[:16]}"
 
 
@@ -150,7 +164,8 @@ def _sample(path: Path) -> bytes:
 def look(folder: Path) -> Listing:
     """Look at every video below `folder`.
 
-    Raises TrainingError: no such folder, not readable, or without a video.
+    Raises TrainingError: no such folder, not readable, without a video, or with captions that are
+    none.
     """
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
@@ -167,7 +182,8 @@ def look(folder: Path) -> Listing:
             + f"; expected files that end in {', '.join(sorted(SUFFIXES))}, or folders of pictures "
             f"({', '.join(PICTURES)})"
         )
-    return Listing(folder, lengths, skipped)
+    captions = {folder / name: texts for name, texts in read_captions(folder).items()}
+    return Listing(folder, lengths, skipped, captions)
 
 
 def _videos(folder: Path) -> list[Path]:

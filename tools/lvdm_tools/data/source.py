@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
+from lvdm_tools.data.captions import caption
 from lvdm_tools.data.clip import ClipSource, ClipSpec, check_spec
 from lvdm_tools.data.folder import VideoFolder, look
 from lvdm_tools.data.synth import sky_clip
@@ -35,6 +36,11 @@ class SynthClips:
         number = index + HELD_OUT * self.held_out
         spec = self.spec
         return sky_clip(self.seed, spec.frames, spec.size, index=number, stride=spec.stride)
+
+    def captioned(self, index: int) -> tuple[NDArray[np.uint8], str]:
+        """Draw clip `index` and describe its middle."""
+        number = index + HELD_OUT * self.held_out
+        return self.clip(index), caption(self.seed, number, self.spec.span // 2)
 
 
 def open_source(

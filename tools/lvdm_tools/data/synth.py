@@ -224,8 +224,14 @@ def _glow(
     return out
 
 
+def sun_height(sky: Sky, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sine of the sun's height at frames (f,), -0.14..0.86; below -0.05 it is night."""
+    heights: NDArray[np.float64] = 0.36 + 0.5 * np.sin(sky.day_phase + sky.day_rate * times)
+    return heights
+
+
 def _render(sky: Sky, canvas: _Canvas, times: NDArray[np.int64]) -> NDArray[np.uint8]:
-    sun = 0.36 + 0.5 * np.sin(sky.day_phase + sky.day_rate * times)  # (f,)
+    sun = sun_height(sky, times)
     zenith, horizon, lit, shaded = _colours(sky, sun)
     halo, disc = _glow(sky, canvas, times, sun)
     ramp = np.clip(canvas.y / sky.horizon, 0, 1) ** 1.4
