@@ -7,10 +7,19 @@ Padding, cutting, start and end are part of the file, so that whoever reads it n
 import gzip
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from lvdm_engines.atomic import read_file, whole_file
 from lvdm_engines.errors import ConfigError, ExportError, one_line, quoted
@@ -66,12 +75,39 @@ def clip_tokenizer(merges: Path, tokens: int) -> bytes:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(name, vocabulary[name]) for name in (START, END)],
-    )
+    made.post_processor = _between(vocabulary)
     made.add_special_tokens([START, END])
     return _sized(made, tokens)
+
+
+def trained_tokenizer(captions: Iterable[str], vocabulary: int, tokens: int) -> bytes:
+    """Make `tokenizer.json` of byte pairs learnt from captions: of any text, in lower case.
+
+    There are at most `vocabulary` tokens: every byte, start, end, and the commonest sequences.
+    """
+    made = Tokenizer(models.BPE())
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), spaces, normalizers.Strip(), normalizers.Lowercase()]
+    )
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator(captions, trainer)
+    made.post_processor = _between(made.get_vocab())
+    return _sized(made, tokens)
+
+
+def _between(ends: Mapping[str, int]) -> processors.TemplateProcessing:
+    """Put a prompt between start and end."""
+    return processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(name, ends[name]) for name in (START, END)]
+    )
 
 
 def fitted_tokenizer(path: Path, tokens: int, vocabulary: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
+from lvdm_engines.errors import ConfigError, one_line, quoted
 from lvdm_engines.manifest import MOST_VALUES, Count, Length, ScheduleFacts, Size
 from lvdm_export.config.mapping import Finite
 from lvdm_export.config.yaml_file import read_yaml
@@ -115,6 +115,22 @@ class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     condition: Length = 1
 
 
+class TextTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a denoiser learns to read captions; its `network.context_dim` is the encoder's width.
+
+    A text encoder of these sizes is trained with it, with a vocabulary of byte pairs made of the
+    captions; or `frozen` names one: a folder of CLIP as Hugging Face keeps it, or a trained model
+    or its run. `dropped` is the share of clips that are learnt without their caption, for guidance.
+    """
+
+    tokens: Annotated[int, Meta(ge=3, le=4096)] = 32
+    vocabulary: Annotated[int, Meta(ge=300, le=1 << 20)] = 1024
+    layers: Annotated[int, Meta(ge=1, le=256)] = 2
+    heads: Count = 4
+    dropped: Share = 0.1
+    frozen: Path | None = None
+
+
 class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that are encoded once, in windows of `window` frames, before training."""
 
@@ -180,18 +196,13 @@ class DiffusionRun(
     noise_levels: Whole = 250
     clean_conditions: Share = 0.0
     start_from: Path | None = None
+    text: TextTraining | None = None
     ema: Momentum | None = 0.9999
     device: DeviceConfig = DeviceConfig()
     every: Every = Every()
 
 
 Run = AutoencoderRun | DiffusionRun
-
-# plumbing, length, and what is recorded by content; the rest makes another model
-FREE_TO_CHANGE = (
-    "steps", "device", "every", "decode_window", "autoencoder", "start_from", "whiten",
-)  # fmt: skip
-
 
 _READY = Path(__file__).parent.parent / "configs"
 
@@ -241,28 +252,6 @@ def to_plain(run: Run) -> dict[str, Any]:
     """Give the config as containers that YAML and JSON can hold."""
     plain: dict[str, Any] = msgspec.to_builtins(run, enc_hook=str)
     return plain
-
-
-def differences(ours: object, theirs: object, path: str = "") -> list[str]:
-    """List fields that differ between two plain configs, as `field: ours, theirs`."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]
-    return [
-        line
-        for key in sorted(ours.keys() | theirs.keys())
-        if path or key not in FREE_TO_CHANGE
-        for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
-    ]
-
-
-def check_same(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    """Refuse to resume a run under another config, naming the fields."""
-    changed = differences(ours, theirs)
-    if changed:
-        raise TrainingError(
-            f"{folder} was started with another config ({'; '.join(changed)}): "
-            "resume with the old one, or train into a new folder"
-        )
 
 
 def _check(run: Run, origin: str) -> None:

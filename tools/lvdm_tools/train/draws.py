@@ -20,6 +20,7 @@ class DrawStream(IntEnum):
     SEQUENCE = 5
     PREVIEW = 6
     CROP = 7
+    CAPTION = 8
 
 
 def generator(seed: int, stream: DrawStream, step: int = 0, item: int = 0) -> np.random.Generator:

@@ -146,7 +146,9 @@ class Learner:
                     parameter.copy_(values[name])
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.network.named_parameters())
+        """Name what is trained; what is frozen is not part of the checkpoint."""
+        named = self.network.named_parameters()
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
 
 def _fill(target: Tensor, source: Mapping[str, Tensor], name: str) -> None:

@@ -1,6 +1,7 @@
 """The trained model as `lvdm-export build-engines` reads it: model.safetensors and model.json."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,15 +11,17 @@ from typing import Any, cast
 import msgspec
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
+from lvdm_engines.atomic import whole_file
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import CheckpointError, ExportError
-from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ShortFacts
+from lvdm_engines.manifest import TOKENIZER, InterpolateFacts, PredictFacts, ShortFacts
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import check_fit, load_autoencoder, load_denoiser
 from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
+from lvdm_export.nets.text import TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_tools.train import state
 from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
@@ -58,8 +61,9 @@ def denoiser(
     *,
     scale: float,
     shift: float,
+    text: TextEncoderConfig | None = None,
 ) -> ModelRecord:
-    """Describe a denoiser of latents normalised as scale·(mean + shift).
+    """Describe a denoiser of latents normalised as scale·(mean + shift), and its text encoder.
 
     Where a kind of clip is listed twice, the first one counts.
     """
@@ -83,6 +87,8 @@ def denoiser(
         interpolate=InterpolateFacts(infill.latents) if infill else None,
         short=ShortFacts(short.latents) if short else None,
         noise_levels=run.noise_levels if network.num_classes is not None else None,
+        context_tokens=None if text is None else text.tokens,
+        text_encoder=text,
         ema=run.ema is not None,
         provenance=_provenance(run, step) | {"autoencoder_sha256": decoder.sha256},
     )
@@ -103,13 +109,22 @@ def _provenance(run: Run, step: int) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, network: nn.Module, record: ModelRecord) -> None:
-    """Write weights and description, each whole or not at all.
+def write(
+    folder: Path,
+    network: nn.Module | Mapping[str, Tensor],
+    record: ModelRecord,
+    tokenizer: bytes | None = None,
+) -> None:
+    """Write weights and description, and the tokenizer first; each whole or not at all.
 
     Raises TrainingError: the disk is full or the folder cannot be written.
     """
     try:
         _clear(folder)
+        if tokenizer is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder / TOKENIZER) as file:
+                file.write(tokenizer)
         save_model(folder, record, network)
     except (ExportError, SafetensorError, OSError) as err:
         with suppress(OSError):

@@ -5,6 +5,7 @@ import json
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lvdm_engines.errors import ConfigError, TrainingError, one_line, quoted
+from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.source import open_both, open_source
 from lvdm_tools.train import config as configs
@@ -21,12 +23,14 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
 from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
 from lvdm_tools.train.diffusion import latents
+from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.diffusion.task import (
     DiffusionTask,
     check_initial,
     check_lengths,
     unet_config,
 )
+from lvdm_tools.train.diffusion.text import Prompts, make_prompts
 from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
@@ -161,6 +165,7 @@ def _diffusion(
         check_initial(initial, config)
     _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, source.identity, digest]
+    identity += ["captioned"] if run.text is not None else []
     encoding = latents.Encoding(
         source,
         data,
@@ -170,10 +175,26 @@ def _diffusion(
         request.report,
         request.stop,
         run.start_from / latents.FOLDER if run.start_from is not None else None,
+        captioned=run.text is not None,
     )
     if fabric.is_global_zero:
         latents.encode(encoding)
     fabric.barrier()
     window = record.decode_window or data.window // network.config.downsample[0]
     decoder = FrozenDecoder(network, window, digest)
-    return DiffusionTask(run, latents.read(encoding), decoder, fabric, initial)
+    sequences = latents.read(encoding)
+    text = _text(run, config, sequences, fabric, workspace)
+    return DiffusionTask(run, sequences, decoder, fabric, initial, text)
+
+
+def _text(
+    run: DiffusionRun, network: UNet3dConfig, data: Latents, fabric: Fabric, workspace: Workspace
+) -> Prompts | None:
+    if run.text is None:
+        return None
+    torch.manual_seed(run.seed)
+    width = network.context_dim or 0
+    make = partial(make_prompts, run.text, width, data.captions, workspace.root, run.start_from)
+    made = make() if fabric.is_global_zero else None  # which writes what the others read
+    fabric.barrier()
+    return make() if made is None else made

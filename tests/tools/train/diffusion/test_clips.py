@@ -33,9 +33,9 @@ def test_each_kind_of_clip_is_given_its_own_frames(kind, mask):
 
 def test_a_clip_is_cut_at_its_kinds_stride(maker):
     rng = np.random.default_rng(0)
-    times = maker.cut(KINDS[0], rng)[0, :, 0, 0]
+    times = maker.cut(KINDS[0], rng)[0][0, :, 0, 0]
     assert times.tolist() == [0, 4, 8, 12]
-    assert np.diff(maker.cut(KINDS[1], rng)[0, :, 0, 0]).tolist() == [1] * 4
+    assert np.diff(maker.cut(KINDS[1], rng)[0][0, :, 0, 0]).tolist() == [1] * 4
 
 
 def test_clips_of_a_step_have_one_length_and_all_kinds_occur(maker):

@@ -20,13 +20,17 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One clip to denoise: x and eps (c, t, h, w), mask (t); noise level −1 = none."""
+    """One clip to denoise: x and eps (c, t, h, w), mask (t); noise level −1 = none.
+
+    `sequence` says which one it was cut from.
+    """
 
     x: Array
     eps: Array
     timestep: int
     mask: Array
     noise_level: int
+    sequence: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +53,21 @@ class ClipMaker:
         """Make clip `item` of a step."""
         rng = generator(self.seed, DrawStream.CLIP, step, item)
         kind = self._draw(self.shape_of_step(step), rng)
-        return self.noised(self.cut(kind, rng), given(kind), rng)
+        clip, sequence = self.cut(kind, rng)
+        return self.noised(clip, given(kind), rng, sequence)
 
-    def cut(self, kind: ClipKind, rng: np.random.Generator) -> Array:
-        """Cut a clip (c, t, h, w) from a random place of a random sequence."""
-        sequence = self.sequences[rng.integers(len(self.sequences))]
+    def cut(self, kind: ClipKind, rng: np.random.Generator) -> tuple[Array, int]:
+        """Cut a clip (c, t, h, w) from a random place of a random sequence, and say of which."""
+        number = int(rng.integers(len(self.sequences)))
+        sequence = self.sequences[number]
         span = (kind.latents - 1) * kind.stride + 1
         start = int(rng.integers(sequence.shape[1] - span + 1))
         clip: Array = sequence[:, start : start + span : kind.stride]
-        return clip
+        return clip, number
 
-    def noised(self, z_0: Array, mask: Array, rng: np.random.Generator) -> Example:
+    def noised(
+        self, z_0: Array, mask: Array, rng: np.random.Generator, sequence: int = 0
+    ) -> Example:
         """Noise a clip to a random timestep; given frames enter perturbed to a random level s.
 
         x = q(z_0, t)·(1 − m) + q(z_0, s)·m (LVDM, sections 3.2 and 3.3), s ~ U{0 … levels − 1};
@@ -76,7 +84,7 @@ class ClipMaker:
                 noise = rng.standard_normal(z_0.shape, np.float32)
                 condition = perturb(z_0, level, noise, self.schedule)
             x = np.where(mask[:, None, None] > 0, condition, x)
-        return Example(x, eps, timestep, mask, level)
+        return Example(x, eps, timestep, mask, level, sequence)
 
     @staticmethod
     def _draw(kinds: Sequence[ClipKind], rng: np.random.Generator) -> ClipKind:

@@ -6,11 +6,12 @@ z = scale·(mean + shift) with shift = −mean and scale = 1/std over the whole 
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,11 +34,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Normalised sequences (n, c, t, h, w) and the numbers that normalised them."""
+    """Normalised sequences (n, c, t, h, w), the numbers that normalised them, what they show."""
 
     sequences: NDArray[np.float32]
     scale: float
     shift: float
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Encoding:
 
     `fingerprint` names everything the latents depend on; files of another one are not used.
     Parts that an earlier run left in `earlier` are taken over instead of being made again.
+    `captioned` keeps what each sequence shows beside it.
     """
 
     source: ClipSource
@@ -56,6 +59,7 @@ class Encoding:
     report: "state.Report"
     stop: threading.Event
     earlier: Path | None = None
+    captioned: bool = False
 
 
 def encode(encoding: Encoding) -> None:
@@ -76,11 +80,12 @@ def encode(encoding: Encoding) -> None:
             continue
         if encoding.stop.is_set():
             raise KeyboardInterrupt
-        means = _earlier_part(encoding, first)
-        phase = "encode" if means is None else "take over"
-        if means is None:
-            means = _encode_part(encoding, first, last)
-        state.save(path, {"means": means}, {"fingerprint": encoding.fingerprint})
+        part = _earlier_part(encoding, first)
+        phase = "encode" if part is None else "take over"
+        means, captions = _encode_part(encoding, first, last) if part is None else part
+        header = {"fingerprint": encoding.fingerprint}
+        told = {"captions": captions} if encoding.captioned else {}
+        state.save(path, {"means": means}, header | told)
         encoding.report({"phase": phase, "step": last, "of": count})
 
 
@@ -91,8 +96,8 @@ def read(encoding: Encoding) -> Latents:
     be normalised.
     """
     starts = range(0, encoding.data.sequences, _PART)
-    parts = [_means(encoding, _part(encoding.folder, first), first).numpy() for first in starts]
-    means = np.concatenate(parts)
+    parts = [_read_part(encoding, _part(encoding.folder, first), first) for first in starts]
+    means = np.concatenate([part.numpy() for part, _ in parts])
     centre, spread = float(means.mean(dtype=np.float64)), float(means.std(dtype=np.float64))
     if not spread > 0:
         raise NumericsError(
@@ -100,7 +105,8 @@ def read(encoding: Encoding) -> Latents:
         )
     means -= np.float32(centre)
     means *= np.float32(1.0 / spread)
-    return Latents(means, scale=1.0 / spread, shift=-centre)
+    captions = [caption for _, told in parts for caption in told]
+    return Latents(means, scale=1.0 / spread, shift=-centre, captions=captions)
 
 
 def encode_sequence(
@@ -120,30 +126,34 @@ def encode_sequence(
     return torch.cat(parts, dim=1)
 
 
-def _earlier_part(encoding: Encoding, first: int) -> Tensor | None:
+def _earlier_part(encoding: Encoding, first: int) -> tuple[Tensor, list[str]] | None:
     if encoding.earlier is None:
         return None
     path = _part(encoding.earlier, first)
     try:
         current = _is_current(path, encoding.fingerprint)
-        return _means(encoding, path, first) if current else None
+        return _read_part(encoding, path, first) if current else None
     except CheckpointError as err:
         _logger.warning("encoding again: %s", err)
         return None
 
 
-def _means(encoding: Encoding, path: Path, first: int) -> Tensor:
-    """Read a part, of which the shape is known."""
+def _read_part(encoding: Encoding, path: Path, first: int) -> tuple[Tensor, list[str]]:
+    """Read a part, of which the shape is known: means and captions."""
     data, config = encoding.data, encoding.autoencoder.config
     count = min(_PART, data.sequences - first)
     sizes = zip((data.frames, *data.size), config.downsample, strict=True)
     shape = (count, config.embed_dim, *(size // factor for size, factor in sizes))
-    tensors, _ = state.load(path)
+    tensors, header = state.load(path)
     with state.reading(path, "delete it, then --resume"):
-        return state.tensor(tensors, "means", shape, torch.float32)
+        means = state.tensor(tensors, "means", shape, torch.float32)
+        captions = msgspec.convert(header["captions"] if encoding.captioned else [], list[str])
+        if encoding.captioned and len(captions) != count:
+            raise ValueError(f"it has {len(captions)} captions for {count} sequences")
+        return means, captions
 
 
-def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
+def _encode_part(encoding: Encoding, first: int, last: int) -> tuple[Tensor, list[str]]:
     network, data = encoding.autoencoder, encoding.data
     device = next(network.parameters()).device
     per_latent = network.config.downsample[0]
@@ -151,10 +161,11 @@ def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
     def mean(frames: Tensor) -> Tensor:
         return network.encode(frames.to(device)).chunk(2, dim=1)[0].cpu()
 
-    sequences = []
-    drawn = (encoding.source.clip(number) for number in range(first, last))
+    sequences, captions = [], []
+    drawn = (encoding.source.captioned(number) for number in range(first, last))
     with torch.inference_mode(), closing(prefetch(drawn, _AHEAD, Stop())) as clips:
-        for clip in clips:
+        for clip, caption in clips:
+            captions.append(caption)
             if encoding.stop.is_set():
                 raise KeyboardInterrupt
             sequences.append(encode_sequence(clip, data.window, per_latent, mean))
@@ -163,7 +174,7 @@ def _encode_part(encoding: Encoding, first: int, last: int) -> Tensor:
         raise NumericsError(
             f"the autoencoder gives NaN or infinity for sequences {first} to {last - 1}"
         )
-    return means.clone()
+    return means.clone(), captions
 
 
 def _part(folder: Path, first: int) -> Path:

@@ -18,8 +18,9 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
 from lvdm_tools.train.config import ClipKind, DiffusionRun
 from lvdm_tools.train.diffusion import preview
-from lvdm_tools.train.diffusion.clips import ClipMaker, given
+from lvdm_tools.train.diffusion.clips import ClipMaker, Example, given
 from lvdm_tools.train.diffusion.latents import Latents
+from lvdm_tools.train.diffusion.text import PromptedUNet, Prompts, probe_context
 from lvdm_tools.train.draws import DrawStream, generator
 from lvdm_tools.train.learner import Batch, Learner
 from lvdm_tools.train.model_json import FrozenDecoder
@@ -46,11 +47,14 @@ class DiffusionTask:
         decoder: FrozenDecoder,
         fabric: Fabric,
         initial: UNet3d | None = None,
+        text: Prompts | None = None,
     ) -> None:
         self.run = run
         self.latents = latents
         self.decoder = decoder
         self.fabric = fabric
+        self.text = text
+        self.tokens = None if text is None else text.tokens(["", *latents.captions])
         self.config = unet_config(run, decoder.autoencoder.config.embed_dim, fabric.device)
         self.masked = self.config.in_channels > decoder.autoencoder.config.embed_dim
         table = run.schedule
@@ -64,7 +68,9 @@ class DiffusionTask:
             run.clean_conditions,
         )
         self.alpha_bar = torch.from_numpy(schedule.alpha_bar).float().to(fabric.device)
-        network = self._network(initial)
+        network: nn.Module = self._network(initial)
+        if text is not None:
+            network = PromptedUNet(cast("UNet3d", network), text.encoder)
         self.learners: Mapping[str, Learner] = {
             "denoiser": Learner(fabric, network, run.optimizer, steps=run.steps, ema=run.ema)
         }
@@ -84,13 +90,24 @@ class DiffusionTask:
         """Noised clips of this process's share of a step."""
         mine = range(self.fabric.global_rank, self.run.batch, self.fabric.world_size)
         examples = [self.clips.example(step, item) for item in mine]
-        return {
+        tokens = {} if self.tokens is None else {"tokens": self._prompts(step, mine, examples)}
+        return tokens | {
             "x": torch.from_numpy(np.stack([e.x for e in examples])),
             "eps": torch.from_numpy(np.stack([e.eps for e in examples])),
             "mask": torch.from_numpy(np.stack([e.mask for e in examples])),
             "timestep": torch.tensor([e.timestep for e in examples]),
             "noise_level": torch.tensor([e.noise_level for e in examples]),
         }
+
+    def _prompts(self, step: int, items: Sequence[int], examples: Sequence[Example]) -> Tensor:
+        """Tokens int64 (b, l) of the clips' captions, or of nothing for a share of them."""
+        assert self.run.text is not None and self.tokens is not None  # noqa: S101 PT018
+        draws = [generator(self.run.seed, DrawStream.CAPTION, step, i).random() for i in items]
+        rows = [
+            0 if draw < self.run.text.dropped else 1 + example.sequence
+            for draw, example in zip(draws, examples, strict=True)
+        ]
+        return torch.from_numpy(self.tokens[rows])
 
     def update(self, batch: Batch, step: int) -> dict[str, float]:
         """Take one step on ‖ε − ε_θ(x, t, m, s)‖ over the frames with m = 0.
@@ -110,7 +127,8 @@ class DiffusionTask:
     def _predict(self, network: nn.Module, batch: Batch) -> Tensor:
         mask = batch["mask"] if self.masked else None
         level = batch["noise_level"] if self.config.num_classes is not None else None
-        return cast("Tensor", network(batch["x"], batch["timestep"], mask, level))
+        prompt = [batch["tokens"]] if "tokens" in batch else []
+        return cast("Tensor", network(batch["x"], batch["timestep"], mask, level, *prompt))
 
     def preview(self, step: int, folder: Path) -> dict[str, float]:
         """Sample clips of every kind, on sheets of their own."""
@@ -122,10 +140,13 @@ class DiffusionTask:
 
     def _sample(self, network: nn.Module, kind: ClipKind) -> Clips:
         rng = generator(self.run.seed, DrawStream.PREVIEW)
-        z_0 = np.stack([self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)])
+        cut = [self.clips.cut(kind, rng) for _ in range(_PREVIEW_ROWS)]
+        z_0 = np.stack([clip for clip, _ in cut])
+        shown = [1 + sequence for _, sequence in cut]
+        prompts = {} if self.tokens is None else {"tokens": torch.from_numpy(self.tokens[shown])}
 
         def eps(x: Array, t: int, mask: Array, level: int) -> Array:
-            batch = {
+            batch = prompts | {
                 "x": torch.from_numpy(x),
                 "timestep": torch.full((len(x),), t),
                 "mask": torch.from_numpy(mask),
@@ -146,12 +167,20 @@ class DiffusionTask:
     def export(self, folder: Path, step: int, *, if_missing: bool = False) -> None:
         """Write weights (averaged, where averages are kept) and their description."""
         latents = self.latents
+        text = self.text
         record = modelfile.denoiser(
-            self.run, self.config, self.decoder, step, scale=latents.scale, shift=latents.shift
+            self.run,
+            self.config,
+            self.decoder,
+            step,
+            scale=latents.scale,
+            shift=latents.shift,
+            text=None if text is None else text.encoder.config,
         )
         if not (if_missing and modelfile.holds(folder, record)):
             with self.learners["denoiser"].averaged() as network:
-                modelfile.write(folder, network, record)
+                weights = network.exported() if isinstance(network, PromptedUNet) else network
+                modelfile.write(folder, weights, record, None if text is None else text.tokenizer)
 
 
 def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3dConfig:
@@ -183,8 +212,11 @@ def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3
             f"network.timesteps is {config.timesteps}, expected {run.schedule.steps}: a network "
             "that predicts v holds a value for each of the schedule.steps"
         )
-    if config.context_dim is not None:
-        raise ConfigError("network.context_dim is set: text models cannot be trained here")
+    if (config.context_dim is None) != (run.text is None):
+        raise ConfigError(
+            "network.context_dim and text belong together: set both for a denoiser that reads "
+            "captions, or neither"
+        )
     build(lambda wanted: _try(wanted, run, device), config)
     return config
 
@@ -200,7 +232,8 @@ def _try(config: UNet3dConfig, run: DiffusionRun, device: torch.device) -> None:
             number = torch.zeros(1, dtype=torch.int64)
             masked = config.in_channels > config.out_channels
             mask = torch.zeros(1, kind.latents) if masked else None
-            network(clip, number, mask, number if config.num_classes is not None else None)
+            level = number if config.num_classes is not None else None
+            network(clip, number, mask, level, probe_context(run.text, config.context_dim))
 
 
 def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
