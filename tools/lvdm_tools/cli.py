@@ -58,6 +58,16 @@ for _name, _module, _summary in (
 
 
 @lvdm_tools.group()
+def data() -> None:
+    """Make published data sets folders that can be trained on."""
+
+
+data.add_command(
+    _Elsewhere("prepare", "lvdm_tools.data.prepare_command", "Prepare a data set that is here.")
+)
+
+
+@lvdm_tools.group()
 def train() -> None:
     """Train an autoencoder, then a denoiser on its latents."""
 

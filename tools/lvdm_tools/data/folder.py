@@ -169,7 +169,7 @@ def look(folder: Path) -> Listing:
     """
     lengths: dict[Path, int] = {}
     skipped: dict[Path, str] = {}
-    for path in _videos(folder):
+    for path in find_videos(folder):
         try:
             lengths[path] = count_frames(path)
         except TrainingError as err:
@@ -186,7 +186,12 @@ def look(folder: Path) -> Listing:
     return Listing(folder, lengths, skipped, captions)
 
 
-def _videos(folder: Path) -> list[Path]:
+def find_videos(folder: Path) -> list[Path]:
+    """Return every video file and folder of pictures below `folder`, in the order of their names.
+
+    Raises TrainingError: no such folder, or not readable.
+    """
+
     def pass_over(err: OSError) -> None:
         if Path(err.filename) == folder:
             raise err

@@ -16,6 +16,7 @@ from lvdm_tools.data.clip import ClipSpec
 
 Times = NDArray[np.int64]
 
+_UNDER_COUNT = 1  # frames that headers of old AVI files promise beyond what is there
 _KNOWN_FILES = 1 << 16  # whose frame times are kept: 8 bytes a frame where the rate is uneven
 
 
@@ -74,15 +75,46 @@ def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     )
 
 
-def _pictures(folder: Path, wanted: range) -> Iterator[tuple[int, av.VideoFrame]]:
+def every_frame(path: Path, first: int = 0, last: int | None = None) -> Iterator[av.VideoFrame]:
+    """Decode the frames numbered `first` to before `last`, or to the end.
+
+    Raises TrainingError: a frame is damaged, or the video is shorter than it says or than `last`.
+    """
+    number = first - 1
+    try:
+        expected = count_frames(path) if last is None else last
+        wanted = range(first, expected)
+        numbered = (
+            _pictures(path, wanted, strict=True) if path.is_dir() else _frames_from(path, first)
+        )
+        for number, frame in numbered:
+            if last is not None and number >= last:
+                return
+            if number >= first:
+                yield frame
+    except (VideoError, av.FFmpegError, OSError, ValueError) as err:
+        raise TrainingError(f"{path} cannot be decoded after frame {number}: {err}") from err
+    if number + 1 < expected - _UNDER_COUNT:
+        raise TrainingError(f"{path} ended after {number + 1} of {expected} frames")
+
+
+def _pictures(
+    folder: Path, wanted: range, *, strict: bool = False
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode pictures of a folder by their places in the order of their names."""
     files = picture_files(folder)
-    yield from ((number, _picture(files[number])) for number in wanted if number < len(files))
+    for number in wanted:
+        if number < len(files):
+            yield number, _picture(files[number], strict=strict)
 
 
-def _picture(file: Path) -> av.VideoFrame:
+def _picture(file: Path, *, strict: bool = False) -> av.VideoFrame:
+    """Decode a picture; FFmpeg shows what there is of a JPEG that is cut off, unless `strict`."""
     try:
         with open_film(file) as container:
+            if strict:
+                context = container.streams.video[0].codec_context
+                context.options = {**context.options, "err_detect": "explode"}
             return next(container.decode(video=0))
     except VideoError as err:
         raise TrainingError(err) from err
