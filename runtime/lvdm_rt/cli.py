@@ -20,6 +20,7 @@ from lvdm_engines.command_line import HELP, CommandLine, log_as_events, silence_
 from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
+from lvdm_rt.commands.viewing import compare_flags, sheet_flags
 
 if TYPE_CHECKING:
     from lvdm_rt.commands.job import GenerateJob, Result
@@ -93,6 +94,42 @@ def doctor(as_json: bool) -> int:
     lines = diagnosis_lines(findings)
     print(msgspec.json.encode(findings).decode() if as_json else "\n".join(lines))
     return 0 if findings.healthy else 1
+
+
+@lvdm_rt.command()
+@sheet_flags
+def sheet(**flags: Any) -> None:
+    """Show frames of videos in one picture.
+
+    Each IN is a video, an .npz that `generate` wrote, a folder of pictures or a picture, and begins
+    a row. Labels tell its name and which of its frames stand there, counted from 0.
+    """
+    from lvdm_rt.commands.sheet import SheetJob, make_sheet
+
+    told = make_sheet(SheetJob(**flags))
+    _SHELL.say(f"wrote {flags['out']}: {told}")
+
+
+@lvdm_rt.command()
+@compare_flags
+def compare(**flags: Any) -> None:
+    """Write videos side by side into one, as long as the shortest is.
+
+    Each IN is a video, an .npz that `generate` wrote or a folder of pictures.
+    """
+    from fractions import Fraction
+
+    from lvdm_rt.commands.compare import CompareJob, compare
+
+    fps = flags.pop("fps")
+    rate = None if fps is None else Fraction(fps).limit_denominator(1000)
+    try:
+        told = compare(CompareJob(**flags, fps=rate))
+    except (KeyboardInterrupt, LvdmError, OSError, MemoryError):
+        if flags["out"] == "-":
+            silence_stdout()
+        raise
+    _SHELL.say(f"wrote {flags['out']}: {told}")
 
 
 def _listen(verbose: int, *, quiet: bool) -> None:

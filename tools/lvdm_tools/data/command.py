@@ -1,7 +1,6 @@
 """`lvdm-tools synth`: write synthetic sky time-lapses as video files."""
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +10,9 @@ import click
 import tqdm
 
 from lvdm_engines.command_line import NumberRange, tell
-from lvdm_engines.errors import OptionsError, VideoError, quoted
+from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.commands.outputs import settings_beside
+from lvdm_rt.commands.viewing import read_size
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
 from lvdm_tools.data.caption_file import add_captions
 from lvdm_tools.data.captions import caption
@@ -20,16 +20,6 @@ from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.outputs import check_free
 
 _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
-
-
-def read_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
-    """Read `64` or `96x64` (width x height) as (height, width)."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
-        raise click.BadParameter(
-            f"{quoted(text)} is not a size: give 64, or 96x64 (width x height)"
-        )
-    return int(sides[-1]), int(sides[0])
 
 
 @click.command("synth")
