@@ -114,6 +114,24 @@ def prompts(path: Path) -> None:
     path.write_text('red sky\n{"prompt": "blue", "seed": 3, "frames": 40, "out": "blue.mp4"}\n')
 
 
+def ucf101(path: Path) -> None:
+    """Write a video of UCF-101 for training and one for tests, with their lists."""
+    for group, part in ((8, "train"), (1, "test")):
+        name = f"Archery/v_Archery_g{group:02}_c01.avi"
+        toys("toy_films.py")["write_video"](path / "UCF-101" / name, [100] * 20)
+        (path / f"{part}list01.txt").write_text(f"{name}\n")
+
+
+def sky_timelapse(path: Path) -> None:
+    """Write one clip of Sky Time-lapse."""
+    pictures(path / "sky_train" / "a" / "a_1")
+
+
+def taichi(path: Path) -> None:
+    """Write one video of Taichi-HD, cut already."""
+    toys("toy_films.py")["write_video"](path / "train" / "a#000000#000020.mp4", [100] * 20)
+
+
 INPUTS: dict[str, Callable[[Path], None]] = {
     r"\bclip\.mp4": film,
     r"\bframes/": pictures,
@@ -127,6 +145,9 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"(?<!--out )\bmy-bundle\b": bundle,
     r"\btext-bundle\b": text_bundle,
     r"\bprompts\.txt": prompts,
+    r"\bUCF101\b": ucf101,
+    r"\bsky_timelapse\b": sky_timelapse,
+    r"(?<=prepare taichi )taichi\b": taichi,
 }
 
 

@@ -161,7 +161,7 @@ def _stands(path: Path) -> bool:
 def _write(record: Prepared, out: Path) -> None:
     try:
         with whole_file(out / RECORD) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record)))
+            file.write(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     except OSError as err:
         raise TrainingError(f"cannot write {out / RECORD}: {err.strerror or err}") from err
 
