@@ -1,6 +1,11 @@
-"""What lies at a place that a command is to write to: one rule, that of `lvdm-rt generate`."""
+"""What commands write: one rule for what lies there, that of `lvdm-rt generate`; and plots."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from lvdm_engines.atomic import whole_file
@@ -25,7 +30,7 @@ def check_free(paths: Iterable[Path], *, force: bool) -> None:
             )
 
 
-def write_report(path: Path, text: str, *, force: bool = True) -> None:
+def write_report(path: Path, report: str | bytes, *, force: bool = True) -> None:
     """Write a report, whole or not at all.
 
     Raises OptionsError: something has come there meanwhile; ConfigError: it cannot be written.
@@ -33,8 +38,20 @@ def write_report(path: Path, text: str, *, force: bool = True) -> None:
     check_free([path], force=force)
     try:
         with whole_file(path) as file:
-            file.write(text.encode())
+            file.write(report.encode() if isinstance(report, str) else report)
     except OSError as err:
         raise ConfigError(
             f"cannot write {path}: {err.strerror or err}; choose another place"
         ) from err
+
+
+@cache
+def keep_matplotlib_out_of_home() -> None:
+    """Give it a directory for its font cache that goes with this process: else it takes the home.
+
+    `MPLCONFIGDIR` moves it, as everywhere.
+    """
+    if "MPLCONFIGDIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="lvdm-tools-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["MPLCONFIGDIR"] = folder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.quality import metrics
-from lvdm_tools.quality.frechet import LEAST_CLIPS, features, frechet_distance
+from lvdm_tools.quality.distances import frechet_distance
 
 Clips = NDArray[np.uint8]
 
@@ -221,6 +221,8 @@ def _statistic(generated: float | tuple[float, ...], real: float | tuple[float, 
 
 
 def _distance(generated: Clips, real: Sequence[Clips]) -> Distance | None:
+    from lvdm_tools.quality.random_features import LEAST_CLIPS, features  # of what needs torch
+
     if min(map(len, [generated, *real])) < LEAST_CLIPS:
         return None
     ours, theirs = features(generated), [features(r) for r in real]

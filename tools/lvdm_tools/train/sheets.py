@@ -1,12 +1,7 @@
 """Pictures of a run: sample sheets (PNG, MP4) and loss curves."""
 
-import atexit
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_rt.video import VideoSpec, open_writer
+from lvdm_tools.outputs import keep_matplotlib_out_of_home
 from lvdm_tools.train.state import write_whole
 
 _GAP = 2  # pixels between the pictures of a sheet
@@ -30,7 +26,7 @@ def sheet(clips: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
 
 def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
     """Write clips (n, f, h, w, 3): `stem`.png (all frames) and `stem`.mp4 (clips in a column)."""
-    _keep_matplotlib_out_of_home()
+    keep_matplotlib_out_of_home()
     from matplotlib.image import imsave
 
     scale = max(1, 128 // clips.shape[2])
@@ -44,21 +40,9 @@ def write(stem: Path, clips: NDArray[np.uint8], fps: int = 8) -> None:
         writer.write(np.stack(moving))
 
 
-@cache
-def _keep_matplotlib_out_of_home() -> None:
-    """Give it a directory for its font cache that goes with this process: else it takes the home.
-
-    `MPLCONFIGDIR` moves it, as everywhere.
-    """
-    if "MPLCONFIGDIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="lvdm-tools-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["MPLCONFIGDIR"] = folder
-
-
 def curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Draw every logged number over the steps, one panel each; before the first, nothing."""
-    _keep_matplotlib_out_of_home()
+    keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

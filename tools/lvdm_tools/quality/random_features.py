@@ -1,4 +1,4 @@
-"""Fréchet distance between sets of clips in a fixed space of random features.
+"""A fixed space of random features, in which sets of clips have distances.
 
 The space is a small 3D convolutional network whose weights are drawn once from a pinned seed and
 never trained: it needs no download, and the same clips give the same numbers everywhere. Its
@@ -26,31 +26,6 @@ _SIDE = 64  # clips of another size are brought to this one by averaging or bili
 _KERNEL = (3, 5, 5)
 _CHANNELS = (3, 16, 32, 64)
 _STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
-
-
-def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Distance of the Gaussians fitted to two sets of features (n, d) and (m, d).
-
-    |μa − μb|² + tr(Ca + Cb − 2(Ca·Cb)^½) (Dowson and Landau 1982). The trace of the last term is
-    the sum of singular values of Ca^½·Cb^½, which is exact for singular covariances too: no ridge.
-    Raises ConfigError: shapes that do not fit, or fewer than two samples.
-    """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ConfigError(
-            f"Fréchet distance: got features {a.shape} and {b.shape}, expected (n, d) and (m, d) "
-            "with at least 2 samples each"
-        )
-    shift = a.mean(0) - b.mean(0)
-    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    cross = np.linalg.svd(_root(cov_a) @ _root(cov_b), compute_uv=False).sum()
-    distance = shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
-    return max(float(distance), 0.0)
-
-
-def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    values, vectors = np.linalg.eigh(covariance)
-    root: NDArray[np.float64] = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    return root
 
 
 @torch.no_grad()
