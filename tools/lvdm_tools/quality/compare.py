@@ -76,6 +76,11 @@ def compare(
     Raises ConfigError: features that tell no real clips apart; and what `place` raises.
     """
     sets = range(2 * plan.repeats)
+    clips = len(sets) * plan.videos
+    if real.count is not None and real.count < clips:
+        say(
+            f"{clips} real clips of {real.count} videos: floors are too small where they share some"
+        )
     known = [place(real, network, _run(plan, i), plan.block, say) for i in sets]
     _warn(known[0], network, plan, say)
     made = (

@@ -79,7 +79,10 @@ def _encoder(choice: str, pipeline: Pipeline) -> FeatureNetwork:
 
 
 def _moments(latents: NDArray[np.float32]) -> Features:
-    """Return mean, spread and change over time of each channel: (c, t, h, w) → (3c,)."""
+    """Return mean, and roots of spread and change over time, of each channel: (c, t, h, w) → (3c,).
+
+    A root makes small changes count: without it the kernel distance would not see a frozen clip.
+    """
     x = latents.astype(np.float64)
     change = np.abs(np.diff(x, axis=1)).sum(1).mean((1, 2)) / max(1, x.shape[1] - 1)
-    return np.concatenate([x.mean((1, 2, 3)), x.std((1, 2, 3)), change])
+    return np.concatenate([x.mean((1, 2, 3)), np.sqrt(x.std((1, 2, 3))), np.sqrt(change)])

@@ -21,7 +21,7 @@ from lvdm_rt.options import GenerateOptions
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.video.reader import open_film, picture_files
 from lvdm_tools.data.clip import ClipSource, ClipSpec
-from lvdm_tools.data.folder import Video, VideoFolder, look
+from lvdm_tools.data.folder import look
 from lvdm_tools.data.source import open_source
 from lvdm_tools.data.video_file import read_clip
 from lvdm_tools.quality.networks import CLIP
@@ -216,13 +216,31 @@ def _told(size: tuple[int, int], rate: Fraction | None) -> str:
 
 
 @dataclass(frozen=True)
+class EveryVideo:
+    """Clips of a folder, each of another video until all were used, from a start that is drawn."""
+
+    spec: ClipSpec
+    seed: int
+    identity: str
+    lengths: dict[Path, int]
+
+    def clip(self, index: int) -> NDArray[np.uint8]:
+        """Cut clip `index`. Raises TrainingError: its video is damaged."""
+        paths = list(self.lengths)
+        path = paths[np.random.default_rng(self.seed).permutation(len(paths))[index % len(paths)]]
+        starts = self.lengths[path] - self.spec.span + 1
+        start = int(np.random.default_rng([self.seed, index]).integers(starts))
+        return read_clip(path, start, self.spec)
+
+
+@dataclass(frozen=True)
 class Real:
     """Clips of a data set, each as long as a block, that are what videos are compared with."""
 
     source: ClipSource
     seed: int
+    count: int | None
     label: str = "real"
-    count: None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -248,12 +266,12 @@ def real(data: str, spec: ClipSpec, seed: int) -> Real:
     Raises TrainingError: no folder, no video in it, or none long enough.
     """
     if data == "synth":
-        return Real(open_source(data, spec, seed=seed, held_out=True), seed)
+        return Real(open_source(data, spec, seed=seed, held_out=True), seed, None)
     listing = look(Path(data))
-    videos = tuple(Video(p, 0, n) for p, n in listing.lengths.items() if n >= spec.span)
-    if not videos:
+    lengths = {path: frames for path, frames in listing.lengths.items() if frames >= spec.span}
+    if not lengths:
         raise TrainingError(
             f"{data}: no video has the {spec.span} frames that clips of {spec.frames} at stride "
             f"{spec.stride} need; lower --frames, --block or --stride, or add longer videos"
         )
-    return Real(VideoFolder(spec, seed, videos, dict(listing.skipped), listing.identity), seed)
+    return Real(EveryVideo(spec, seed, listing.identity, lengths), seed, len(lengths))
