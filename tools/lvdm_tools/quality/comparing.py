@@ -9,7 +9,7 @@ from lvdm_engines.errors import ConfigError, OptionsError, quoted
 from lvdm_rt.pipeline import Pipeline
 from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.quality.compare import PUBLISHED, Plan, compare
-from lvdm_tools.quality.curves import Comparison
+from lvdm_tools.quality.curves import VideoComparison
 from lvdm_tools.quality.networks import CLIP, RANDOM, open_network
 from lvdm_tools.quality.subjects import Asked, Subject, films, generated, read_subject, real
 
@@ -59,7 +59,7 @@ def read_subjects(texts: Sequence[str]) -> list[Asked]:
     return asked
 
 
-def run(request: ComparisonRequest, say: Say) -> Comparison:
+def run(request: ComparisonRequest, say: Say) -> VideoComparison:
     """Open everything, then measure; what a machine has measured before is not measured again.
 
     Raises ConfigError, OptionsError, TrainingError, and what opening and running a bundle raise.
@@ -76,7 +76,7 @@ def run(request: ComparisonRequest, say: Say) -> Comparison:
         spec = ClipSpec(plan.block, _size(subjects), request.stride)
         known = real(request.data, spec, request.seed)
         points = compare(subjects, known, network, plan, say)
-    return Comparison(
+    return VideoComparison(
         features=network.name,
         data=request.data,
         videos=plan.videos,

@@ -12,7 +12,7 @@ from lvdm_tools.quality.compare import Point
 _COLUMNS = 3  # of panels
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class VideoComparison(msgspec.Struct, frozen=True):
     """All points, and how they were taken."""
 
     features: str
@@ -33,7 +33,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(point.subject for point in self.points))
 
 
-def as_csv(comparison: Comparison) -> str:
+def as_csv(comparison: VideoComparison) -> str:
     """Write a line for each point."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -42,12 +42,12 @@ def as_csv(comparison: Comparison) -> str:
     return file.getvalue()
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(comparison: VideoComparison) -> str:
     """Write everything."""
     return msgspec.json.format(msgspec.json.encode(comparison)).decode() + "\n"
 
 
-def as_markdown(comparison: Comparison) -> str:
+def as_markdown(comparison: VideoComparison) -> str:
     """Write a row for each subject and block, a column for each measure."""
     measures = comparison.measures
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -74,7 +74,7 @@ def _cell(point: Point) -> str:
     return f"{point.value:.3g} [{point.low:.3g}, {point.high:.3g}]"
 
 
-def _protocol(comparison: Comparison) -> str:
+def _protocol(comparison: VideoComparison) -> str:
     spread = (
         f"{comparison.repeats} repeats, ± their standard deviation"
         if comparison.repeats > 1
@@ -87,7 +87,7 @@ def _protocol(comparison: Comparison) -> str:
     )
 
 
-def as_png(comparison: Comparison) -> bytes:
+def as_png(comparison: VideoComparison) -> bytes:
     """Draw a panel for each measure: over frames, or over subjects where there is one block."""
     keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
