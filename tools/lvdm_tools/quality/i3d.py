@@ -116,8 +116,10 @@ def _torchscript(path: Path, gpu: bool) -> Network:
 def _onnx(path: Path, gpu: bool) -> Network:
     facts = GraphFacts(path.name, file_sha256(path), "fp32", (INPUT,), (OUTPUT,))
     source = GraphSource("i3d", facts, path.parent)
-    cuda = load_backend("cuda")
-    backend = cuda if gpu and cuda.unusable() is None else load_backend("cpu")
+    cuda, cpu = load_backend("cuda"), load_backend("cpu")
+    backend = cuda if gpu and cuda.unusable() is None else cpu
+    if problem := backend.unusable():
+        raise ConfigError(f"{path}: {problem}")
     try:
         session = backend.open(source, SessionOptions())
     except (BundleError, SessionError) as err:
