@@ -41,7 +41,7 @@ def test_what_stderr_is_told_goes_through_one_place():
 
 def test_pictures_are_cropped_in_one_place():
     homes = [name for name, text in sources().items() if re.search(r"def \w*crop\w*\(", text)]
-    assert [name for name in homes if "train/" not in name] == ["runtime/lvdm_rt/video/reader.py"]
+    assert [name for name in homes if "train/" not in name] == ["runtime/lvdm_rt/video/picture.py"]
 
 
 def test_every_extra_package_has_a_use_that_is_told():

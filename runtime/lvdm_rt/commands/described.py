@@ -51,7 +51,9 @@ class Described:
     def joined(self) -> Iterator[Frames]:
         """Yield the frames that come before the new ones."""
         if self.condition is not None and self.given:
-            spec = ReadSpec(size=self.size, fps=self.fps, max_pixels=self.max_pixels)
+            spec = ReadSpec(
+                size=self.size, fps=self.fps, max_pixels=self.max_pixels, warn=False
+            )  # what is missing was told when it was read before
             yield from read_frames(self.condition, spec)
 
 

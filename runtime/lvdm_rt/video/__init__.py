@@ -4,7 +4,8 @@ The only package that imports PyAV. Knows frames, sizes and rates; nothing of mo
 """
 
 from lvdm_rt.video.containers import FrameSink
-from lvdm_rt.video.reader import MAX_PIXELS, PICTURES, ReadSpec, read_frames, read_last_frames
+from lvdm_rt.video.film import MAX_PIXELS
+from lvdm_rt.video.reader import PICTURES, ReadSpec, read_frames, read_last_frames
 from lvdm_rt.video.sidecar import is_finished, read_sidecar, sidecar_path
 from lvdm_rt.video.spec import OUTPUT_KINDS, Frames, OutputKind, VideoSpec, output_kind
 from lvdm_rt.video.writer import VideoWriter, check_output, missing_encoder, open_writer

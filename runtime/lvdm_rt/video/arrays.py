@@ -5,11 +5,11 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
-from typing import BinaryIO, TypeAlias
+from typing import IO, BinaryIO, TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -18,7 +18,8 @@ from numpy.lib import format as npy
 from lvdm_engines.errors import VideoError
 from lvdm_rt.video.spec import Frames, VideoSpec
 
-Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]  # start and length in seconds
+Moment: TypeAlias = tuple[Fraction, Fraction]  # start and length in seconds
+Timed: TypeAlias = tuple[Fraction, Fraction, VideoFrame]
 
 _SMALL = 1 << 10  # bytes of a file that holds one number
 # what archives that are damaged, locked or of another kind end in
@@ -34,16 +35,29 @@ def read_npz(path: Path, max_pixels: int) -> Iterator[Timed]:
 
     Raises VideoError for any other file, and for frames of more than `max_pixels`.
     """
+    with _opened(path, max_pixels) as (member, shape, fps):
+        for index in range(shape[0]):
+            pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
+            frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
+            yield index / fps, 1 / fps, frame
+
+
+def npz_last_moment(path: Path, max_pixels: int) -> Moment:
+    """Return when the last frame of such a file is shown. Raises VideoError as `read_npz` does."""
+    with _opened(path, max_pixels) as (_, shape, fps):
+        return (shape[0] - 1) / fps, 1 / fps
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[tuple[IO[bytes], tuple[int, ...], Fraction]]:
+    """Give the bytes of the frames, their shape and their rate."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
             fps = _rate(archive)
             npy.read_magic(member)
             shape, turned, dtype = npy.read_array_header_1_0(member)
             _check(path, shape, np.dtype(np.void) if turned else dtype, max_pixels)
-            for index in range(shape[0]):
-                pixels = np.frombuffer(member.read(math.prod(shape[1:])), np.uint8)
-                frame = VideoFrame.from_ndarray(pixels.reshape(shape[1:]), format="rgb24")
-                yield index / fps, 1 / fps, frame
+            yield member, shape, fps
     except _FAULTS as err:
         raise VideoError(
             f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "

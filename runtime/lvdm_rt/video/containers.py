@@ -55,7 +55,7 @@ ENCODERS: Mapping[str, EncoderSettings] = {
     "mp4": EncoderSettings(
         "mp4",
         "libx264",
-        {"crf": "16", "preset": "medium", "threads": "2"},
+        {"crf": "16", "preset": "medium", "threads": "2", "chroma_sample_location": "center"},
         {"movflags": "+faststart", "fflags": "+bitexact"},
         even=True,
     ),
@@ -228,6 +228,7 @@ class PngSink:
         self._codec = cast("VideoCodecContext", av.CodecContext.create(encoder.codec, "w"))
         self._codec.height, self._codec.width = spec.size
         self._codec.pix_fmt = "rgb24"
+        self._codec.sample_aspect_ratio = Fraction(1)  # 0 is written, and refused by decoders
         self._codec.time_base = 1 / spec.fps
         self._codec.thread_count = 1  # one frame in, one file out
         self._codec.options = dict(encoder.options)

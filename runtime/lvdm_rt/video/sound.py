@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from av.audio.resampler import AudioResampler
 
-from lvdm_rt.video.reader import open_film
+from lvdm_rt.video.film import open_film
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,7 +41,7 @@ def test_half_the_rate_takes_every_second_frame_and_twice_the_rate_every_frame_t
     assert (len(slow), len(fast)) == (8, 32)
     assert psnr(fast[::2], frames) > 35
     assert np.array_equal(fast[0::2], fast[1::2])
-    assert psnr(slow, frames[::2]) > 35
+    assert psnr(slow, frames[1::2]) > 35  # the last one among them
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 64), (48, 16), (16, 48), (33, 47), (1, 1)])

@@ -9,6 +9,7 @@ import pytest
 from toy_films import levels, plain, write, write_pictures, write_video
 
 from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_rt.video.picture import to_pixels
 from lvdm_tools.data import folder as videos
 from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.folder import Video, VideoFolder
@@ -45,7 +46,7 @@ def test_held_out_synthetic_clips_differ_from_training_clips():
 def test_a_clip_is_what_decoding_from_the_first_frame_shows(tmp_path, name, codec, times):
     path = write_with_b_frames(tmp_path / name, codec, list(times))
     with av.open(str(path)) as container:
-        whole = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        whole = [to_pixels(frame) for frame in container.decode(video=0)]
     assert len(whole) == count_frames(path) == 60
     for start in (0, 1, 11, 12, 13, 30, 47, 53):
         clip = read_clip(path, start, ClipSpec(frames=4, size=(32, 32), stride=2))

@@ -1,7 +1,6 @@
 """Frames of one video file or folder of pictures, by number: how many, and clips of them."""
 
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError, VideoError
-from lvdm_rt.video.reader import centre_crop, open_film, picture_files, resize, to_pixels
+from lvdm_rt.video.film import open_film
+from lvdm_rt.video.picture import fit
+from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSpec
 
 Times = NDArray[np.int64]
@@ -62,9 +63,10 @@ def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     decoded = _pictures(path, wanted) if path.is_dir() else _frames_from(path, start)
     got = 0
     try:
+        shape = 1.0 if path.is_dir() else _pixel_aspect(path, path.stat().st_mtime_ns)
         for number, frame in decoded:
             if number >= wanted[got]:
-                frames[got] = _fit(frame, spec.size)
+                frames[got] = fit(frame, spec.size, shape)
                 got += 1
                 if got == spec.frames:
                     return frames
@@ -172,6 +174,13 @@ def _times(path: Path, _changed: int) -> range | Times | None:
     return even if len(even) == len(times) and (times == even).all() else times
 
 
+@lru_cache(maxsize=_KNOWN_FILES)
+def _pixel_aspect(path: Path, _changed: int) -> float:
+    """Give the width of a film's pixels by their height."""
+    with open_film(path) as container:
+        return float(container.streams.video[0].sample_aspect_ratio or 1)
+
+
 def _position(times: range | Times, frame: av.VideoFrame) -> int | None:
     if frame.pts is None:
         return None
@@ -179,11 +188,3 @@ def _position(times: range | Times, frame: av.VideoFrame) -> int | None:
         return times.index(frame.pts) if frame.pts in times else None
     place = int(np.searchsorted(times, frame.pts))
     return place if place < len(times) and times[place] == frame.pts else None
-
-
-def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Crop the middle to the clip's shape, then resize."""
-    height, width = size
-    middle = centre_crop(to_pixels(frame), Fraction(width, height))
-    # by the height alone: training is to see the pixels that it saw in earlier versions
-    return resize(middle, size, shrinks=middle.shape[0] > height)
