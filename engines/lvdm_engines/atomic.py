@@ -56,6 +56,35 @@ def is_taken(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
+def why_not_replaced(path: Path) -> str | None:
+    """Tell why nothing can be renamed to where this file or directory stands; None if it can.
+
+    As far as one can know: for a mount point, and for what is another user's where they are kept.
+    """
+    if path.exists() and _is_mount(path):
+        return "it is a mount point, which cannot be replaced; choose a name inside of it or beside"
+    if path.exists() and not _WINDOWS:
+        own, parent = path.stat(), path.parent.stat()
+        users = {own.st_uid, parent.st_uid, 0}
+        if parent.st_mode & stat.S_ISVTX and os.geteuid() not in users:
+            return "it is another user's, and cannot be replaced there; choose another name"
+    return None
+
+
+def _is_mount(path: Path) -> bool:
+    """Tell whether something is mounted there, a part of the same file system included."""
+    if os.path.ismount(path):
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:  # other systems than Linux
+        return False
+    name = os.fsencode(os.path.realpath(path))
+    for special in b"\\\t\n ":
+        name = name.replace(bytes([special]), b"\\%03o" % special)
+    return any(line.split(b" ")[4] == name for line in mounts)
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file to be read. Raises OSError, also for a pipe or a device, which may never end."""
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # neither is everywhere

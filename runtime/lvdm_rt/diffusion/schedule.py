@@ -13,6 +13,7 @@ Table = NDArray[np.float64]
 Timesteps = NDArray[np.int64]
 
 COSINE_OFFSET = 8e-3  # s of Nichol & Dhariwal 2021, eq. 17
+_FEW = 5  # more network calls than were asked for
 KARRAS_RHO = 7.0  # Karras et al. 2022, eq. 5
 
 
@@ -65,14 +66,23 @@ def all_timesteps(schedule: Schedule, steps: int) -> Timesteps:
 
 
 def ddim_timesteps(schedule: Schedule, steps: int) -> Timesteps:
-    """Timesteps of DDIM, descending: range(0, N, N // S) + 1, reversed.
+    """Timesteps of DDIM, descending: range(0, N, N // S) + 1, reversed, as in the official code.
 
-    As in the official code the result may hold more than `steps` entries where N % S is not 0.
-    Where the last would be N itself, which no network was trained for, it is left out.
+    That holds more than `steps` entries where N % S is not 0, up to half as many again, and where
+    there are few it begins far from the noise that sampling begins with. Where it would have other
+    than `steps` entries by more than a few, or begin below 3/4 of N, they are spaced evenly from
+    N - 1 to 1 instead. Where the last would be N itself, which no network was trained for, it is
+    left out.
     """
     trained = schedule.steps
-    t = np.arange(0, trained, trained // steps, dtype=np.int64) + 1
-    return t[t < trained][::-1] if trained > 1 else np.zeros(1, np.int64)
+    if trained == 1:
+        return np.zeros(1, np.int64)
+    official = np.arange(0, trained, trained // steps, dtype=np.int64) + 1
+    official = official[official < trained][::-1]
+    if len(official) - steps <= _FEW and official[0] >= 0.75 * trained:
+        return official
+    even: Timesteps = np.unique(np.rint(np.linspace(trained - 1, 1, steps)).astype(np.int64))[::-1]
+    return even
 
 
 def ddim_tables(schedule: Schedule, timesteps: Timesteps, eta: float) -> tuple[Table, Table, Table]:

@@ -19,6 +19,7 @@ from lvdm_engines.atomic import (
     remove_leftovers,
     sync,
     sync_directory,
+    why_not_replaced,
 )
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
@@ -239,6 +240,8 @@ def _check_place(path: Path, kind: OutputKind, *, replace: bool) -> None:
         raise VideoError(f"cannot write {path}: there is no directory {path.parent}; make it first")
     if path.is_symlink():
         raise VideoError(f"cannot write {path}: it is a link; give the place that it leads to")
+    if problem := why_not_replaced(path):
+        raise VideoError(f"cannot write {path}: {problem}")
     sidecar = sidecar_path(path)
     if sidecar.is_symlink() or sidecar.is_dir():
         raise VideoError(

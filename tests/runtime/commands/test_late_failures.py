@@ -183,3 +183,24 @@ def test_old_pictures_stay_until_the_new_ones_are_whole(generate, tmp_path, monk
     after = content(tmp_path)
     assert after.keys() == before.keys()
     assert all(after[path] != before[path] for path in before)
+
+
+@pytest.mark.parametrize("out", ["sky", "sky.mp4"])
+def test_a_mount_point_is_refused_before_the_work(refused, tmp_path, monkeypatch, out):
+    (tmp_path / out).mkdir() if out == "sky" else (tmp_path / out).touch()
+    (tmp_path / "disk").mkdir() if out == "sky" else (tmp_path / "disk").touch()
+    mount = ["mount", "--bind", "disk", out]
+    if subprocess.run(mount, cwd=tmp_path, capture_output=True).returncode:
+        monkeypatch.setattr(atomic.os.path, "ismount", lambda path: Path(path).name == out)
+    try:
+        assert f"cannot write {out}: it is a mount point" in refused(out, "--force")
+    finally:
+        subprocess.run(["umount", out], cwd=tmp_path, capture_output=True)
+
+
+def test_what_is_another_users_in_a_shared_directory_is_refused(refused, tmp_path, monkeypatch):
+    (tmp_path / "sky.mp4").write_bytes(b"mine")
+    tmp_path.chmod(0o1777)
+    monkeypatch.setattr(atomic.os, "geteuid", lambda: os.getuid() + 1)
+    assert "another user's, and cannot be replaced there" in refused("sky.mp4", "--force")
+    assert (tmp_path / "sky.mp4").read_bytes() == b"mine"

@@ -29,12 +29,15 @@ def test_schedules_and_ddim_tables_equal_the_official_ones(golden, index):
     np.testing.assert_allclose(sigma, case.arrays[f"ddim_sigma_{index}"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 15, 50, 333, 999, 1000])
-def test_ddim_never_asks_for_a_timestep_that_was_not_trained(steps):
-    t = ddim_timesteps(make_schedule("sqrt-linear", 1000, 0.0015, 0.0155), steps)
-    assert t[-1] == 1
-    assert t[0] <= 999
-    assert len(t) >= min(steps, 999)
+@pytest.mark.parametrize("trained", [2, 10, 250, 1000])
+@pytest.mark.parametrize("steps", [1, 2, 3, 15, 50, 333, 334, 501, 999, 1000])
+def test_ddim_makes_about_the_calls_that_are_asked_and_begins_in_the_noise(steps, trained):
+    steps = min(steps, trained)
+    t = ddim_timesteps(make_schedule("sqrt-linear", trained, 0.0015, 0.0155), steps)
+    assert 0.75 * trained <= t[0] + 1 <= trained
+    assert t[-1] == 1 or len(t) == 1
+    assert (np.diff(t) < 0).all()
+    assert abs(len(t) - steps) <= 5
 
 
 def test_a_schedule_of_one_step_has_one_ddim_timestep():
