@@ -35,7 +35,8 @@ _ZIP_FAULTS = (
 class Archive:
     """An open checkpoint: `root` is what was pickled, with `TensorRef` for tensors.
 
-    `starts` is the byte position of each storage in `data`. Tensors keep `data` alive.
+    `starts` is the byte position of each storage in `data`; `sums` has what a zip file says of it,
+    its length and its CRC-32. Tensors keep `data` alive.
     """
 
     path: Path
@@ -43,11 +44,14 @@ class Archive:
     data: mmap.mmap
     starts: dict[str, int]
     copies: dict[str, bytearray] = field(default_factory=dict)
+    sums: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def tensor(self, ref: TensorRef, key: str) -> torch.Tensor:
-        """Return a tensor of the file, without reading it yet; `key` names it in messages.
+        """Return a tensor of the file; `key` names it in messages.
 
-        Raises CheckpointError where the file is too short for it.
+        What a zip file holds of it is held against its CRC-32, once.
+
+        Raises CheckpointError where the file is too short for it, or other than it says.
         """
         dtype: torch.dtype = getattr(torch, ref.storage.dtype)
         if 0 in ref.shape:
@@ -58,7 +62,17 @@ class Archive:
                 "torch.save, each tensor cloned"
             )
         flat = self._storage(ref.storage, dtype, key)
-        return flat.as_strided(ref.shape, ref.stride, ref.offset)
+        stored = flat.as_strided(ref.shape, ref.stride, ref.offset)
+        stored = stored.conj().resolve_conj() if ref.conjugate else stored
+        return -stored if ref.negative else stored
+
+    def _check(self, name: str, start: int, key: str) -> None:
+        size, expected = self.sums.pop(name, (0, 0))  # zero where torch was told to make none
+        if expected and zlib.crc32(memoryview(self.data)[start : start + size]) != expected:
+            raise CheckpointError(
+                f"{self.path}: the data of {key} is not what was saved (its CRC-32 differs); "
+                "copy or download the checkpoint again"
+            )
 
     def _storage(self, ref: StorageRef, dtype: torch.dtype, key: str) -> torch.Tensor:
         buffer: Any = self.data
@@ -70,6 +84,8 @@ class Archive:
                 f"{self.path}: the data of {key} is missing or cut off; "
                 "copy or download the checkpoint again"
             )
+        if buffer is self.data:
+            self._check(ref.key, start, key)
         if start % dtype.itemsize:  # only the older format packs storages without alignment
             end = start + ref.numel * dtype.itemsize
             buffer, start = bytearray(memoryview(buffer)[start:end]), 0
@@ -117,19 +133,24 @@ def _open_zip(path: Path, data: mmap.mmap) -> Archive:
                 f"{path} is a zip file but not a PyTorch checkpoint: it holds no data.pkl"
             )
         folder = top.removesuffix("data.pkl")
+        for info in entries.values():
+            if info.CRC == 0 and info.compress_type == zipfile.ZIP_STORED:
+                del info.CRC  # torch can be told to make none; without it, none is checked
         _check_byte_order(path, archive, entries, f"{folder}byteorder")
         root = unpickle(archive.read(top), str(path))
         starts: dict[str, int] = {}
         copies: dict[str, bytearray] = {}
+        sums: dict[str, tuple[int, int]] = {}
         for name, info in entries.items():
             key = name.removeprefix(f"{folder}data/")
             if key == name:
                 continue
             if info.compress_type == zipfile.ZIP_STORED:
                 starts[key] = _data_start(path, data, info)
+                sums[key] = info.file_size, getattr(info, "CRC", 0)
             else:
                 copies[key] = bytearray(archive.read(name))
-        return Archive(path, root, data, starts, copies)
+        return Archive(path, root, data, starts, copies, sums)
 
 
 def _check_packing(path: Path, size: int, entries: dict[str, zipfile.ZipInfo]) -> None:

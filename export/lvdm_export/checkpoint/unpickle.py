@@ -8,23 +8,12 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from lvdm_engines.errors import CheckpointError, quoted
+from lvdm_export.checkpoint.stand_ins import Inert, StorageRef, StorageType, TensorRef, stand_in
 
-_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+__all__ = ["Inert", "StorageRef", "TensorRef", "first_line", "unpickle"]
 
 # What broken or hostile pickle bytes make the standard unpickler raise.
 _PICKLE_FAULTS = (
@@ -32,143 +21,6 @@ _PICKLE_FAULTS = (
     MemoryError, OverflowError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 _HEAVIEST = 10_000  # parts of a tuple
-_MOST_AXES = 64  # as many as torch has
-_LARGEST = 2**63 - 1  # offsets and strides beyond it are no numbers for torch
-
-
-def _refuse_state(_self: Any, _state: Any) -> None:
-    """Stand in for `__setstate__`: the default lets a pickle rewrite even frozen objects."""
-    raise pickle.UnpicklingError("refusing to change a finished object")
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """A run of `numel` elements that the archive holds under `key`."""
-
-    key: str
-    dtype: str
-    numel: int
-
-    __setstate__ = _refuse_state
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A strided view into a storage; offset and strides count elements."""
-
-    storage: StorageRef
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    __setstate__ = _refuse_state
-
-    def __post_init__(self) -> None:
-        numbers = (self.offset, *self.shape, *self.stride)
-        if len(self.shape) != len(self.stride) or any(not 0 <= n <= _LARGEST for n in numbers):
-            raise ValueError(
-                f"impossible tensor of shape {quoted(self.shape)}, stride {quoted(self.stride)}"
-            )
-        reach = self.offset + sum(
-            (n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)
-        )
-        if 0 not in self.shape and reach >= self.storage.numel:
-            raise ValueError(f"tensor of shape {quoted(self.shape)} reaches past its storage")
-
-
-class Inert:
-    """Stands for any object that a pickle names and we do not build."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
-        """Accept any arguments, as unknown constructors may take any."""
-        return super().__new__(cls)
-
-    def __call__(self, *_args: Any, **_kwargs: Any) -> "Inert":
-        """Accept being called, as unknown names may be functions."""
-        return self
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        return
-
-    def __setstate__(*_args: Any) -> None:
-        # No `self`: a pickle may also send state to the class.
-        return
-
-    def append(self, *_args: Any) -> None:
-        """Swallow an item."""
-
-    def extend(self, *_args: Any) -> None:
-        """Swallow items."""
-
-    def add(self, *_args: Any) -> None:
-        """Swallow an item."""
-
-
-class _Known:
-    """A name we do build; an object without a `__dict__`, so that no pickle can alter it."""
-
-    __slots__ = ("_build",)
-    _build: Callable[..., Any]
-
-    def __init__(self, build: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_build", build)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._build(*args)
-
-    def __setattr__(self, name: str, _value: Any) -> None:
-        raise pickle.UnpicklingError(f"refusing to set {quoted(name)}")
-
-    __setstate__ = _refuse_state
-
-
-@dataclass(frozen=True)
-class _StorageType:
-    dtype: str
-
-    __setstate__ = _refuse_state
-
-
-class _Ordered(dict[Any, Any]):
-    """A dictionary that drops the attributes which PyTorch hangs onto a state_dict."""
-
-    __slots__ = ()
-
-    def __setstate__(self, _state: Any) -> None:
-        return
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Any:
-    if not isinstance(storage, StorageRef):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    if len(shape) > _MOST_AXES or len(stride) > _MOST_AXES:
-        raise pickle.UnpicklingError(f"a tensor of more than {_MOST_AXES} axes")
-    if not all(isinstance(n, int) for n in (offset, *shape, *stride)):
-        raise pickle.UnpicklingError("a tensor whose shape is not made of whole numbers")
-    return TensorRef(storage, offset, tuple(shape), tuple(stride))
-
-
-def _ordered(items: Any = ()) -> _Ordered:
-    """Make a dictionary of pairs, which move: copies of one list could fill the memory."""
-    made = _Ordered(items)
-    if items:
-        items.clear()
-    return made
-
-
-def _parameter(data: Any, *_rest: Any) -> Any:
-    return data
-
-
-_BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-}
 
 
 _Load = Callable[[Any], None]
@@ -222,22 +74,17 @@ class _Reader(pickle._Unpickler):
 
     def find_class(self, module: str, name: str, /) -> Any:
         """Return a stand-in for a global name; nothing is looked up or imported."""
-        build = _BUILDERS.get((module, name))
-        if build is not None:
-            return _Known(build)
-        if module in {"torch", "torch.storage"} and name in _DTYPES:
-            return _StorageType(_DTYPES[name])
-        return Inert
+        return stand_in(module, name)
 
-    def persistent_load(self, pid: Any, /) -> StorageRef:
-        """Describe the storage that a tensor refers to."""
+    def persistent_load(self, pid: Any, /) -> StorageRef | Inert:
+        """Describe the storage that a tensor refers to, if it has a type that networks have."""
         if not (isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference that is not a tensor storage")
         kind, key, numel = pid[1], pid[2], pid[4]
         if not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
             raise pickle.UnpicklingError("a storage whose name or size is of another type")
-        if not isinstance(kind, _StorageType):
-            raise pickle.UnpicklingError(f"storage {quoted(key)} has an unsupported element type")
+        if not isinstance(kind, StorageType):
+            return Inert()  # which may be an optimizer's, and is read by nobody
         if len(pid) == 6 and pid[5] is not None:
             raise pickle.UnpicklingError(f"storage {quoted(key)} is a view of another")
         ref = StorageRef(key, kind.dtype, numel)
