@@ -12,7 +12,7 @@ import msgspec
 from lvdm_engines.atomic import new_directory, put_in_place, read_file, sync
 from lvdm_engines.bundle import MANIFEST, REFERENCES, Bundle, GraphSource, file_sha256, load_bundle
 from lvdm_engines.contract import check_contract
-from lvdm_engines.errors import BundleError, quoted
+from lvdm_engines.errors import BundleError, cause, quoted
 from lvdm_engines.manifest import TOKENIZER, Manifest, TokenizerFacts
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
@@ -128,7 +128,4 @@ def _is_plan(name: str, stems: set[str]) -> bool:
 
 
 def _write_error(target: Path, err: OSError) -> BundleError:
-    return BundleError(
-        f"{target}: cannot be written ({err.strerror or err}); "
-        "free space there or choose another directory"
-    )
+    return BundleError(f"{target}: cannot be written: {cause(err, 'choose another directory')}")

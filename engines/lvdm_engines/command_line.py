@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError, no_thread, one_line, quoted
+from lvdm_engines.errors import LvdmError, cause, no_thread, one_line, quoted
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,7 +33,10 @@ _IGNORED = "ignored due to race condition"  # of a signal that came before it wa
 _LATER = 0.02  # seconds
 _LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
 _HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # as torch says it on a CPU
+# as torch says it on a CPU, and the system where a library is to be imported
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|can't allocate memory|failed to map segment|annot allocate"
+)
 
 
 class NumberRange(click.FloatRange):
@@ -149,7 +152,7 @@ class CommandLine:
             return f"{err.name} is not installed; pip install {wanted}"
         if isinstance(err, OSError):  # e.g. a name that is too long, a device that went away
             place = err.filename or "a file or standard output"
-            return f"{place}: {err.strerror or err}; choose another name or place"
+            return f"{place}: {cause(err)}"
         if "can't start new thread" in str(err):
             return str(no_thread(err))
         if isinstance(err, MemoryError) or _OUT_OF_MEMORY.search(str(err)):

@@ -20,6 +20,7 @@ A message is one line: what was got, what was expected, what to do next. Whateve
 file or a caller stands in it as `quoted` shows it: short, and without control characters.
 """
 
+import errno
 import reprlib
 
 KEPT = "finished clips are kept"  # the note of an error after which a run can be resumed
@@ -96,6 +97,32 @@ def no_thread(err: Exception) -> SessionError:
         f"no thread can be started ({err}); lower --threads, end other programs, or raise "
         "the limit of processes (ulimit -u)"
     )
+
+
+def cause(err: Exception, otherwise: str = "choose another name or place") -> str:
+    """Say what an error of the system is and what to do about that one; `otherwise` for the rest.
+
+    Takes whatever has an `errno` and a `strerror`, as the errors of FFmpeg do.
+    """
+    number, told = getattr(err, "errno", None), getattr(err, "strerror", None) or str(err)
+    known = _CAUSES.get(number) if isinstance(number, int) else None
+    return known or (f"{told}; {otherwise}" if otherwise else told)
+
+
+_CAUSES = {
+    errno.ENOSPC: "the disk is full; free some space or write to another place",
+    errno.EDQUOT: "your quota is used up; remove files of yours, or write to another place",
+    errno.EFBIG: "the file is larger than it may be here; raise the limit (ulimit -f), or write to "
+    "another place",
+    errno.EACCES: "Permission denied; change the permissions, or choose another place",
+    errno.EPERM: "Operation not permitted; change the permissions, or choose another place",
+    errno.EROFS: "it lies on a read-only file system; choose another place",
+    errno.EIO: "the disk reports a fault (Input/output error); look into the system's log, and use "
+    "another disk",
+    errno.ESTALE: "the disk or its server is gone; connect it again, or choose another place",
+    errno.EMFILE: "Too many open files; raise the limit (ulimit -n)",
+    errno.ENFILE: "Too many open files in the system; end other programs",
+}
 
 
 def quoted(value: object) -> str:

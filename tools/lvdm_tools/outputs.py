@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lvdm_engines.atomic import whole_file
-from lvdm_engines.errors import ConfigError, OptionsError
+from lvdm_engines.errors import ConfigError, OptionsError, cause
 
 
 def check_free(paths: Iterable[Path], *, force: bool) -> None:
@@ -40,9 +40,7 @@ def write_report(path: Path, report: str | bytes, *, force: bool = True) -> None
         with whole_file(path) as file:
             file.write(report.encode() if isinstance(report, str) else report)
     except OSError as err:
-        raise ConfigError(
-            f"cannot write {path}: {err.strerror or err}; choose another place"
-        ) from err
+        raise ConfigError(f"cannot write {path}: {cause(err, 'choose another place')}") from err
 
 
 @cache

@@ -23,7 +23,7 @@ class Network:
 
     With `exact` every call has EXACT_ROWS rows, the last ones padding if need be, so that no
     kernel can round differently because of how clips are grouped. Without it all rows go in one
-    call; if that does not fit into memory, the batch is halved, once, for good.
+    call; if that does not fit into memory, the batch is halved, for good, until it does.
     """
 
     def __init__(self, model: Model, graph: str, *, exact: bool) -> None:
@@ -43,15 +43,27 @@ class Network:
         try:
             return self._run(feeds, rows)
         except DeviceMemoryError as err:
-            most = self._most or rows
-            if self._exact or min(most, rows) == 1:
-                raise _too_small(most, err) from err
-            self._most = min(most, rows) // 2
-            _log.warning("out of memory at %d rows per call; going on with %d", rows, self._most)
-        try:
-            return self._run(feeds, rows)
-        except DeviceMemoryError as err:
-            raise _too_small(self._most, err) from err
+            return self._halved(feeds, rows, err)
+
+    def _halved(self, feeds: Feeds, rows: int, err: DeviceMemoryError) -> Array:
+        """Run what did not fit in smaller and smaller calls."""
+        if self._exact:
+            raise _too_small(EXACT_ROWS, err) from err
+        most = min(self._most or rows, rows)
+        while most > 1:
+            most //= 2
+            self._most = most
+            try:
+                eps = self._run(feeds, rows)
+            except DeviceMemoryError as smaller:
+                err = smaller
+                continue
+            _log.warning(
+                "out of memory; going on with %d rows per network call, which --batch-size %d is "
+                "sure not to exceed", most, max(1, most // EXACT_ROWS),
+            )  # fmt: skip
+            return eps
+        raise _too_small(most, err) from err
 
     def _run(self, feeds: Feeds, rows: int) -> Array:
         most = self._most or rows
@@ -102,9 +114,7 @@ def name_bad(rows: Array, sites: Sequence[Site]) -> str:
 
 
 def _too_small(rows: int, err: DeviceMemoryError) -> DeviceMemoryError:
-    advice = (
-        "lower the batch size"
-        if rows > EXACT_ROWS
-        else "close other programs, or use a smaller model or another backend"
+    return DeviceMemoryError(
+        f"out of memory with {rows} rows in a network call ({err}); close other programs, or use a "
+        "smaller model or another backend"
     )
-    return DeviceMemoryError(f"out of memory with {rows} rows in a network call ({err}); {advice}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines import lock
 from lvdm_engines.atomic import read_file, remove_leftovers, sync_directory, whole_file
-from lvdm_engines.errors import OtherRunError, WorkError, quoted
+from lvdm_engines.errors import OtherRunError, WorkError, cause, quoted
 from lvdm_rt.diffusion.noise import Site, Stage
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _NAME = rf"({'|'.join(map(str, Stage))})-\d+\.npy"
 _CLIP = re.compile(rf"{_NAME}|\.{_NAME}\.\w{{8}}\.partial")
 _VIDEO = re.compile(r"video-\d+")
 # what a header that is no array's ends in
-_FAULTS = (OSError, ValueError, SyntaxError, TokenError, TypeError, EOFError, MemoryError)
+_FAULTS = (ValueError, SyntaxError, TokenError, TypeError, EOFError, MemoryError)
 _CHECKSUM = hashlib.sha256().digest_size  # bytes, after the array, where NumPy does not look
 
 
@@ -87,6 +87,9 @@ class WorkDir:
             latents = read_array(io.BytesIO(_checked(read_file(file))))
         except FileNotFoundError:
             return None
+        except OSError as err:
+            _log.warning("%s cannot be read (%s) and is made again", file, err.strerror or err)
+            return None
         except _FAULTS as err:
             _log.warning("%s is damaged (%s) and is made again", file, err)
             return None
@@ -129,7 +132,11 @@ class WorkDir:
             return
         try:
             found = _read_identity(self._path)
-        except (OSError, ValueError, RecursionError) as err:
+        except OSError as err:
+            raise OtherRunError(
+                f"{file} cannot be read: {cause(err, '--restart throws the run away')}"
+            ) from err
+        except (ValueError, RecursionError) as err:
             raise OtherRunError(
                 f"{file} cannot be read ({err}); --restart throws the run away"
             ) from err
@@ -225,7 +232,7 @@ def _clear(path: Path) -> None:
         remove_leftovers(path / IDENTITY, mine=True)
         (path / IDENTITY).unlink(missing_ok=True)
     except OSError as err:
-        raise WorkError(f"{path} cannot be removed ({err.strerror}); remove it by hand") from err
+        raise WorkError(f"{path} cannot be removed: {cause(err, 'remove it by hand')}") from err
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -239,6 +246,4 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
 
 
 def _unwritable(path: Path, err: OSError) -> WorkError:
-    return WorkError(
-        f"{path} cannot be written ({err.strerror}); free some space or choose another place"
-    )
+    return WorkError(f"{path} cannot be written: {cause(err, 'choose another place')}")

@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import VideoError, cause
 from lvdm_rt.video.arrays import Timed, too_large
 from lvdm_rt.video.gif_blocks import gif_ending
 
@@ -73,6 +73,8 @@ def unreadable(path: Path, err: OSError | av.FFmpegError | None) -> VideoError:
         )
     if err is None:
         return damaged(path, "not one frame of it can be decoded")
+    if isinstance(err, OSError) and err.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+        return VideoError(f"cannot read {path}: {cause(err)}")
     return damaged(path, _reason(err))
 
 

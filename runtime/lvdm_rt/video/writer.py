@@ -21,7 +21,7 @@ from lvdm_engines.atomic import (
     sync_directory,
     why_not_replaced,
 )
-from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_engines.errors import OptionsError, VideoError, cause
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
 from lvdm_rt.video.sidecar import sidecar_path, write_sidecar
@@ -274,8 +274,6 @@ def _write_errors(out: str) -> Iterator[None]:
 
 
 def _reason(err: OSError | av.FFmpegError) -> str:
-    if err.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return "the disk is full; free some space or write to another place"
     if err.errno == errno.EPIPE:
         return "the program that reads it has stopped"
-    return f"{err.strerror or err}"
+    return cause(err, otherwise="")

@@ -33,11 +33,27 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(sessions, model):
     assert session.rows == [6, 3, 3, 3, 3]
 
 
-def test_a_batch_that_does_not_fit_in_half_is_an_error_that_says_what_to_lower(sessions, model):
+def test_a_batch_is_halved_until_it_fits_and_a_size_that_does_is_named(sessions, model, caplog):
     session = sessions["predict"]
-    session.most = 2
-    with pytest.raises(DeviceMemoryError, match=r"with 4 rows .*no room.*lower the batch size"):
-        Network(model, "predict", exact=False)(feeds(8))
+    whole = Network(model, "predict", exact=False)(feeds(64))
+    session.rows.clear()
+    session.most = 9
+    network = Network(model, "predict", exact=False)
+    np.testing.assert_array_equal(network(feeds(64)), whole)
+    assert session.rows[:4] == [64, 32, 16, 8]
+    assert set(session.rows[3:]) == {8}
+    assert "going on with 8 rows per network call, which --batch-size 4 is sure" in caplog.text
+
+
+def test_rows_that_fit_once_and_not_later_are_halved_again(sessions, model):
+    session = sessions["predict"]
+    network = Network(model, "predict", exact=False)
+    network(feeds(8))
+    for most in (4, 1):
+        session.most = most
+        session.rows.clear()
+        network(feeds(8))
+        assert session.rows[-1] == most
 
 
 @pytest.mark.parametrize("exact", [False, True])

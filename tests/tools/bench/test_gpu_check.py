@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"
     assert cli.run(["gpu-check", "--dry-run", "--no-torch", "-o", str(out)]) == 1
-    assert "cannot be written (Not a directory); free space there" in capsys.readouterr().err
+    assert "cannot be written: Not a directory; choose another name" in capsys.readouterr().err
 
 
 def test_a_check_that_shows_nothing_is_saved_whole_and_exits_with_1(

@@ -13,7 +13,7 @@ from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
 from lvdm_engines.command_line import NumberRange, tell
-from lvdm_engines.errors import BackendError, OptionsError
+from lvdm_engines.errors import BackendError, OptionsError, cause
 from lvdm_tools.outputs import check_free
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def command(out: Path, *, force: bool, **options: Any) -> None:
         found = run(_check(out, save, options))
     except OSError as err:
         raise OptionsError(
-            f"{err.filename or out}: cannot be written ({err.strerror or err}); free space there "
-            "or choose another folder with -o, what was measured before is kept"
+            f"{err.filename or out}: cannot be written: {cause(err)}; -o chooses another folder, "
+            "what was measured before is kept"
         ) from err
     click.echo(page(found))
     tell(f"{report} and gpu-check.json are written")

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from lvdm_engines.atomic import partial_of, remove
 from lvdm_engines.command_line import silence_stdout, tell
 from lvdm_engines.completion import BUNDLE, DATA
-from lvdm_engines.errors import ConfigError, LvdmError, OptionsError
+from lvdm_engines.errors import ConfigError, LvdmError, OptionsError, cause
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import curves, scorecard
@@ -195,9 +195,7 @@ def _check_places(files: list[Path]) -> None:
         try:
             probe.open("xb").close()
         except OSError as err:
-            raise OptionsError(
-                f"cannot write {path}: {err.strerror}; choose another name or place"
-            ) from err
+            raise OptionsError(f"cannot write {path}: {cause(err)}") from err
         remove(probe)
 
 

@@ -22,7 +22,14 @@ from safetensors.torch import load_file, save_file
 
 from lvdm_engines import lock
 from lvdm_engines.atomic import remove_leftovers, whole_path
-from lvdm_engines.errors import CheckpointError, ConfigError, TrainingError, one_line, quoted
+from lvdm_engines.errors import (
+    CheckpointError,
+    ConfigError,
+    TrainingError,
+    cause,
+    one_line,
+    quoted,
+)
 from lvdm_tools.train import config
 
 if TYPE_CHECKING:
@@ -129,7 +136,7 @@ def tensor(
 
 def write_error(err: Exception, path: Path, *, again: str = "--resume") -> TrainingError:
     """Say why `path` could not be written, what is left, and what to do before going on."""
-    reason, todo = getattr(err, "strerror", None) or f"{err}", "make it writable"
+    reason, _, todo = cause(err, "make it writable").partition("; ")
     # safetensors reports I/O errors as text only
     if getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err):
         reason, todo = "the disk is full", "make room"

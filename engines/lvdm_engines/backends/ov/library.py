@@ -11,7 +11,7 @@ from lvdm_engines.backends.processor import multiplies_bf16
 from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
 
 _TELEMETRY = "openvino_telemetry"
-_MEMORY = re.compile(r"bad_alloc|allocat|out[ _]of[ _]memory", re.IGNORECASE)
+_MEMORY = re.compile(r"bad_alloc|allocat|can't alloc|out[ _]of[ _]memory", re.IGNORECASE)
 _PLACE = re.compile(r"^(\[ .* \] |.* failed at src/.*|Exception from src/.*)$")
 
 

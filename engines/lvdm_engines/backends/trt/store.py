@@ -24,7 +24,7 @@ from lvdm_engines.backends.trt.library import ANY, TargetMachine
 from lvdm_engines.backends.trt.profiles import graph_files, profiles_for
 from lvdm_engines.backends.trt.vouched import is_vouched, vouch
 from lvdm_engines.bundle import GraphSource, load_bundle
-from lvdm_engines.errors import BackendError, BundleError
+from lvdm_engines.errors import BackendError, BundleError, cause
 from lvdm_engines.manifest import Manifest
 
 # what a message calls the fields of a fingerprint beside its options
@@ -91,8 +91,8 @@ def save_plan(source: GraphSource, facts: PlanFacts, plan: Any) -> CompiledPlan:
             put_in_place(partial, folder)
     except OSError as err:
         raise BundleError(
-            f"{folder}: cannot be written ({err.strerror or err}); free space there, or copy the "
-            "bundle to a directory of yours and build there"
+            f"{folder}: cannot be written: {cause(err)}; or copy the bundle to a directory of "
+            "yours and build there"
         ) from err
     return CompiledPlan(folder / facts.file, facts)
 
