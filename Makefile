@@ -8,7 +8,7 @@ LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"
 
-.PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch matrix docs documented video clean
+.PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch fuzz matrix docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -79,6 +79,13 @@ test-torch: $(VENV)/.installed
 # The rest of the recorded networks and precisions, the built-in model compiled, networks of the paper's kind.
 test-rest: $(VENV)/.installed
 	$(PYTEST) -m exhaustive
+
+# Damaged files by the thousand, and whether each ends in a result or in one line. Says where it
+# ended, which is FIRST of the next.
+MINUTES ?= 30
+FIRST ?= 0
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzzing.py --minutes $(MINUTES) --first $(FIRST)
 
 # A video from the built-in model, with the lean runtime only (no torch).
 $(VENV)-video/.installed: pyproject.toml

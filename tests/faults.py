@@ -1,14 +1,14 @@
-"""Faults by the hundred, on a toy model: what was tried, how often, and what did not hold.
+"""Kills by the hundred, on toy models: what was tried, how often, and what did not hold.
 
     python tests/faults.py                          every kind, 100 cases of each
     python tests/faults.py --kind kill --cases 300  one kind; may be repeated
 
-A case fails if a file is lost, half-written or other than it should be, if anything is left behind,
-or if an error is not one line with exit code 1. Prints a table; fails if a case did.
+Half of the moments are random, the others lie where a finished thing gets its name. A case fails if
+a file is lost, half-written or other than it should be, if anything is left behind, or if an error
+is not one line with exit code 1. Prints a table; fails if a case did. Damaged files: tests/fuzz.
 """
 
 import argparse
-import io
 import random
 import signal
 import subprocess
@@ -17,22 +17,25 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import toy_disk
 import toy_frames
-from toy_damage import copied, damage
-from toy_files import GENERATE, content
+import toy_inputs
+import yaml
+from toy_files import GENERATE, content, with_tests_on_path
+from toy_runs import AUTOENCODER
 
-from lvdm_rt import GenerateOptions, Pipeline, cli
+from lvdm_engines.bundle import load_bundle
 
 OUTS = ("sky.npz", "sky.gif", "sky.webm", "sky.mp4", "sky")
 FLAGS = ("--frames", "400", "--seed", "3", "--exact", "-q")
-SMALL = ("--frames", "24", "--seed", "3", "--exact", "-q")
-_SECONDS = 120.0  # that a run of the toy model never takes
+BUILD = (
+    "build-engines", "--predict", "model.yaml", "model.ckpt", "--interpolate", "model.yaml",
+    "model.ckpt", "--out", "bundle", "--force", "-q",
+)  # fmt: skip
+_SECONDS = 300.0  # that no run of a toy model takes
 
 
 class FaultError(Exception):
@@ -67,26 +70,20 @@ class Place:
         """Wait for a random part of the time that a run takes."""
         time.sleep(self.begin.seconds * self.chance.uniform(first, last))
 
+    def any_moment(self, run: "subprocess.Popen[str]", seconds: float, last: str) -> None:
+        """Wait for a random moment of a run, or until a file is there that is written last."""
+        if self.chance.random() < 0.5:
+            time.sleep(seconds * self.chance.random())
+            return
+        while run.poll() is None and not any(self.folder.glob(last)):
+            time.sleep(0.0005)
+        time.sleep(self.chance.uniform(0, 0.02))
+
 
 def start(folder: Path, toy: Path, *flags: str) -> "subprocess.Popen[str]":
     """Start `lvdm-rt generate` as a process of its own."""
     command = [sys.executable, "-c", GENERATE, "generate", "--bundle", str(toy), *flags]
     return subprocess.Popen(command, cwd=folder, text=True, stderr=subprocess.PIPE)
-
-
-def call(folder: Path, *words: str) -> tuple[int, str]:
-    """Run `lvdm-rt` in this process; returns its exit code and the line that it said, if any."""
-    said = io.StringIO()
-    sys.argv = ["lvdm-rt", *words]
-    with chdir(folder), redirect_stderr(said), redirect_stdout(io.StringIO()):
-        try:
-            code = cli.run(words)
-        except BaseException as err:
-            raise FaultError(f"{type(err).__name__}: {err}") from err
-    text = "".join(line for line in said.getvalue().splitlines(True) if "made again" not in line)
-    expect(text.count("\n") <= 1 or code == 2, f"said {text!r}")
-    expect(code in (0, 1, 2) and (code == 0 or text), f"exit {code}, said {text!r}")
-    return code, text
 
 
 def finish(place: Place, folder: Path, out: str) -> None:
@@ -110,7 +107,7 @@ def kill(place: Place) -> None:
     out = place.chance.choice(OUTS)
     for _ in range(place.chance.randint(1, 3)):
         run = start(place.folder, place.begin.toy, "-o", out, *FLAGS, "--resume")
-        place.moment()
+        place.any_moment(run, place.begin.seconds, ".sky*.json.*.partial")
         run.kill()
         run.communicate()
         for path in place.folder.glob("sky*"):
@@ -122,9 +119,8 @@ def interrupt(place: Place) -> None:
     """SIGINT or SIGTERM, one to four times at random moments, then --resume."""
     out = place.chance.choice(OUTS)
     run = start(place.folder, place.begin.toy, "-o", out, *FLAGS, "--resume")
-    while not _catches(run.pid, signal.SIGTERM):  # what starts is Python itself
-        time.sleep(0.001)
-    place.moment()
+    _wait_for_signals(run)
+    place.any_moment(run, place.begin.seconds, ".sky*.json.*.partial")
     for _ in range(place.chance.randint(1, 4)):
         run.send_signal(place.chance.choice([signal.SIGINT, signal.SIGTERM]))
         time.sleep(place.chance.uniform(0, 0.05))
@@ -132,6 +128,11 @@ def interrupt(place: Place) -> None:
     expect(run.returncode in (0, 130), f"exit {run.returncode}, said {said!r}")
     expect(said.count("\n") == (run.returncode != 0), f"said {said!r}")
     finish(place, place.folder, out)
+
+
+def _wait_for_signals(run: "subprocess.Popen[str]") -> None:
+    while run.poll() is None and not _catches(run.pid, signal.SIGTERM):  # what starts is Python
+        time.sleep(0.001)
 
 
 def _catches(process: int, number: int) -> bool:
@@ -157,76 +158,81 @@ def power(place: Place) -> None:
             finish(place, after, out)
 
 
-def work(place: Place) -> None:
-    """One file of an interrupted run's work directory damaged, then --resume."""
-    interrupted = place.folder / ".sky.npz.work"
-    copied(place.begin.folder / "interrupted", interrupted)
-    files = [path for path in sorted(interrupted.rglob("*")) if path.is_file()]
-    way = damage(place.chance.choice(files), _numbers(place))
-    code, said = call(place.folder, *_command(place), "-o", "sky.npz", *SMALL, "--resume")
-    if code == 0:
-        expect(
-            content(place.folder).items() >= place.begin.whole["small"].items(),
-            f"{way}: other frames",
-        )
-    else:
-        expect("work" in said, f"{way}: {said}")
+def _ended(place: Place, words: tuple[str, ...], seconds: float, last: str) -> None:
+    """Start a command, and end it by one of three signals at a random moment."""
+    number = place.chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    run = _run(place.folder, *words)
+    if number != signal.SIGKILL:
+        _wait_for_signals(run)
+    place.any_moment(run, seconds, last)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=_SECONDS)
+    if number != signal.SIGKILL:
+        expect(run.returncode in (0, 130), f"exit {run.returncode}, said {said!r}")
+        lines = [line for line in said.splitlines() if "interrupted" in line]
+        expect(len(lines) == (run.returncode == 130), f"said {said!r}")
 
 
-def bundle(place: Place) -> None:
-    """One file of a bundle damaged, then used."""
-    toy = copied(place.begin.toy, place.folder / "toy")
-    way = damage(place.chance.choice(sorted(toy.iterdir())), _numbers(place))
-    flags = ("--bundle", "./toy", "-o", "sky.npz", *SMALL)
-    code, said = call(place.folder, "generate", *flags)
-    made = (place.folder / "sky.npz").exists()
-    expect(made == (code == 0), f"{way}: exit {code}, said {said}")
-    call(place.folder, "info", "./toy")
+def build(place: Place) -> None:
+    """SIGKILL, SIGTERM or SIGINT while a bundle replaces another: one of them is whole."""
+    old = toy_frames.write_bundle(place.folder / "bundle")
+    before = content(old)
+    _ended(place, BUILD, 30.0, ".bundle.*.partial/manifest.json")
+    after = load_bundle(old)
+    for name in after.manifest.graphs:
+        after.graph(name).verified()
+    replaced = after.manifest.name != "toy"
+    expect(replaced or content(old) == before, "a bundle is half replaced")
+    if place.chance.random() < 0.2:
+        run = _run(place.folder, *BUILD)
+        _, said = run.communicate(timeout=_SECONDS)
+        expect(run.returncode == 0, f"building again: {said}")
+        left = {path.name for path in place.folder.iterdir()}
+        expect(left == {"bundle", "model.yaml", "model.ckpt"}, f"left {left}")
 
 
-def condition(place: Place) -> None:
-    """A film, a GIF, an archive or a folder of pictures damaged, then continued."""
-    name = place.chance.choice(OUTS)
-    for relative, data in place.begin.whole[name].items():
-        path = place.folder / "in" / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    film = place.folder / "in" / name
-    damaged = place.chance.choice(sorted(film.iterdir())) if film.is_dir() else film
-    way = damage(damaged, _numbers(place))
-    flags = ("--condition", str(film), "-o", "new.npz", *SMALL)
-    code, said = call(place.folder, *_command(place), *flags)
-    expect((place.folder / "new.npz").exists() == (code == 0), f"{way}: exit {code}, said {said}")
+def train(place: Place) -> None:
+    """SIGKILL, SIGTERM or SIGINT in a training, once or twice, then --resume: the same weights."""
+    file = place.folder / "c.yaml"
+    file.write_text(yaml.safe_dump(AUTOENCODER))
+    words = ("train", "autoencoder", "--config", "c.yaml", "--data", "synth", "--out", "run", "-q")
+    whole = place.begin.folder / "trained"
+    if not whole.exists():
+        run = _run(place.folder, *words)
+        run.communicate(timeout=_SECONDS)
+        expect(run.returncode == 0, "an undisturbed training fails")
+        (place.folder / "run").rename(whole)
+    for _ in range(place.chance.randint(1, 2)):
+        again = ("--resume",) if (place.folder / "run" / "config.json").exists() else ()
+        _ended(place, (*words, *again), 8.0, "run/.*.partial")
+    again = ("--resume",) if (place.folder / "run" / "config.json").exists() else ()
+    run = _run(place.folder, *words, *again)
+    _, said = run.communicate(timeout=_SECONDS)
+    expect(run.returncode == 0, f"--resume: exit {run.returncode}, said {said!r}")
+    for name in ("state.safetensors", "model/model.safetensors"):
+        made = (place.folder / "run" / name).read_bytes()
+        expect(made == (whole / name).read_bytes(), f"{name} is another")
+    hidden = [path.name for path in (place.folder / "run").rglob(".*.partial")]
+    expect(not hidden, f"left {hidden}")
 
 
-def sidecar(place: Place) -> None:
-    """A video or its sidecar damaged, then resumed and repeated: made again, or refused."""
-    for relative, data in place.begin.whole["small"].items():
-        (place.folder / relative).write_bytes(data)
-    damaged = place.chance.choice(["sky.npz", "sky.npz.json"])
-    way = damage(place.folder / damaged, _numbers(place))
-    repeat = ("--from", "sky.npz.json", "-o", "again.npz", "--bundle", str(place.begin.toy))
-    call(place.folder, "generate", *repeat, "--frames", "24", "-q")  # a sidecar may ask for a year
-    again = place.folder / "again.npz"
-    flags = ("-o", "sky.npz", *SMALL, "--resume", "--force")
-    code, _ = call(place.folder, *_command(place), *flags)
-    if code == 0 and (place.folder / "sky.npz").is_file():  # a directory stands for pictures
-        frames = (place.folder / "sky.npz").read_bytes()
-        expect(frames == place.begin.whole["small"]["sky.npz"], f"{way}: other frames")
-        expect(damaged != "sky.npz" or again.read_bytes(), f"{way}: not repeated")
+def _run(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """Start one of the other commands as a process of its own."""
+    script = "lvdm_export" if words[0] == "build-engines" else "lvdm_tools"
+    if words[0] == "build-engines" and not (folder / "model.ckpt").exists():
+        toy_inputs.configuration(folder / "model.yaml")
+        toy_inputs.checkpoint(folder / "model.ckpt")
+    code = f"import sys; from {script}.cli import main; sys.argv[0] = 'lvdm'; main()"
+    command = [sys.executable, "-c", code, *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=folder, text=True, stderr=pipe, stdout=pipe, env=with_tests_on_path()
+    )
 
 
 KINDS: dict[str, Callable[[Place], None]] = {
-    case.__name__: case for case in (kill, interrupt, power, work, bundle, condition, sidecar)
+    case.__name__: case for case in (kill, interrupt, power, build, train)
 }
-
-
-def _numbers(place: Place) -> np.random.Generator:
-    return np.random.default_rng(place.chance.randrange(1 << 32))
-
-
-def _command(place: Place) -> tuple[str, ...]:
-    return ("generate", "--bundle", str(place.begin.toy))
 
 
 def prepared(folder: Path) -> Start:
@@ -241,13 +247,6 @@ def prepared(folder: Path) -> Start:
         expect(run.returncode == 0, "an undisturbed run fails")
         seconds = max(seconds, time.monotonic() - began)
         whole[out] = content(folder / "runs" / out)
-    (folder / "small").mkdir()
-    call(folder / "small", "generate", "--bundle", str(toy), "-o", "sky.npz", *SMALL)
-    whole["small"] = content(folder / "small")
-    options = GenerateOptions(frames=24, seed=3, exact=True)
-    with Pipeline.open(toy) as pipeline:
-        for _ in pipeline.stream(options, work=folder / "interrupted"):
-            pass
     return Start(folder, toy, whole, seconds)
 
 

@@ -1,5 +1,6 @@
 """Tiny networks to export, and how the authors' files describe and store them."""
 
+import dataclasses
 from collections import OrderedDict
 
 import torch
@@ -8,7 +9,15 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 from lvdm_tools.bench.models import random_network as filled
 
-__all__ = ["AUTOENCODER", "UNET", "filled", "official_state", "official_yaml", "quiet"]
+__all__ = [
+    "AUTOENCODER",
+    "UNET",
+    "filled",
+    "official_state",
+    "official_yaml",
+    "quiet",
+    "write_ours",
+]
 
 AUTOENCODER = Autoencoder3dConfig(
     n_hiddens=4, downsample=(2, 2, 2), z_channels=2, embed_dim=2, norm_groups=2
@@ -107,3 +116,41 @@ def official_state(unet, ema, autoencoder):
     for name, tensor in autoencoder.state_dict().items():
         state[f"first_stage_model.{name}"] = tensor
     return state
+
+
+def write_ours(folder):
+    """Write a denoiser that was trained jointly and an autoencoder in our own format."""
+    from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
+    from lvdm_export.config.model_json import ModelRecord, save_model
+    from lvdm_export.nets.autoencoder3d import Autoencoder3d
+    from lvdm_export.nets.unet3d import UNet3d
+
+    unet, autoencoder = filled(UNet3d(UNET), 1), filled(Autoencoder3d(AUTOENCODER), 3)
+    config, checkpoint = save_model(
+        folder / "unet",
+        ModelRecord(
+            kind="unet3d",
+            config=dataclasses.asdict(UNET),
+            scale=0.5,
+            shift=1.25,
+            latent_size=(4, 4),
+            schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
+            predict=PredictFacts(4, 1, 4),
+            interpolate=InterpolateFacts(5),
+            short=ShortFacts(4),
+            noise_levels=10,
+            provenance={"steps": 50},
+        ),
+        unet,
+    )
+    save_model(
+        folder / "autoencoder",
+        ModelRecord(
+            kind="autoencoder3d",
+            config=dataclasses.asdict(AUTOENCODER),
+            frame_size=(8, 8),
+            decode_window=2,
+        ),
+        autoencoder,
+    )
+    return config, checkpoint

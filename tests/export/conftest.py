@@ -1,6 +1,5 @@
 """Tiny models on disk: an official-looking YAML and Lightning checkpoint, and files of our own."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,17 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from toy_checkpoints import AUTOENCODER, UNET, filled, official_state, official_yaml, quiet
+from toy_checkpoints import (
+    AUTOENCODER,
+    UNET,
+    filled,
+    official_state,
+    official_yaml,
+    quiet,
+    write_ours,
+)
 
-from lvdm_engines.manifest import InterpolateFacts, PredictFacts, ScheduleFacts, ShortFacts
 from lvdm_export.build import BuildOptions, Source, build
-from lvdm_export.config.model_json import ModelRecord, save_model
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_export.nets.unet3d import UNet3d
 
@@ -61,35 +66,8 @@ def official(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ours(tmp_path_factory):
     """Write a denoiser that was trained jointly and an autoencoder in our own format."""
-    folder = tmp_path_factory.mktemp("ours")
     unet, autoencoder = filled(UNet3d(UNET), 1), filled(Autoencoder3d(AUTOENCODER), 3)
-    config, checkpoint = save_model(
-        folder / "unet",
-        ModelRecord(
-            kind="unet3d",
-            config=dataclasses.asdict(UNET),
-            scale=0.5,
-            shift=1.25,
-            latent_size=(4, 4),
-            schedule=ScheduleFacts("sqrt-linear", 1000, 0.0015, 0.0155),
-            predict=PredictFacts(4, 1, 4),
-            interpolate=InterpolateFacts(5),
-            short=ShortFacts(4),
-            noise_levels=10,
-            provenance={"steps": 50},
-        ),
-        unet,
-    )
-    save_model(
-        folder / "autoencoder",
-        ModelRecord(
-            kind="autoencoder3d",
-            config=dataclasses.asdict(AUTOENCODER),
-            frame_size=(8, 8),
-            decode_window=2,
-        ),
-        autoencoder,
-    )
+    config, checkpoint = write_ours(tmp_path_factory.mktemp("ours"))
     return Model(config, checkpoint, unet, unet, autoencoder)
 
 

@@ -68,8 +68,12 @@ class WorkDir:
                 _refuse_strangers(path)
                 _clear(path)
             self._claim(identity, resume)
-        except BaseException:
+        except OtherRunError:
             lock.release(self._lock)
+            raise
+        except BaseException:
+            with suppress(WorkError):  # the error that is told came first
+                _release(self._lock, path, remove=not holds_clips(path))
             raise
 
     def __enter__(self) -> Self:

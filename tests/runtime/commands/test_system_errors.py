@@ -17,7 +17,7 @@ ADVICE = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "your quota is used up; remove files of yours",
     errno.EACCES: "Permission denied; change the permissions",
-    errno.EROFS: "read-only file system; choose another place",
+    errno.EROFS: "it lies on a read-only file system; choose another place",
     errno.EIO: "the disk reports a fault (Input/output error); look into the system's log",
     errno.EMFILE: "Too many open files; raise the limit (ulimit -n)",
     errno.ESTALE: "the disk or its server is gone",
@@ -80,11 +80,11 @@ def test_every_error_has_one_line_whatever_it_lacks():
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("call", ["fsync", "rename,renameat,renameat2", "mkdir,mkdirat"])
-@pytest.mark.parametrize("error", ["EIO", "EDQUOT", "ENOSPC"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_a_system_call_that_fails_leaves_no_half_file(toy, tmp_path, call, error):
     command = [sys.executable, "-c", GENERATE, "generate", "--bundle", str(toy), "--backend", "cpu"]
     command += ["-o", "sky.npz", "--frames", "24", "-q"]
-    for when in ("1", "2", "4+"):
+    for when in ("1", "3+"):
         inject = f"inject={call}:error={error}:when={when}"
         traced = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
         done = subprocess.run(
