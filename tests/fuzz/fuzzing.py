@@ -9,6 +9,7 @@ Prints each finding with the command that repeats it, and the cases of each kind
 
 import argparse
 import itertools
+import os
 import shutil
 import sys
 import tempfile
@@ -22,9 +23,12 @@ if __name__ == "__main__":
 import numpy as np
 from fuzz import child
 from fuzz.kind import Kind
-from fuzz.kinds import bundles, films, models, runs
+from fuzz.kinds import bundles, films, models, plans, runs
 
-KINDS = {kind.name: kind for kind in (*bundles.KINDS, *models.KINDS, *films.KINDS, *runs.KINDS)}
+KINDS = {
+    kind.name: kind
+    for kind in (*bundles.KINDS, *plans.KINDS, *models.KINDS, *films.KINDS, *runs.KINDS)
+}
 
 
 def prepared(kind: Kind, folder: Path) -> Path:
@@ -82,6 +86,8 @@ def main() -> int:
     counts, findings = dict.fromkeys(asked.kind or KINDS, 0), dict.fromkeys(asked.kind or KINDS, 0)
     ends, seed = time.monotonic() + 60 * asked.minutes, asked.first
     with tempfile.TemporaryDirectory(prefix="lvdm-fuzz-") as place:
+        os.environ |= {"XDG_CACHE_HOME": f"{place}/cache", "XDG_STATE_HOME": f"{place}/state"}
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         whole = {kind.name: prepared(kind, Path(place)) for kind in kinds}
         for kind, seed in rounds(kinds, asked):
             for found in tried(kind, seed, whole[kind.name], Path(place)):

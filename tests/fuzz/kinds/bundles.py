@@ -1,20 +1,19 @@
-"""Bundles: manifests, graphs whose sha256 was updated, and sidecars of plans."""
+"""Bundles: manifests and what lies beside them, and graphs whose sha256 was updated."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import onnx
 import toy_frames
 from fuzz.kind import Kind, Rng, command, commands, outputs
 from onnx import TensorProto
 from toy_damage import damage
 
-from lvdm_engines.backends.plan_facts import Fingerprint, PlanFacts, PlanOptions, Range
 from lvdm_engines.bundle import file_sha256
 
-FLAGS = ("--bundle", "./toy", "--backend", "cpu", "--frames", "8", "-q", "-o", "sky.npz")
+FLAGS = ("--bundle", "./toy", "--frames", "8", "-q", "-o", "sky.npz")
 
 
 def prepare(folder: Path) -> None:
@@ -25,6 +24,9 @@ def prepare(folder: Path) -> None:
 def manifest(folder: Path, rng: Rng) -> str:
     """Change the manifest: values, names of files, its text, or what lies in its place."""
     path = folder / "toy" / "manifest.json"
+    if rng.random() < 0.2:
+        files = sorted((folder / "toy").iterdir())
+        return damage(files[int(rng.integers(len(files)))], rng)
     if rng.random() < 0.5:
         return damage(path, rng)
     whole = json.loads(path.read_text())
@@ -50,10 +52,10 @@ def show_and_run(folder: Path) -> int:
     return shown or commands("lvdm_export", ["inspect", "./toy"]) or generate(folder)
 
 
-def generate(folder: Path) -> int:
+def generate(folder: Path, backend: str = "cpu") -> int:
     """Generate a short video."""
     before = {path.name for path in folder.iterdir()}
-    code = command(["generate", *FLAGS])
+    code = command(["generate", *FLAGS, "--backend", backend])
     outputs(folder, before, {"sky.npz": code == 0, "sky.npz.json": code == 0})
     return code
 
@@ -118,39 +120,8 @@ def _changed(model: Any, rng: Rng) -> str:
     return f"{way} of {node.name or node.op_type[:20]!r}"
 
 
-def prepare_plans(folder: Path) -> None:
-    """Write the toy bundle with the sidecar of a plan that nobody has built."""
-    prepare(folder)
-    digest = file_sha256(folder / "toy" / "predict.onnx")
-    made = Fingerprint(
-        graph="predict", library="tensorrt", version="10.13", gpu="any", capability="8.6",
-        onnx_sha256=digest, data_sha256=None, precision="fp32",
-        profiles=({"b": Range(1, 8, 32)},), options=PlanOptions(),
-    )  # fmt: skip
-    facts = PlanFacts(
-        file="predict.plan", sha256=digest, bytes=4, fingerprint=made, seconds=1.0,
-        built_at="2026-01-01T00:00:00", summary={"layers": 3},
-    )  # fmt: skip
-    place = folder / "toy" / "engines" / made.digest
-    place.mkdir(parents=True)
-    (place / "predict.plan").write_bytes(b"plan")
-    (place / "predict.plan.json").write_bytes(msgspec.json.encode(facts))
-
-
-def plan(folder: Path, rng: Rng) -> str:
-    """Change the sidecar."""
-    (sidecar,) = folder.glob("toy/engines/*/*.json")
-    return damage(sidecar, rng)
-
-
-def show_plans(folder: Path) -> int:
-    """Show the bundle with its plans, which are not run."""
-    del folder
-    return commands("lvdm_export", ["inspect", "./toy"], ["inspect", "--json", "./toy"])
-
-
 KINDS = (
     Kind("manifest", prepare, manifest, show_and_run),
     Kind("onnx", prepare, graph, generate),
-    Kind("plan", prepare_plans, plan, show_plans),
+    Kind("onnx in openvino", prepare, graph, partial(generate, backend="openvino"), daily=6),
 )

@@ -88,7 +88,11 @@ class Calls:
 
 def check_graph(source: GraphSource, native: Any) -> None:
     """Refuse a graph whose real tensors are not the declared ones."""
-    source.check_tensors(_specs(native.get_inputs()), _specs(native.get_outputs()))
+    try:
+        inputs, outputs = _specs(native.get_inputs()), _specs(native.get_outputs())
+    except native_errors() as err:  # names that are no text
+        raise session_error(source.name, "read", err) from err
+    source.check_tensors(inputs, outputs)
 
 
 def _specs(nodes: Any) -> list[TensorSpec]:
@@ -106,17 +110,24 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 def native_errors() -> tuple[type[Exception], ...]:
     """Return what ONNX Runtime raises; its exception types have no parent of their own.
 
-    Its buffers raise plain RuntimeError.
+    Its buffers raise plain RuntimeError; and where its own text, which repeats what a damaged file
+    holds, is no UTF-8, there is UnicodeDecodeError in place of any of them.
     """
     load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
-    return (MemoryError, RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
+    return (
+        MemoryError,
+        RuntimeError,
+        UnicodeDecodeError,
+        *(kind for kind in kinds if issubclass(kind, Exception)),
+    )
 
 
 def session_error(graph: str, doing: str, err: Exception) -> SessionError:
     """Turn an engine's error into one line."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(err)) or type(err).__name__
+    said = err.object.decode(errors="replace") if isinstance(err, UnicodeDecodeError) else str(err)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", said) or type(err).__name__
     line = text.strip().splitlines()[0].strip()
     if isinstance(err, MemoryError) or _MEMORY.search(text):
         return DeviceMemoryError(f"{graph}: out of memory ({line}); lower the batch size")

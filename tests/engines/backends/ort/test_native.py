@@ -2,12 +2,14 @@ import os
 import sys
 from types import ModuleType
 
+import onnx
 import pytest
 import toy
+from toy_files import edited
 
 from lvdm_engines.backends.ort.cpu import CPU
 from lvdm_engines.backends.ort.cuda import CUDA
-from lvdm_engines.bundle import load_bundle
+from lvdm_engines.bundle import file_sha256, load_bundle
 from lvdm_engines.errors import BackendError, SessionError
 from lvdm_engines.opening import open_session
 
@@ -44,3 +46,16 @@ def test_a_path_that_is_no_text_is_refused_in_one_line(tmp_path):
     with pytest.raises(SessionError, match=r"is not UTF-8; move the bundle") as found:
         open_session(bundle, "predict", "cpu")
     assert str(found.value).isprintable()
+
+
+def test_words_of_the_engine_that_are_no_text_are_one_line(tmp_path):
+    bundle = toy.write_bundle(tmp_path / "toy")
+    graph = bundle / load_bundle(bundle).manifest.graphs["predict"].file
+    data = graph.read_bytes()
+    name = onnx.load(graph).graph.node[0].op_type.encode()
+    graph.write_bytes(data.replace(name, b"\xf3" + name[1:]))
+    with edited(bundle / "manifest.json") as manifest:
+        manifest["graphs"]["predict"]["sha256"] = file_sha256(graph)
+    with pytest.raises(SessionError, match="^predict: cannot open: ") as caught:
+        open_session(load_bundle(bundle), "predict", "cpu")
+    assert str(caught.value).isprintable()
