@@ -14,7 +14,7 @@ import torch
 
 from lvdm_engines.bundle import Bundle, file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.errors import CheckpointError, ConfigError
+from lvdm_engines.errors import CheckpointError, ConfigError, quoted
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
 from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_export.checkpoint.weights import (
@@ -73,6 +73,7 @@ class BuildOptions:
     fps: float = 8.0
     decode_window: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)  # defaults of the bundle
+    sha256: tuple[str, ...] = ()  # of the only checkpoints to take; any if there is none
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
+        if options.sha256:
+            _check_sums(options, inputs)
         with _naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
             model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
@@ -116,6 +119,8 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             gc.collect()
         writer.record(references)
         report("hashing checkpoints")
+        for path in inputs.checkpoints:
+            report(f"{path}: sha256 {file_sha256(path)}")
         manifest = Manifest(
             name=options.name or options.out.resolve().name,
             model=model,
@@ -126,6 +131,17 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             parity=parity,
         )
         return writer.finish(manifest)
+
+
+def _check_sums(options: BuildOptions, inputs: _Inputs) -> None:
+    """Refuse checkpoints other than those that were asked for. Raises CheckpointError."""
+    expected = [digest.lower() for digest in options.sha256]
+    for path in inputs.checkpoints:
+        if file_sha256(path) not in expected:
+            raise CheckpointError(
+                f"{path} has sha256 {file_sha256(path)}, expected {quoted(' or '.join(expected))} "
+                "of --sha256; take the file that you mean"
+            )
 
 
 def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:

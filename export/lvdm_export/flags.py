@@ -49,6 +49,7 @@ _FLAGS = (
         shell_complete=PATH,
         help="Its tokenizer.json. Default: the one in DIR or beside CFG.",
     ),
+    click.option("--sha256", multiple=True, metavar="HEX", help="Take no other CKPT; repeatable."),
     click.option("--out", type=_FILE, metavar="BUNDLE", help="What to write."),
     click.option(
         "--bundle",

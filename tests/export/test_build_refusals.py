@@ -2,14 +2,17 @@
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
 from toy_checkpoints import quiet
 
+from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
+from lvdm_export import build as builder
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.weights import check_schedule
@@ -39,6 +42,18 @@ def test_inputs_that_do_not_belong_together_are_refused_before_any_export(offici
             quiet,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_sha256_is_refused_where_one_is_asked_for(
+    official, tmp_path, monkeypatch
+):
+    sources = {"predict": Source(official.config, official.checkpoint)}
+    asked = {"denoisers": sources, "out": tmp_path / "out"}
+    with pytest.raises(CheckpointError, match=r"has sha256 \w{64}, expected 'abc' of --sha256"):
+        build(BuildOptions(**asked, sha256=("ABC",)), quiet)
+    monkeypatch.setattr(builder, "export_graph", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # where the export begins
+        build(BuildOptions(**asked, sha256=(file_sha256(official.checkpoint).upper(),)), quiet)
 
 
 def test_without_onnx_runtime_the_export_is_refused_before_anything_is_read(

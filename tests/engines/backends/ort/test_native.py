@@ -49,13 +49,13 @@ def test_a_path_that_is_no_text_is_refused_in_one_line(tmp_path):
 
 
 def test_words_of_the_engine_that_are_no_text_are_one_line(tmp_path):
-    bundle = toy.write_bundle(tmp_path / "toy")
+    bundle = toy.write_bundle(tmp_path / "toy").path
     graph = bundle / load_bundle(bundle).manifest.graphs["predict"].file
     data = graph.read_bytes()
     name = onnx.load(graph).graph.node[0].op_type.encode()
     graph.write_bytes(data.replace(name, b"\xf3" + name[1:]))
     with edited(bundle / "manifest.json") as manifest:
         manifest["graphs"]["predict"]["sha256"] = file_sha256(graph)
-    with pytest.raises(SessionError, match="^predict: cannot open: ") as caught:
+    with pytest.raises(SessionError, match=r"^predict: cannot open: ") as caught:
         open_session(load_bundle(bundle), "predict", "cpu")
     assert str(caught.value).isprintable()
