@@ -43,7 +43,8 @@ def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
 
     Pictures of more than twice `max_pixels` are never decoded.
 
-    Raises av.FFmpegError, OSError, and VideoError for a pipe or a device, which may never end.
+    Raises av.FFmpegError, OSError, and VideoError for pictures of an unknown kind, and for a pipe
+    or a device, which may never end.
     """
     if path.exists() and not path.is_file():
         raise VideoError(f"cannot read {path}: it is no ordinary file; remove it")
@@ -52,7 +53,11 @@ def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
     options = {**limit, "format_whitelist": _FORMATS}
     container: InputContainer = av.open(f"file:{path}", "r", options=options, **_METADATA)
     for stream in container.streams.video:
-        stream.codec_context.options = limit
+        codec: Any = stream.codec_context
+        if codec is None:
+            container.close()
+            raise damaged(path, f"this PyAV {av.__version__} has no decoder for its pictures")
+        codec.options = limit
     return container
 
 

@@ -42,7 +42,7 @@ def count_frames(path: Path) -> int:
             return sum(p.size > 0 and not p.is_discard for p in container.demux(stream))
     except StopIteration:
         raise TrainingError(f"{path} holds no frame") from None
-    except (av.FFmpegError, OSError, ValueError) as err:
+    except (VideoError, av.FFmpegError, OSError, ValueError) as err:
         raise TrainingError(f"{path} cannot be read as a video: {err}") from err
 
 
