@@ -124,13 +124,14 @@ def test_what_is_missing_is_told_once_where_that_is_asked(scene, write, caplog):
     assert caplog.text == ""
 
 
-def test_a_film_that_is_cut_in_its_index_is_one_line(tmp_path, read):
+def test_a_film_that_is_cut_in_its_index_is_read_or_refused_in_one_line(tmp_path, read):
     path = toy_films.write(tmp_path / "a.mov", list(BLACK), "mpeg4")
-    data, said = path.read_bytes(), set()
-    for length in range(len(data) - 900, len(data) - 9, 13):
+    data, said = path.read_bytes(), ""
+    for length in range(len(data) - 900, len(data) - 9, 26):
         path.write_bytes(data[:length])
-        for reader in (read, count_frames):  # some cuts leave it no name of a decoder
-            with pytest.raises(LvdmError, match=r"a\.mov") as caught:
+        for reader in (read, count_frames):
+            try:
                 reader(path)
-            said.add("no decoder" in str(caught.value))
-    assert said == {False, True}
+            except LvdmError as err:
+                said += f"{err}\n"
+    assert "has no decoder for its pictures" in said  # where the cut leaves it no name
