@@ -5,6 +5,7 @@ ends only the copy. It may take 60 s of a processor and 2 GiB beside what is in 
 has much else to do, that is longer by the clock.
 """
 
+import faulthandler
 import os
 import resource
 import signal
@@ -77,6 +78,7 @@ def run(case: Callable[[], int], folder: Path) -> Outcome:
 
 def _in_child(case: Callable[[], int], folder: Path) -> int:
     try:
+        faulthandler.disable()  # a crash is told by the signal alone
         os.chdir(folder)
         room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (room + MEMORY,) * 2)

@@ -22,7 +22,7 @@ class Kind:
     prepare: Callable[[Path], None]
     make: Callable[[Path, Rng], str]
     run: Callable[[Path], int]
-    daily: int = 12
+    daily: int = 6
 
 
 def command(words: Sequence[object], script: str = "lvdm_rt") -> int:

@@ -121,7 +121,7 @@ def _changed(model: Any, rng: Rng) -> str:
 
 
 KINDS = (
-    Kind("manifest", prepare, manifest, show_and_run),
-    Kind("onnx", prepare, graph, generate),
-    Kind("onnx in openvino", prepare, graph, partial(generate, backend="openvino"), daily=6),
+    Kind("manifest", prepare, manifest, show_and_run, daily=8),
+    Kind("onnx", prepare, graph, generate, daily=8),
+    Kind("onnx in openvino", prepare, graph, partial(generate, backend="openvino"), daily=1),
 )

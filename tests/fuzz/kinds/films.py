@@ -80,4 +80,4 @@ def go_on_quietly(folder: Path) -> int:
     return go_on(folder)
 
 
-KINDS = (Kind("film", prepare, film, go_on_quietly, daily=30),)
+KINDS = (Kind("film", prepare, film, go_on_quietly, daily=16),)

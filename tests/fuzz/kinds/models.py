@@ -127,7 +127,7 @@ def safetensors(folder: Path, rng: Rng) -> str:
 
 
 KINDS = (
-    Kind("yaml", prepare_official, yaml, build_official, daily=10),
-    Kind("checkpoint", prepare_official, checkpoint, build_official, daily=20),
-    Kind("safetensors", prepare_ours, safetensors, build_ours, daily=10),
+    Kind("yaml", prepare_official, yaml, build_official, daily=6),
+    Kind("checkpoint", prepare_official, checkpoint, build_official, daily=12),
+    Kind("safetensors", prepare_ours, safetensors, build_ours, daily=6),
 )
