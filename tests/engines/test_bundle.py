@@ -226,7 +226,7 @@ def test_a_new_bundle_has_ordinary_permissions(make_bundle, tmp_path):
     [
         (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
         (ValueError("no"), ValueError, "no"),
-        (OSError(28, "No space left"), BundleError, r"new: cannot be written \(No space left\)"),
+        (OSError(28, "No space left"), BundleError, r"new: cannot be written: the disk is full"),
     ],
 )
 def test_an_interrupted_write_leaves_nothing(tmp_path, error, kind, told):

@@ -210,7 +210,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_part_of_a_clip(
     make_fake, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
-    with pytest.raises(WorkError, match=r"cannot be written \(No space left on device\); free"):
+    with pytest.raises(WorkError, match=r"cannot be written: the disk is full; free"):
         run(*make_fake(), tmp_path)
     assert list(tmp_path.glob("video-*/*")) == []
     assert list(tmp_path.glob("video-*/.*")) == []

@@ -277,6 +277,6 @@ def test_a_disk_that_fails_at_the_very_end_is_an_error_and_leaves_nothing(
     scene, write, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(122, "Disk quota exceeded")))
-    with pytest.raises(VideoError, match="the disk is full"):
+    with pytest.raises(VideoError, match="your quota is used up"):
         write("sky.webm", scene(3, 16, 16), settings="{}")
     assert names(tmp_path) == []

@@ -207,5 +207,5 @@ def test_a_sidecar_that_cannot_be_read_is_passed_over(rtx, make_bundle):
 def test_a_bundle_that_cannot_be_written_is_one_line(rtx, make_bundle):
     bundle = make_bundle()
     (bundle.path / "engines").write_text("in the way")
-    with pytest.raises(BundleError, match=r"cannot be written .*copy the bundle"):
+    with pytest.raises(BundleError, match=r"cannot be written: .*copy the bundle"):
         build_plans(bundle, "tensorrt-rtx", SMALL)
