@@ -7,14 +7,8 @@ from pathlib import Path
 from av.stream import Disposition
 
 from lvdm_rt.video.arrays import read_npz
-from lvdm_rt.video.reader import (
-    MAX_PIXELS,
-    PICTURES,
-    ReadSpec,
-    open_film,
-    picture_files,
-    read_frames,
-)
+from lvdm_rt.video.film import MAX_PIXELS, open_film
+from lvdm_rt.video.reader import PICTURES, ReadSpec, picture_files, read_frames
 
 _ANY = ReadSpec(size=(8, 8), fps=Fraction(8), chunk=1)
 

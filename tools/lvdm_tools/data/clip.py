@@ -44,6 +44,10 @@ class ClipSource(Protocol):
         """Clip `index`, any number from 0 on, as uint8 (f, h, w, 3); the same at every call."""
         ...
 
+
+class CaptionedSource(ClipSource, Protocol):
+    """Clips by number, and what they show."""
+
     def captioned(self, index: int) -> tuple[NDArray[np.uint8], str]:
         """Clip `index` and what it shows, in words; "" where nobody said."""
         ...

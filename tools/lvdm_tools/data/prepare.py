@@ -23,7 +23,9 @@ from lvdm_engines import lock
 from lvdm_engines.atomic import new_directory, partial_of, put_in_place, read_file, whole_file
 from lvdm_engines.errors import TrainingError, VideoError
 from lvdm_rt.video import Frames, VideoSpec, open_writer
-from lvdm_rt.video.reader import open_film, picture_files, resize, to_pixels
+from lvdm_rt.video.film import open_film
+from lvdm_rt.video.picture import resize, to_pixels
+from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.layouts import LAYOUTS, Box, Item
 from lvdm_tools.data.video_file import every_frame, read_clip
@@ -285,7 +287,7 @@ def _cut(frame: av.VideoFrame, box: Box, side: int) -> Frames:
     left, right = (x * frame.width // width for x in (left, right))
     top, bottom = (y * frame.height // height for y in (top, bottom))
     pixels = np.asarray(to_pixels(frame)[top : max(bottom, top + 1), left : max(right, left + 1)])
-    return resize(pixels, (side, side), shrinks=min(pixels.shape[:2]) >= side)
+    return resize(pixels, (side, side))
 
 
 def _place(out: Path, file: str) -> Path:

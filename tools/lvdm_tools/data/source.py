@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
 from lvdm_tools.data.captions import caption
-from lvdm_tools.data.clip import ClipSource, ClipSpec, check_spec
+from lvdm_tools.data.clip import CaptionedSource, ClipSpec, check_spec
 from lvdm_tools.data.folder import VideoFolder, look
 from lvdm_tools.data.synth import sky_clip
 
@@ -45,7 +45,7 @@ class SynthClips:
 
 def open_source(
     data: str | Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
-) -> ClipSource:
+) -> CaptionedSource:
     """Open `synth`, or a folder of videos or of folders of pictures.
 
     Raises ConfigError: an impossible spec; TrainingError: a folder that is missing, unreadable, or
@@ -55,7 +55,9 @@ def open_source(
     return source
 
 
-def open_both(data: str | Path, spec: ClipSpec, *, seed: int = 0) -> tuple[ClipSource, ClipSource]:
+def open_both(
+    data: str | Path, spec: ClipSpec, *, seed: int = 0
+) -> tuple[CaptionedSource, CaptionedSource]:
     """Open training clips and held-out clips of the same data; raises as `open_source` does."""
     train, unseen = _open(data, spec, seed, (False, True))
     return train, unseen
@@ -63,7 +65,7 @@ def open_both(data: str | Path, spec: ClipSpec, *, seed: int = 0) -> tuple[ClipS
 
 def _open(
     data: str | Path, spec: ClipSpec, seed: int, shares: tuple[bool, ...]
-) -> list[ClipSource]:
+) -> list[CaptionedSource]:
     """Open the shares that are asked for, True being held out, and look at a folder once."""
     check_spec(spec)
     if str(data) == "synth":

@@ -19,7 +19,8 @@ from lvdm_engines.bundle import MANIFEST, builtin_bundles
 from lvdm_engines.errors import ConfigError, OptionsError, TrainingError, quoted
 from lvdm_rt.options import GenerateOptions
 from lvdm_rt.pipeline import Pipeline
-from lvdm_rt.video.reader import open_film, picture_files
+from lvdm_rt.video.film import open_film
+from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSource, ClipSpec
 from lvdm_tools.data.folder import look
 from lvdm_tools.data.source import open_source

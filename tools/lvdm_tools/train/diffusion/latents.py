@@ -20,7 +20,7 @@ from torch import Tensor
 from lvdm_engines.errors import CheckpointError, NumericsError, TrainingError
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_rt.background import Stop, prefetch
-from lvdm_tools.data.clip import ClipSource
+from lvdm_tools.data.clip import CaptionedSource
 from lvdm_tools.train import state
 from lvdm_tools.train.config import EncodedData
 from lvdm_tools.train.pixels import to_tensor
@@ -51,7 +51,7 @@ class Encoding:
     `captioned` keeps what each sequence shows beside it.
     """
 
-    source: ClipSource
+    source: CaptionedSource
     data: EncodedData
     autoencoder: Autoencoder3d
     folder: Path
