@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def build(options: BuildOptions, report: Report) -> Bundle:
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
         inputs = _read(options)
+        for checkpoint in inputs.checkpoints.values():
+            _tell_renamed(checkpoint, report)
         if options.sha256:
             _check_sums(options, inputs)
         with _naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
@@ -119,8 +122,8 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             gc.collect()
         writer.record(references)
         report("hashing checkpoints")
-        for path in inputs.checkpoints:
-            report(f"{path}: sha256 {file_sha256(path)}")
+        for path, checkpoint in inputs.checkpoints.items():
+            report(f"{path}: sha256 {_digest(checkpoint)}")
         manifest = Manifest(
             name=options.name or options.out.resolve().name,
             model=model,
@@ -136,12 +139,18 @@ def build(options: BuildOptions, report: Report) -> Bundle:
 def _check_sums(options: BuildOptions, inputs: _Inputs) -> None:
     """Refuse checkpoints other than those that were asked for. Raises CheckpointError."""
     expected = [digest.lower() for digest in options.sha256]
-    for path in inputs.checkpoints:
-        if file_sha256(path) not in expected:
+    for path, checkpoint in inputs.checkpoints.items():
+        if _digest(checkpoint) not in expected:
             raise CheckpointError(
-                f"{path} has sha256 {file_sha256(path)}, expected {quoted(' or '.join(expected))} "
-                "of --sha256; take the file that you mean"
+                f"{path} has sha256 {_digest(checkpoint)}, expected "
+                f"{quoted(' or '.join(expected))} of --sha256; take the file that you mean"
             )
+
+
+def _tell_renamed(checkpoint: Checkpoint, report: Report) -> None:
+    if checkpoint.renamed:
+        key, name = map(quoted, checkpoint.renamed)
+        report(f"{checkpoint.path}: keys are wrapped; {key} is read as {name}")
 
 
 def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
@@ -226,8 +235,13 @@ def _autoencoder_source(
     Returns its record, the config that holds it, and its checkpoint.
     """
     path = options.autoencoder
-    if path is not None and path.suffix == ".safetensors":
-        beside = path.with_suffix(".json")
+    beside = None if path is None else path.with_suffix(".json")
+    if (
+        path is not None
+        and beside is not None
+        and path.suffix == ".safetensors"
+        and beside.exists()
+    ):
         record = read_config(beside).autoencoder
         if record is None:
             raise ConfigError(f"{beside} does not describe an autoencoder")
@@ -238,7 +252,7 @@ def _autoencoder_source(
             return record, source.config, path or source.checkpoint
     raise ConfigError(
         f"{', '.join(map(str, descriptions))}: no config describes the autoencoder; name its "
-        "checkpoint with --autoencoder"
+        "checkpoint with --autoencoder, its .json beside it"
     )
 
 
@@ -284,12 +298,18 @@ def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
     return options.ema and averaged
 
 
+def _digest(checkpoint: Checkpoint) -> str:
+    """Return the SHA-256 of a file, or that of the digests of all files one after the other."""
+    digests = [file_sha256(path) for path in checkpoint.files]
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
+
 def _provenance(options: BuildOptions, inputs: _Inputs, text: TextParts | None) -> Provenance:
-    digests = {path: file_sha256(path) for path in inputs.checkpoints}
+    digests = {path: _digest(checkpoint) for path, checkpoint in inputs.checkpoints.items()}
     by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
     by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
     if text is not None:
-        by_graph["text_encoder"] = file_sha256(text.checkpoint.path)
+        by_graph["text_encoder"] = _digest(text.checkpoint)
     single = len(set(by_graph.values())) == 1
     notes = {
         name: record.provenance

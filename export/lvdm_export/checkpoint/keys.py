@@ -4,7 +4,6 @@ A checkpoint is untrusted: it is read by `archive` (PyTorch) or safetensors, nei
 run code. Knows the official key names; knows nothing of the networks' sizes.
 """
 
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lvdm_engines.errors import CheckpointError
+from lvdm_engines.errors import CheckpointError, quoted
 from lvdm_export.checkpoint.archive import open_archive
+from lvdm_export.checkpoint.shards import INDEX, find_file, read_index
 from lvdm_export.checkpoint.unpickle import TensorRef
+from lvdm_export.checkpoint.wrappers import (
+    AUTOENCODER,
+    AUTOENCODER_PARTS,
+    DENOISER,
+    EMA,
+    is_official,
+    unwrap,
+)
 
-_DENOISER = "model.diffusion_model."
-_EMA = "model_ema."
-_EMA_COUNTERS = {"model_ema.decay", "model_ema.num_updates"}
-_AUTOENCODER = "first_stage_model."
+_EMA_COUNTERS = {EMA + "decay", EMA + "num_updates"}
 TEXT_ENCODER = "cond_stage_model.transformer."
 _TOKENS = "embeddings.token_embedding.weight"
 _TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
-_AUTOENCODER_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class Checkpoint:
     """Tensors of a file by name: `shapes` is known at once, `read` loads one of them.
 
     `ours` says that the file is in this project's own format: bare names, but for a text encoder.
+    `files` are all that its tensors lie in; `renamed` is a key as it is stored, and as it is read,
+    where a trainer wrapped something around the names.
     """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
     ours: bool
+    files: tuple[Path, ...] = ()
+    renamed: tuple[str, str] | None = None
 
     def below(self, prefix: str) -> dict[str, str]:
         """Map the names below a prefix, without it, to whole names."""
@@ -45,25 +53,46 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a `.safetensors` file of ours, or anything written by `torch.save`.
+    """Open `.safetensors` or anything written by `torch.save`, in one file, a folder or shards.
 
     Raises CheckpointError: missing, unreadable, damaged, or without tensors.
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as err:
-        raise CheckpointError(f"there is no checkpoint {path}") from err
-    except OSError as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
-    if stat.S_ISDIR(mode):
-        raise CheckpointError(
-            f"{path} is a directory, expected a .ckpt or .safetensors file; name one in it"
-        )
-    if not stat.S_ISREG(mode):
-        raise CheckpointError(
-            f"{path} is a pipe or a device, expected a .ckpt or .safetensors file"
-        )
+    file = find_file(path)
+    stored = _open_shards(file) if file.name.endswith(INDEX) else _open_file(file)
+    names = unwrap(stored.shapes)
+    return Checkpoint(
+        path,
+        {name: stored.shapes[key] for name, key in names.items()},
+        lambda name: stored.read(names[name]),
+        ours=stored.ours and not is_official(names),
+        files=stored.files,
+        renamed=next(((key, name) for name, key in names.items() if key != name), None),
+    )
+
+
+def _open_file(path: Path) -> Checkpoint:
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+
+
+def _open_shards(index: Path) -> Checkpoint:
+    """Open every file that an index names, as one checkpoint."""
+    shards = read_index(index)
+    opened = {path: _open_file(find_file(path)) for path in shards}
+    owner: dict[str, Checkpoint] = {}
+    for path, keys in shards.items():
+        for key in keys:
+            if key not in opened[path].shapes:
+                raise CheckpointError(
+                    f"{path} lacks {quoted(key)}, which {index.name} says is in it; copy both again"
+                )
+            owner[key] = opened[path]
+    return Checkpoint(
+        index,
+        {key: shard.shapes[key] for key, shard in owner.items()},
+        lambda key: owner[key].read(key),
+        ours=all(shard.ours for shard in opened.values()),
+        files=(index, *opened),
+    )
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
@@ -75,18 +104,26 @@ def _open_safetensors(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({err}); copy it again"
         ) from err
-    return Checkpoint(path, shapes, file.get_tensor, ours=True)
+    return Checkpoint(path, shapes, file.get_tensor, ours=True, files=(path,))
 
 
 def _open_torch(path: Path) -> Checkpoint:
     archive = open_archive(path)
     root = archive.root
-    state = root["state_dict"] if isinstance(root, dict) and "state_dict" in root else root
-    refs = _tensors(state)
+    refs = next(filter(None, map(_tensors, _states(root))), None)
     if not refs:
         raise CheckpointError(f"{path} holds no state_dict of tensors, expected a model checkpoint")
     shapes = {key: ref.shape for key, ref in refs.items()}
-    return Checkpoint(path, shapes, lambda key: archive.tensor(refs[key], key), ours=False)
+    return Checkpoint(
+        path, shapes, lambda key: archive.tensor(refs[key], key), ours=False, files=(path,)
+    )
+
+
+def _states(root: Any) -> list[Any]:
+    """List where a state_dict may be: under Lightning's name, DeepSpeed's, or all there is."""
+    if isinstance(root, dict) and "state_dict" in root:
+        return [root["state_dict"]]
+    return [root.get("module"), root] if isinstance(root, dict) else []
 
 
 def _tensors(state: Any) -> dict[str, TensorRef]:
@@ -107,14 +144,14 @@ def denoiser_keys(
     """
     if checkpoint.ours:
         return {k: k for k in checkpoint.shapes if not k.startswith(TEXT_ENCODER)}
-    plain = checkpoint.below(_DENOISER)
+    plain = checkpoint.below(DENOISER)
     if not plain:
         raise CheckpointError(
-            f"{checkpoint.path} holds no denoiser: no key starts with {_DENOISER!r}"
+            f"{checkpoint.path} holds no denoiser: no key starts with {DENOISER!r}"
         )
     if not ema:
         return plain
-    averaged = [k for k in checkpoint.shapes if k.startswith(_EMA) and k not in _EMA_COUNTERS]
+    averaged = [k for k in checkpoint.shapes if k.startswith(EMA) and k not in _EMA_COUNTERS]
     if not averaged:
         raise CheckpointError(
             f"{checkpoint.path} holds no EMA weights; use --no-ema for the plain ones"
@@ -126,7 +163,7 @@ def denoiser_keys(
 
 
 def _ema_name(parameter: str) -> str:
-    return _EMA + f"diffusion_model.{parameter}".replace(".", "")
+    return EMA + f"diffusion_model.{parameter}".replace(".", "")
 
 
 def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
@@ -134,13 +171,11 @@ def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
 
     Raises CheckpointError where there is no autoencoder in it.
     """
-    if checkpoint.ours:
-        return checkpoint.below("")
-    keys = checkpoint.below(_AUTOENCODER) or checkpoint.below("")
-    if not any(key.startswith(_AUTOENCODER_PARTS) for key in keys):
+    keys = checkpoint.below(AUTOENCODER) or checkpoint.below("")
+    if not any(key.startswith(AUTOENCODER_PARTS) for key in keys):
         raise CheckpointError(
-            f"{checkpoint.path} holds no autoencoder: no key starts with {_AUTOENCODER!r} or "
-            f"{_AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
+            f"{checkpoint.path} holds no autoencoder: no key starts with {AUTOENCODER!r} or "
+            f"{AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
         )
     return {name: key for name, key in keys.items() if not name.startswith("loss.")}
 
