@@ -1,5 +1,6 @@
 """One mapping of a configuration file, read field by field, so that nothing goes unnoticed."""
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
@@ -13,6 +14,8 @@ C = TypeVar("C")
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 _REQUIRED: Any = object()
+_REFERENCE = re.compile(r"\$\{([\w-]+(?:\.[\w-]+)*)\}")  # to a whole value, as OmegaConf writes it
+_MOST_REFERENCES = 16  # one to another
 _WORDS = {
     "`int`": "a whole number",
     "`float`": "a number",
@@ -25,13 +28,15 @@ class StrictMapping:
     """A mapping with a name; every field has to be read or fixed before `finish`.
 
     `path` names the mapping in messages, for instance `sky.yaml: model.params`.
-    All readers raise ConfigError with that name.
+    All readers raise ConfigError with that name. A value such as `${model.params.channels}` stands
+    for what the whole file, `root`, has there; a file without such values needs no `root`.
     """
 
-    def __init__(self, raw: object, path: str) -> None:
+    def __init__(self, raw: object, path: str, root: object = None) -> None:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path} is {_show(raw)}, expected a mapping")
         self._raw: Mapping[object, Any] = raw
+        self._root = raw if root is None else root
         self._known: set[object] = set()
         self.path = path
 
@@ -40,7 +45,7 @@ class StrictMapping:
 
     def section(self, name: str) -> "StrictMapping":
         """Return the mapping `name`."""
-        return StrictMapping(self._get(name, _REQUIRED), self._where(name))
+        return StrictMapping(self._get(name, _REQUIRED), self._where(name), self._root)
 
     def component(self, name: str) -> "StrictMapping":
         """Return the `params` of the mapping `name`; beside them it may hold a `target`."""
@@ -90,14 +95,46 @@ class StrictMapping:
 
     def refuse(self, name: str, expected: str) -> NoReturn:
         """Raise ConfigError for the value of `name`."""
-        raise ConfigError(f"{self._where(name)} is {_show(self._raw[name])}, expected {expected}")
+        value = self._resolved(name, self._raw[name])
+        raise ConfigError(f"{self._where(name)} is {_show(value)}, expected {expected}")
 
     def _get(self, name: str, default: Any) -> Any:
         self._known.add(name)
-        value = self._raw.get(name)
+        value = self._resolved(name, self._raw.get(name))
+        if isinstance(value, list):
+            value = [self._resolved(name, part) for part in value]
         if value is None and default is _REQUIRED:
             raise ConfigError(f"{self._where(name)} is missing")
         return default if value is None else value
+
+    def _resolved(self, name: str, value: Any) -> Any:
+        """Follow references; only what is read is resolved, so others may lead nowhere."""
+        for _ in range(_MOST_REFERENCES):
+            if not isinstance(value, str) or "${" not in value:
+                return value
+            reference = _REFERENCE.fullmatch(value)
+            if reference is None:
+                raise ConfigError(
+                    f"{self._where(name)} is {quoted(value)}; only a reference to a whole value, "
+                    "such as ${model.params.channels}, is followed, no function and no environment:"
+                    " write the value in its place"
+                )
+            value = self._looked_up(name, reference[1])
+        raise ConfigError(f"{self._where(name)} refers to itself; write the value in its place")
+
+    def _looked_up(self, name: str, reference: str) -> Any:
+        node: Any = self._root
+        for part in reference.split("."):
+            node = dict(enumerate(node)) if isinstance(node, list) else node
+            key = int(part) if part.isdecimal() and len(part) < 9 else part
+            keys = [k for k in (part, key) if isinstance(node, Mapping) and k in node]
+            if not keys:
+                raise ConfigError(
+                    f"{self._where(name)} refers to {quoted(reference)}, which is not in the file; "
+                    "write the value in its place"
+                )
+            node = node[keys[0]]
+        return node
 
     def _where(self, name: str) -> str:
         return f"{self.path}{'.' if ': ' in self.path else ': '}{name}"
