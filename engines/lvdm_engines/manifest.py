@@ -50,13 +50,17 @@ class LatentFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The training noise schedule; 'sqrt-linear' is linear in the square root of beta."""
+class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The training noise schedule; 'sqrt-linear' is linear in the square root of beta.
+
+    `zero_snr` says that it was rescaled to end in nothing but noise.
+    """
 
     kind: ScheduleKind
     steps: Count
     beta_start: float
     beta_end: float
+    zero_snr: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_start <= self.beta_end < 1:
@@ -64,6 +68,8 @@ class ScheduleFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"got beta_start {self.beta_start}, beta_end {self.beta_end}, "
                 "expected 0 < beta_start <= beta_end < 1"
             )
+        if self.zero_snr and self.steps < 2:
+            raise ValueError("got zero_snr with a schedule of one step, expected at least two")
         noise = -self.steps * math.log1p(-self.beta_end)
         if self.kind != "cosine" and (self.beta_start < LEAST_BETA or noise > MOST_NOISE):
             raise ValueError(

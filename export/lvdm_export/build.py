@@ -18,9 +18,9 @@ from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.errors import CheckpointError, ConfigError, quoted
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
 from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
+from lvdm_export.checkpoint.noise_table import check_schedule, with_table
 from lvdm_export.checkpoint.weights import (
     check_fit,
-    check_schedule,
     check_text_encoder,
     load_autoencoder,
     load_denoiser,
@@ -224,6 +224,10 @@ def _read(options: BuildOptions) -> _Inputs:
         records[name] = record
     autoencoder, told, path = _autoencoder_source(options, descriptions)
     checkpoints = {p: open_checkpoint(p) for p in {path, *(s.checkpoint for s in sources)}}
+    for name, source in options.denoisers.items():
+        schedule = records[name].schedule
+        if schedule is not None:
+            checkpoints[source.checkpoint] = with_table(checkpoints[source.checkpoint], schedule)
     return _Inputs(checkpoints, records, autoencoder, told, path)
 
 

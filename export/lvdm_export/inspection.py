@@ -74,7 +74,8 @@ def _model(model: ModelFacts) -> list[str]:
         *_row(
             "schedule",
             f"{schedule.kind}, {schedule.steps} steps, beta {schedule.beta_start} to "
-            f"{schedule.beta_end}, {model.noise_levels or 'no'} noise levels",
+            f"{schedule.beta_end}{' without a rest of signal' if schedule.zero_snr else ''}, "
+            f"{model.noise_levels or 'no'} noise levels",
         ),
     ]
 

@@ -15,7 +15,7 @@ from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export import build as builder
 from lvdm_export.build import BuildOptions, Source, build
 from lvdm_export.checkpoint.keys import Checkpoint
-from lvdm_export.checkpoint.weights import check_schedule
+from lvdm_export.checkpoint.noise_table import check_schedule
 from lvdm_export.config.yaml_config import parse_config
 
 

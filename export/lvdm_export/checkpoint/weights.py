@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from lvdm_engines.errors import CheckpointError, ConfigError
-from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export.checkpoint.keys import (
     Checkpoint,
     autoencoder_keys,
     denoiser_keys,
     text_encoder_keys,
 )
+from lvdm_export.checkpoint.noise_table import ALPHA_BAR
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import PaddedConv3d
@@ -117,36 +117,12 @@ def check_fit(config: NetworkConfig, checkpoint: Checkpoint, *, ema: bool) -> Ne
     return network
 
 
-def check_schedule(schedule: ScheduleFacts, checkpoint: Checkpoint) -> None:
-    """Compare the config's noise schedule with the one the authors' trainer stores with weights.
-
-    Raises CheckpointError: they differ, so the weights were trained on another schedule.
-    """
-    stored = checkpoint.shapes.get("betas")
-    power = {"linear": 1.0, "sqrt-linear": 2.0}.get(schedule.kind)
-    if checkpoint.ours or stored is None or power is None:
-        return  # a cosine schedule has no ends to configure
-    first, last = schedule.beta_start ** (1.0 / power), schedule.beta_end ** (1.0 / power)
-    expected = torch.linspace(first, last, schedule.steps, dtype=torch.float64) ** power
-    if stored != (schedule.steps,):
-        raise CheckpointError(
-            f"{checkpoint.path}: betas has shape {list(stored)}, but the config expects "
-            f"[{schedule.steps}] (timesteps); check that both belong to the same model"
-        )
-    betas = checkpoint.read("betas")
-    rounding = torch.finfo(betas.dtype).eps if betas.is_floating_point() else 0.0
-    betas = betas.double()
-    if not torch.allclose(betas, expected, rtol=max(1e-4, rounding), atol=0.0):
-        raise CheckpointError(
-            f"{checkpoint.path}: betas run from {betas[0]:.4g} to {betas[-1]:.4g}, but the config "
-            f"expects {schedule.beta_start:.4g} to {schedule.beta_end:.4g} (linear_start, "
-            "linear_end); check that both belong to the same model"
-        )
-
-
 def _denoiser_keys(network: nn.Module, checkpoint: Checkpoint, *, ema: bool) -> dict[str, str]:
     parameters = [name for name, _ in network.named_parameters()]
-    return denoiser_keys(checkpoint, parameters, ema=ema)
+    keys = denoiser_keys(checkpoint, parameters, ema=ema)
+    if not checkpoint.ours and ALPHA_BAR in checkpoint.shapes and hasattr(network, "velocity"):
+        keys["velocity.alpha_bar"] = ALPHA_BAR
+    return keys
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _denoiser(name: str, record: ModelRecord) -> UNet3dConfig:
             f"{unet.num_classes}, expected at least as many"
         )
     steps = None if record.schedule is None else record.schedule.steps
-    if unet.prediction == "v" and steps not in (None, unet.timesteps):
+    if unet.prediction != "eps" and steps not in (None, unet.timesteps):
         raise ConfigError(
             f"the config of {name}: timesteps is {unet.timesteps}, but the schedule has {steps} "
             "steps, expected as many"

@@ -4,7 +4,7 @@ Only numbers are read from the YAML. Import paths (`target`) are ignored, unknow
 refused by name, and so are values that the networks here do not implement.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ _SCHEDULES: dict[_Schedule, ScheduleKind] = {
     "sqrt_linear": "linear",
     "cosine": "cosine",
 }
+_Prediction = Literal["eps", "x0", "v"]
 _CLIP_TOKENS = 77
 _LARGEST_SIDE = 16384
 
@@ -86,7 +87,8 @@ def parse_config(raw: object, path: Path) -> Description:
 
 
 def _diffusion(params: StrictMapping) -> Description:
-    unet = read_unet(params.component("unet_config"))
+    schedule = _schedule(params)
+    unet = _predicting(params, read_unet(params.component("unet_config")), schedule)
     latents = {
         "latent_size": _size(params),
         "scale": params.read("scale_factor", Finite, 1.0, "a finite number"),
@@ -99,7 +101,7 @@ def _diffusion(params: StrictMapping) -> Description:
         kind="unet3d",
         config=asdict(unet),
         frame_size=None if autoencoder is None else autoencoder.frame_size,
-        schedule=_schedule(params),
+        schedule=schedule,
         context_tokens=None if unet.context_dim is None else _CLIP_TOKENS,
         ema=params.read("use_ema", bool, True),
         **latents,
@@ -107,9 +109,7 @@ def _diffusion(params: StrictMapping) -> Description:
     )
     if params.read("channels", int, unet.out_channels) != unet.out_channels:
         params.refuse("channels", f"{unet.out_channels}, the network's out_channels")
-    params.fixed(
-        parameterization="eps", scale_by_std=False, given_betas=None, v_posterior=0.0, cosine_s=8e-3
-    )
+    params.fixed(scale_by_std=False, given_betas=None, v_posterior=0.0, cosine_s=8e-3)
     params.finish(*_DIFFUSION_TRAINING)
     return Description(denoiser, autoencoder)
 
@@ -133,7 +133,17 @@ def _schedule(params: StrictMapping) -> ScheduleFacts:
         steps=params.read("timesteps", Count, 1000),
         beta_start=params.read("linear_start", float, 1e-4),
         beta_end=params.read("linear_end", float, 2e-2),
+        zero_snr=params.read("rescale_betas_zero_snr", bool, False),
     )
+
+
+def _predicting(params: StrictMapping, unet: UNet3dConfig, schedule: ScheduleFacts) -> UNet3dConfig:
+    """Add what the network gives: where ᾱ ends at 0, ε says nothing of the picture there."""
+    expected = "eps, v or x0"
+    kind: _Prediction = params.read("parameterization", _Prediction, "eps", expected)
+    if schedule.zero_snr and kind == "eps":
+        params.refuse("rescale_betas_zero_snr", "false, or parameterization v or x0")
+    return replace(unet, prediction=kind, timesteps=schedule.steps)
 
 
 def _clips(params: StrictMapping, unet: UNet3dConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class UNet3dConfig:
     factors; `temporal_length` is the longest distance with a relative position of its own;
     `num_classes` is the number of noise level embeddings (None: no such input); `context_dim`
     selects the text model. `prediction` is what the last convolution gives: ε, as all official
-    models do, or v, from which `UNet3d` makes ε with the ᾱ of its `timesteps`.
+    models do, or v or z_0, from which `UNet3d` makes ε with the ᾱ of its `timesteps`.
     """
 
     in_channels: Width = 4
@@ -44,7 +44,7 @@ class UNet3dConfig:
     use_temporal_transformer: bool = False
     transformer_depth: Blocks = 1
     norm_groups: Width = 32
-    prediction: Literal["eps", "v"] = "eps"
+    prediction: Literal["eps", "v", "x0"] = "eps"
     timesteps: Steps = 1000
 
     def heads(self, channels: int) -> int:
@@ -79,7 +79,7 @@ class _NoiseLevelEmbedding(nn.Embedding):
 
 
 class Velocity(nn.Module):
-    """Turns v = sqrt(ᾱ)·ε − sqrt(1 − ᾱ)·z_0 into ε (Salimans and Ho, arXiv 2202.00512).
+    """Turns v = sqrt(ᾱ)·ε − sqrt(1 − ᾱ)·z_0, or z_0, into ε (Salimans and Ho, arXiv 2202.00512).
 
     At high noise levels ε is x but for a trace of z_0, which a network that gives ε has to compute
     to many digits; one that gives v does not. ᾱ, one value per timestep, is kept with the weights.
@@ -88,14 +88,16 @@ class Velocity(nn.Module):
     keep_float32 = True
     alpha_bar: Tensor
 
-    def __init__(self, timesteps: int) -> None:
+    def __init__(self, timesteps: int, *, of_data: bool) -> None:
         super().__init__()
+        self.of_data = of_data
         self.register_buffer("alpha_bar", torch.ones(timesteps))
 
-    def forward(self, v: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
-        """Return ε (b, c, t, h, w) of v and x (b, c, t, h, w) at timesteps (b)."""
+    def forward(self, out: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Return ε of v, or of z_0 (`of_data`), and x, (b, c, t, h, w) each, at timesteps (b)."""
         alpha_bar = self.alpha_bar[timesteps][:, None, None, None, None]
-        return alpha_bar.sqrt() * v + (1.0 - alpha_bar).sqrt() * x.float()
+        signal, noise, x = alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt(), x.float()
+        return (x - signal * out) / noise if self.of_data else signal * out + noise * x
 
 
 class ResBlock(nn.Module):
@@ -188,8 +190,8 @@ class UNet3d(nn.Module):
             nn.SiLU(),
             zero(FoldedConv(dim, config.out_channels, 3, padding=1)),
         )
-        if config.prediction == "v":
-            self.velocity = Velocity(config.timesteps)
+        if config.prediction != "eps":
+            self.velocity = Velocity(config.timesteps, of_data=config.prediction == "x0")
 
     def _attention(self, channels: int) -> nn.Module:
         config = self.config
@@ -283,6 +285,6 @@ class UNet3d(nn.Module):
         norm, act, conv = self.out
         out = cast("Tensor", conv(act(norm(h, t)))).float()
         out = out.reshape(b, t, -1, height, width).transpose(1, 2)
-        if self.config.prediction == "v":
+        if self.config.prediction != "eps":
             return cast("Tensor", self.velocity(out, x, timesteps))
         return out

@@ -18,6 +18,7 @@ from lvdm_rt.diffusion.schedule import (
     ddim_tables,
     ddim_timesteps,
     karras_timesteps,
+    trailing_timesteps,
 )
 
 Array = NDArray[np.float32]
@@ -127,8 +128,19 @@ class Sampler:
     run: Callable[[Process, Array, Timesteps, float], Iterator[Array]]
 
 
+def _chosen(usual: Callable[[Schedule, int], Timesteps]) -> Callable[[Schedule, int], Timesteps]:
+    """Take a sampler's usual timesteps, or trailing ones where only the last is pure noise."""
+
+    def timesteps(schedule: Schedule, steps: int) -> Timesteps:
+        return (trailing_timesteps if schedule.zero_snr else usual)(schedule, steps)
+
+    return timesteps
+
+
 SAMPLERS = {
     "ddpm": Sampler(all_timesteps, lambda process, x, t, _: ddpm(process, x, t)),
-    "ddim": Sampler(ddim_timesteps, ddim),
-    "dpmpp_2m": Sampler(karras_timesteps, lambda process, x, t, _: dpmpp_2m(process, x, t)),
+    "ddim": Sampler(_chosen(ddim_timesteps), ddim),
+    "dpmpp_2m": Sampler(
+        _chosen(karras_timesteps), lambda process, x, t, _: dpmpp_2m(process, x, t)
+    ),
 }

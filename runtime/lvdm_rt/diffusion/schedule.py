@@ -15,14 +15,19 @@ Timesteps = NDArray[np.int64]
 COSINE_OFFSET = 8e-3  # s of Nichol & Dhariwal 2021, eq. 17
 _FEW = 5  # more network calls than were asked for
 KARRAS_RHO = 7.0  # Karras et al. 2022, eq. 5
+LEAST_SIGNAL = 2.0**-24  # alpha_bar in place of 0: float32 still finds x_0 in x and eps to 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; tables (N,)."""
+    """The forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; tables (N,).
+
+    With `zero_snr` it ends in nothing but noise, so sampling has to start at its very end.
+    """
 
     beta: Table
     alpha_bar: Table
+    zero_snr: bool = False
 
     @property
     def steps(self) -> int:
@@ -37,11 +42,14 @@ class Schedule:
 
 
 @functools.lru_cache(maxsize=8)
-def make_schedule(kind: str, steps: int, beta_start: float, beta_end: float) -> Schedule:
+def make_schedule(
+    kind: str, steps: int, beta_start: float, beta_end: float, *, zero_snr: bool = False
+) -> Schedule:
     """Build the tables of a 'sqrt-linear', 'linear' or 'cosine' schedule of `steps` timesteps.
 
     'sqrt-linear' is linear in sqrt(beta) (the official code calls it "linear"); 'cosine' is
-    Nichol & Dhariwal 2021, eq. 17, and reads neither beta.
+    Nichol & Dhariwal 2021, eq. 17, and reads neither beta. `zero_snr` rescales it to end in pure
+    noise, see `_without_signal`.
 
     Raises ValueError for another kind.
     """
@@ -56,7 +64,20 @@ def make_schedule(kind: str, steps: int, beta_start: float, beta_end: float) -> 
         beta = np.clip(1 - f[1:] / f[:-1], 0, 0.999)
     else:
         raise ValueError(f"got schedule {kind!r}, expected sqrt-linear, linear or cosine")
-    return Schedule(beta, np.cumprod(1.0 - beta, dtype=np.float64))
+    alpha_bar = np.cumprod(1.0 - beta, dtype=np.float64)
+    return _without_signal(alpha_bar) if zero_snr else Schedule(beta, alpha_bar)
+
+
+def _without_signal(alpha_bar: Table) -> Schedule:
+    """Shift and scale sqrt(alpha_bar) to end at 0 (Lin et al., arXiv 2305.08891, algorithm 1).
+
+    By 0 nothing could be divided by; the end is LEAST_SIGNAL, or half of what is before it.
+    """
+    root = np.sqrt(alpha_bar)
+    alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    alpha_bar[-1] = min(LEAST_SIGNAL, alpha_bar[-2] / 2)
+    before = np.concatenate([[1.0], alpha_bar[:-1]])
+    return Schedule(1.0 - alpha_bar / before, alpha_bar, zero_snr=True)
 
 
 def all_timesteps(schedule: Schedule, steps: int) -> Timesteps:
@@ -83,6 +104,13 @@ def ddim_timesteps(schedule: Schedule, steps: int) -> Timesteps:
         return official
     even: Timesteps = np.unique(np.rint(np.linspace(trained - 1, 1, steps)).astype(np.int64))[::-1]
     return even
+
+
+def trailing_timesteps(schedule: Schedule, steps: int) -> Timesteps:
+    """Descend from N - 1 in `steps` equal strides (Lin et al., arXiv 2305.08891, section 3.3)."""
+    ends = np.linspace(schedule.steps, 0, steps, endpoint=False)
+    timesteps: Timesteps = np.rint(ends).astype(np.int64) - 1
+    return timesteps
 
 
 def ddim_tables(schedule: Schedule, timesteps: Timesteps, eta: float) -> tuple[Table, Table, Table]:

@@ -78,7 +78,8 @@ class SamplingRun:
 def schedule_of(model: ModelFacts) -> Schedule:
     """Return the noise schedule that a model was trained with."""
     facts = model.schedule
-    return make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)
+    numbers = (facts.steps, facts.beta_start, facts.beta_end)
+    return make_schedule(facts.kind, *numbers, zero_snr=facts.zero_snr)
 
 
 def network_calls(settings: Settings, model: ModelFacts, plan: ClipPlan) -> int:

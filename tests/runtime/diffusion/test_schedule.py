@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.diffusion.schedule import ddim_tables, ddim_timesteps, karras_timesteps, make_schedule
+from lvdm_rt.diffusion.schedule import (
+    ddim_tables,
+    ddim_timesteps,
+    karras_timesteps,
+    make_schedule,
+    trailing_timesteps,
+)
 
 KINDS = {"linear": "sqrt-linear", "cosine": "cosine"}  # the official names → ours
 
@@ -67,3 +73,31 @@ def test_the_linear_kind_is_linear_in_beta():
 def test_an_unknown_schedule_is_refused_by_name():
     with pytest.raises(ValueError, match="got schedule 'quadratic', expected"):
         make_schedule("quadratic", 10, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("kind", ["sqrt-linear", "linear", "cosine"])
+@pytest.mark.parametrize("steps", [2, 10, 1000])
+def test_a_schedule_without_terminal_signal_keeps_its_start_and_falls_to_nothing(kind, steps):
+    usual = make_schedule(kind, steps, 0.0015, 0.0155)
+    schedule = make_schedule(kind, steps, 0.0015, 0.0155, zero_snr=True)
+    assert schedule.alpha_bar[0] == pytest.approx(usual.alpha_bar[0])
+    assert 0 < schedule.alpha_bar[-1] <= 2.0**-24
+    assert (np.diff(schedule.alpha_bar) < 0).all()
+    np.testing.assert_allclose(np.cumprod(1 - schedule.beta), schedule.alpha_bar, rtol=1e-6)
+    assert np.isfinite(schedule.sigma).all()
+
+
+def test_a_rescaled_schedule_is_the_published_one():
+    root = np.sqrt(make_schedule("linear", 1000, 0.00085, 0.012).alpha_bar)
+    expected = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    found = make_schedule("linear", 1000, 0.00085, 0.012, zero_snr=True).alpha_bar
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=2.0**-24)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50, 334, 999, 1000])
+def test_trailing_timesteps_are_as_many_as_asked_and_begin_with_the_last(steps):
+    t = trailing_timesteps(make_schedule("linear", 1000, 0.00085, 0.012, zero_snr=True), steps)
+    assert len(t) == steps
+    assert t[0] == 999
+    assert (np.diff(t) < 0).all()
+    assert t[-1] == round(1000 / steps) - 1

@@ -38,7 +38,7 @@ def forward(
         h = _stage(stage, torch.cat([h, skips.pop()], dim=1), emb)
     norm, act, conv = unet.out
     out = _conv(conv, act(_norm(norm, h)))
-    if unet.config.prediction == "v":
+    if unet.config.prediction != "eps":
         return cast("Tensor", unet.velocity(out, latents, timestep))
     return out
 

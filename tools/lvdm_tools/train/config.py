@@ -100,6 +100,7 @@ class ScheduleConfig(ScheduleFacts, frozen=True, forbid_unknown_fields=True):
     steps: Count = 1000
     beta_start: float = 0.0015
     beta_end: float = 0.0155
+    zero_snr: Literal[False] = False
 
 
 class ClipKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

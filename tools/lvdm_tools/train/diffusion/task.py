@@ -207,6 +207,8 @@ def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3
             f"noise_levels is {run.noise_levels}, but network.num_classes is {config.num_classes}: "
             f"raise it to {run.noise_levels + 1} (the official layout keeps one spare row)"
         )
+    if config.prediction == "x0":
+        raise ConfigError("network.prediction is x0, expected eps or v: x0 can only be exported")
     if config.prediction == "v" and config.timesteps != run.schedule.steps:
         raise ConfigError(
             f"network.timesteps is {config.timesteps}, expected {run.schedule.steps}: a network "
