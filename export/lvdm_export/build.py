@@ -27,7 +27,7 @@ from lvdm_export.checkpoint.weights import (
     load_text_encoder,
 )
 from lvdm_export.config.model_facts import defaults, model_facts
-from lvdm_export.config.model_json import ModelRecord
+from lvdm_export.config.model_json import ModelRecord, scaled
 from lvdm_export.config.yaml_config import Description, read_config
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import (
@@ -228,6 +228,8 @@ def _read(options: BuildOptions) -> _Inputs:
         schedule = records[name].schedule
         if schedule is not None:
             checkpoints[source.checkpoint] = with_table(checkpoints[source.checkpoint], schedule)
+        records[name] = scaled(records[name], checkpoints[source.checkpoint])
+    autoencoder = scaled(autoencoder, checkpoints[next(iter(sources)).checkpoint])
     return _Inputs(checkpoints, records, autoencoder, told, path)
 
 
@@ -240,12 +242,7 @@ def _autoencoder_source(
     """
     path = options.autoencoder
     beside = None if path is None else path.with_suffix(".json")
-    if (
-        path is not None
-        and beside is not None
-        and path.suffix == ".safetensors"
-        and beside.exists()
-    ):
+    if beside and path and path.suffix == ".safetensors" and beside.exists():
         record = read_config(beside).autoencoder
         if record is None:
             raise ConfigError(f"{beside} does not describe an autoencoder")

@@ -5,6 +5,7 @@ once) and `NAME.json` (a `ModelRecord`). One that was trained with a text encode
 that in the same weights, and a `tokenizer.json` beside them.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lvdm_engines.atomic import whole_file, whole_path
-from lvdm_engines.errors import ConfigError, ExportError, one_line
+from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, one_line
 from lvdm_engines.manifest import (
     Count,
     InterpolateFacts,
@@ -25,6 +26,7 @@ from lvdm_engines.manifest import (
     ShortFacts,
     Size,
 )
+from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.weights import NetworkConfig
 from lvdm_export.config.bounded_file import read_bounded
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
@@ -33,6 +35,7 @@ from lvdm_export.nets.text import TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3dConfig
 
 SCHEMA = 1
+_SCALE = "scale_factor"  # as the authors' trainer stores it
 Kind = Literal["unet3d", "autoencoder3d", "autoencoder2d"]
 
 _CONFIGS: dict[str, type[NetworkConfig]] = {
@@ -95,6 +98,15 @@ def read_record(path: Path) -> ModelRecord:
     if record.schema != SCHEMA:
         raise ConfigError(f"{path} has schema {record.schema}, expected {SCHEMA}")
     return record
+
+
+def scaled(record: ModelRecord, checkpoint: Checkpoint) -> ModelRecord:
+    """Take the latents' scale from the checkpoint where the authors' trainer measured it."""
+    if record.scale is not None or _SCALE not in checkpoint.shapes:
+        return record
+    if math.prod(checkpoint.shapes[_SCALE]) != 1:
+        raise CheckpointError(f"{checkpoint.path}: {_SCALE} is not one number")
+    return msgspec.structs.replace(record, scale=float(checkpoint.read(_SCALE)))
 
 
 def save_model(

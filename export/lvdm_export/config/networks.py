@@ -9,6 +9,11 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.sizes import Downsample, Width
 from lvdm_export.nets.unet3d import UNet3dConfig
 
+# of training only, or without effect in the authors' code
+_UNUSED = (
+    "image_size", "use_checkpoint", "use_fp16", "dropout", "legacy", "num_heads_upsample",
+)  # fmt: skip
+
 
 def read_unet(params: StrictMapping) -> UNet3dConfig:
     """Read a denoiser. Raises ConfigError for unknown, missing or unsupported values."""
@@ -29,19 +34,23 @@ def read_unet(params: StrictMapping) -> UNet3dConfig:
         use_temporal_transformer=False,
         transformer_depth=1,
         norm_groups=32,
+        use_relative_position=False,
+        conv_resample=True,
+        resblock_updown=False,
+        kernel_size_t=1,
+        nonlinearity_type="silu",
     )
     params.fixed(
         dims=3,
-        legacy=False,
-        kernel_size_t=1,
-        padding_t=0,
-        use_relative_position=True,
-        conv_resample=True,
-        num_heads_upsample=-1,
-        resblock_updown=False,
+        padding_t=unet.kernel_size_t // 2,  # any other changes the length of the clip
         n_embed=None,
+        cond_aug_mode="learned_embed",
+        ST_transformer_module="attention_temporal",
+        ST_transformer_class="SpatialTemporalTransformer",
     )
-    params.finish("image_size", "use_checkpoint", "use_fp16", "dropout")
+    params.finish(*_UNUSED)
+    if unet.in_channels == unet.out_channels and unet.num_classes is not None:
+        params.refuse("num_classes", "none where there is no mask channel: labels cannot be given")
     if unet.in_channels not in {unet.out_channels, unet.out_channels + 1}:
         params.refuse("in_channels", f"out_channels {unet.out_channels}, or one more for the mask")
     if unet.num_heads == -1 and unet.num_head_channels == -1:
@@ -87,12 +96,9 @@ def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dCo
         double_z=True,
         in_channels=3,
         out_ch=3,
-        resamp_with_conv=True,
-        use_linear_attn=False,
-        attn_type="vanilla",
         give_pre_end=False,
-        tanh_out=False,
     )
+    linear = config.read("use_linear_attn", bool, False)
     sizes = config.build(
         Autoencoder2dConfig,
         "ch",
@@ -102,6 +108,10 @@ def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dCo
         "z_channels",
         attn_resolutions=(),
         norm_groups=32,
+        attn_type="vanilla",
+        resamp_with_conv=True,
+        tanh_out=False,
     )
     config.finish("dropout")
-    return replace(sizes, embed_dim=embed_dim)
+    attention = "linear" if linear else sizes.attn_type
+    return replace(sizes, embed_dim=embed_dim, attn_type=attention)

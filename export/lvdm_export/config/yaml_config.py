@@ -6,7 +6,7 @@ refused by name, and so are values that the networks here do not implement.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import (
@@ -39,13 +39,21 @@ _LARGEST_SIDE = 16384
 # what matters to training only
 _DIFFUSION_TRAINING = (
     "log_every_t", "loss_type", "first_stage_key", "cond_stage_key", "monitor", "cond_stage_config",
-    "cond_stage_trainable", "cond_stage_forward", "concat_mode", "conditioning_key", "noisy_cond",
+    "cond_stage_trainable", "cond_stage_forward", "concat_mode", "noisy_cond",
     "encoder_type", "rand_temporal_mask", "split_clips", "downfactor_t", "clip_length",
     "num_timesteps_cond", "clip_denoised", "scheduler_config", "learn_logvar", "logvar_init",
     "l_simple_weight", "original_elbo_weight", "n_classes", "ckpt_path", "ignore_keys",
-    "load_only_unet",
+    "load_only_unet", "only_model", "mask_cond_loss", "uncondnoS",
 )  # fmt: skip
-_AUTOENCODER_TRAINING = ("monitor", "lossconfig", "ckpt_path", "ignore_keys", "image_key")
+_AUTOENCODER_TRAINING = (
+    "monitor", "lossconfig", "ckpt_path", "ignore_keys", "image_key", "std", "mean", "prob",
+    "test", "test_args", "logdir", "input_dim",
+)  # fmt: skip
+# Others give the network class labels, or a noise level for every frame.
+_Conditioning = Literal[
+    "concat", "crossattn", "hybrid", "concat-mask", "concat-adm-mask", "hybrid-mask",
+    "hybrid-adm-mask",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def _diffusion(params: StrictMapping) -> Description:
     unet = _predicting(params, read_unet(params.component("unet_config")), schedule)
     latents = {
         "latent_size": _size(params),
-        "scale": params.read("scale_factor", Finite, 1.0, "a finite number"),
+        "scale": _scale(params),
         "shift": params.read("shift_factor", Finite, 0.0, "a finite number"),
     }
     autoencoder = None
@@ -109,9 +117,24 @@ def _diffusion(params: StrictMapping) -> Description:
     )
     if params.read("channels", int, unet.out_channels) != unet.out_channels:
         params.refuse("channels", f"{unet.out_channels}, the network's out_channels")
-    params.fixed(scale_by_std=False, given_betas=None, v_posterior=0.0, cosine_s=8e-3)
+    known = ", ".join(get_args(_Conditioning))
+    params.read("conditioning_key", _Conditioning, None, f"one of {known}")
+    params.fixed(
+        concat_mask_on_input=True,
+        mergenoisy=True,
+        lora_args={},
+        given_betas=None,
+        v_posterior=0.0,
+        cosine_s=8e-3,
+    )
     params.finish(*_DIFFUSION_TRAINING)
     return Description(denoiser, autoencoder)
+
+
+def _scale(params: StrictMapping) -> float | None:
+    """Return the latents' scale, or None where training measured it: the checkpoint holds it."""
+    scale: float = params.read("scale_factor", Finite, 1.0, "a finite number")
+    return None if params.read("scale_by_std", bool, False) else scale
 
 
 def _size(params: StrictMapping) -> tuple[int, int]:
@@ -156,11 +179,12 @@ def _clips(params: StrictMapping, unet: UNet3dConfig) -> dict[str, Any]:
     # how often training gave the first latents, or both ends; a network that never saw one of the
     # two makes noise of it; where neither is told, both may have been
     predicts, infills = params.read("p_pred", float, 0.0), params.read("p_interp", float, 0.0)
+    both_ends = params.read("interp_frame_stride", Length, clip - 1) == clip - 1
     facts: dict[str, Any] = {"short": ShortFacts(clip)}
     if unet.in_channels != unet.out_channels:  # the mask channel
         if 0 < condition < clip and (predicts or not infills):
             facts["predict"] = PredictFacts(clip, condition, stride)
-        if clip >= 3 and (infills or not predicts):
+        if clip >= 3 and both_ends and (infills or not predicts):
             facts["interpolate"] = InterpolateFacts(clip)
         if unet.num_classes is not None:
             facts["noise_levels"] = unet.num_classes - 1 if levels is None else levels

@@ -4,24 +4,37 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from lvdm_export.nets.attention import RelativePosition, attend_frames, attend_maps
+from lvdm_export.nets.attention import RelativePosition, attend, attend_frames, attend_maps
 from lvdm_export.nets.layers import ClipNorm, GroupNorm, TokenConv, zero
 
 _SHORT = 8  # frames: up to here t times the work, in one product, takes less than new layouts
 
 
 class AttentionBlock(nn.Module):
-    """Factorised attention: over the pixels of each frame, then over the frames of each pixel."""
+    """Factorised attention: over the pixels of each frame, then over the frames of each pixel.
 
-    def __init__(self, channels: int, heads: int, temporal_length: int, norm_groups: int) -> None:
+    Frames know their distances by `relative` positions, or not at all.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        temporal_length: int,
+        norm_groups: int,
+        *,
+        relative: bool = True,
+    ) -> None:
         super().__init__()
+        self.relative = relative
         self.heads, self.short = heads, temporal_length <= _SHORT
         self.norm_s = ClipNorm(norm_groups, channels)
         self.norm_t = GroupNorm(norm_groups, channels)
         self.qkv_s = nn.Conv1d(channels, 3 * channels, 1)
         self.qkv_t = TokenConv(channels, 3 * channels)
-        self.relative_position_k = RelativePosition(channels // heads, temporal_length)
-        self.relative_position_v = RelativePosition(channels // heads, temporal_length)
+        if relative:
+            self.relative_position_k = RelativePosition(channels // heads, temporal_length)
+            self.relative_position_v = RelativePosition(channels // heads, temporal_length)
         self.proj_out_s = zero(nn.Conv1d(channels, channels, 1))
         self.proj_out_t = zero(TokenConv(channels, channels))
 
@@ -42,10 +55,11 @@ class AttentionBlock(nn.Module):
         q, k, v = (
             qkv.reshape(-1, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        relative = (self.relative_position_k(t), self.relative_position_v(t))
-        y = attend_frames(
-            (q, k, v), relative, "transposed", short=self.short
-        )  # (b·hw, heads, t, d)
+        if self.relative:
+            terms = (self.relative_position_k(t), self.relative_position_v(t))
+            y = attend_frames((q, k, v), terms, "transposed", short=self.short)
+        else:
+            y = attend(q, k, v)  # (b·hw, heads, t, d)
         y = cast("Tensor", self.proj_out_t(y.transpose(1, 2).reshape(-1, t, c)))
         y = y.reshape(-1, height * width, t, c).permute(0, 2, 3, 1)  # (b, t, c, hw)
         return x + y.reshape(n, c, height, width)

@@ -1,8 +1,9 @@
 """The 2D KL autoencoder of the text-to-video model (Stable Diffusion's), run frame by frame."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -13,7 +14,10 @@ from lvdm_export.nets.sizes import Blocks, Levels, Sides, Width
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder2dConfig:
-    """Sizes of a 2D autoencoder; `attn_resolutions` are side lengths counted from `resolution`."""
+    """Sizes of a 2D autoencoder; `attn_resolutions` are side lengths counted from `resolution`.
+
+    Without `resamp_with_conv` sides are halved by averages and doubled by repeats alone.
+    """
 
     ch: Width = 128
     ch_mult: Levels = (1, 2, 4, 4)
@@ -25,6 +29,9 @@ class Autoencoder2dConfig:
     z_channels: Width = 4
     embed_dim: Width = 4
     norm_groups: Width = 32
+    attn_type: Literal["vanilla", "linear", "none"] = "vanilla"
+    resamp_with_conv: bool = True
+    tanh_out: bool = False
 
     @property
     def downsample(self) -> tuple[int, int, int]:
@@ -73,6 +80,32 @@ class AttentionBlock(nn.Module):
         return cast("Tensor", x + self.proj_out(h))
 
 
+class LinearAttention(nn.Module):
+    """Attention whose cost is linear in pixels: keys are normalised over all of them first.
+
+    It replaces its input, with neither norm nor residual (Shen et al., arXiv 1812.01243).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.to_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) → same."""
+        q, k, v = self.to_qkv(x).flatten(2).chunk(3, dim=1)  # (n, c, pixels)
+        summary = k.float().softmax(-1).to(v.dtype) @ v.transpose(1, 2)  # (n, c of k, c of v)
+        return cast("Tensor", self.to_out((summary.transpose(1, 2) @ q).reshape(x.shape)))
+
+
+def _attention(channels: int, config: Autoencoder2dConfig) -> nn.Module:
+    if config.attn_type == "none":
+        return nn.Identity()
+    if config.attn_type == "linear":
+        return LinearAttention(channels)
+    return AttentionBlock(channels, config.norm_groups)
+
+
 class Downsample(nn.Module):
     """Strided convolution, zero-padded on the right and bottom only."""
 
@@ -85,20 +118,32 @@ class Downsample(nn.Module):
         return cast("Tensor", self.conv(F.pad(x, (0, 1, 0, 1))))
 
 
+def _resample(channels: int, way: str, config: Autoencoder2dConfig) -> nn.Module:
+    if not config.resamp_with_conv:
+        return nn.AvgPool2d(2) if way == "down" else Upsample(nn.Identity())
+    if way == "down":
+        return Downsample(channels)
+    return Upsample(nn.Conv2d(channels, channels, 3, padding=1))
+
+
 class Level(nn.Module):
     """Residual blocks (and attention) of one resolution, then the resampling layer if any."""
 
     def __init__(
-        self, widths: list[tuple[int, int]], groups: int, *, attention: bool, resample: str | None
+        self,
+        widths: list[tuple[int, int]],
+        config: Autoencoder2dConfig,
+        *,
+        attention: bool,
+        resample: str | None,
     ) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResBlock(a, b, groups) for a, b in widths)
-        self.attn = nn.ModuleList(AttentionBlock(b, groups) for _, b in widths if attention)
+        self.block = nn.ModuleList(ResBlock(a, b, config.norm_groups) for a, b in widths)
+        self.attn = nn.ModuleList(_attention(b, config) for _, b in widths if attention)
         if resample == "down":
-            self.downsample = Downsample(widths[-1][1])
+            self.downsample = _resample(widths[-1][1], resample, config)
         elif resample == "up":
-            width = widths[-1][1]
-            self.upsample = Upsample(nn.Conv2d(width, width, 3, padding=1))
+            self.upsample = _resample(widths[-1][1], resample, config)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) → (n, c', h', w')."""
@@ -114,11 +159,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, config: Autoencoder2dConfig) -> None:
         super().__init__()
-        self.block_1 = ResBlock(channels, channels, groups)
-        self.attn_1 = AttentionBlock(channels, groups)
-        self.block_2 = ResBlock(channels, channels, groups)
+        self.block_1 = ResBlock(channels, channels, config.norm_groups)
+        self.attn_1 = _attention(channels, config)
+        self.block_2 = ResBlock(channels, channels, config.norm_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) → same."""
@@ -138,11 +183,9 @@ class Encoder(nn.Module):
             widths = [(width, out)] + [(out, out)] * (config.num_res_blocks - 1)
             attention = side in config.attn_resolutions
             resample = "down" if i < last else None
-            self.down.append(
-                Level(widths, config.norm_groups, attention=attention, resample=resample)
-            )
+            self.down.append(Level(widths, config, attention=attention, resample=resample))
             width, side = out, side // 2
-        self.mid = Middle(width, config.norm_groups)
+        self.mid = Middle(width, config)
         self.norm_out = GroupNorm(config.norm_groups, width, eps=1e-6)
         self.conv_out = nn.Conv2d(width, 2 * config.z_channels, 3, padding=1)
 
@@ -162,27 +205,27 @@ class Decoder(nn.Module):
         last = len(config.ch_mult) - 1
         width, side = config.ch * config.ch_mult[-1], config.resolution // 2**last
         self.conv_in = nn.Conv2d(config.z_channels, width, 3, padding=1)
-        self.mid = Middle(width, config.norm_groups)
+        self.mid = Middle(width, config)
         levels: list[nn.Module] = []
         for i in reversed(range(last + 1)):
             out = config.ch * config.ch_mult[i]
             widths = [(width, out)] + [(out, out)] * config.num_res_blocks
             attention = side in config.attn_resolutions
             resample = "up" if i > 0 else None
-            levels.insert(
-                0, Level(widths, config.norm_groups, attention=attention, resample=resample)
-            )
+            levels.insert(0, Level(widths, config, attention=attention, resample=resample))
             width, side = out, side * 2
         self.up = nn.ModuleList(levels)
         self.norm_out = GroupNorm(config.norm_groups, width, eps=1e-6)
         self.conv_out = nn.Conv2d(width, config.out_ch, 3, padding=1)
+        self.tanh_out = config.tanh_out
 
     def forward(self, z: Tensor) -> Tensor:
         """(n, z_channels, h', w') → (n, 3, h, w)."""
         h = self.mid(self.conv_in(z))
         for level in reversed(list(self.up)):
             h = level(h)
-        return cast("Tensor", self.conv_out(F.silu(self.norm_out(h))))
+        x = cast("Tensor", self.conv_out(F.silu(self.norm_out(h))))
+        return torch.tanh(x) if self.tanh_out else x
 
 
 class Autoencoder2d(nn.Module):

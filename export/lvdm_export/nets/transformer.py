@@ -54,18 +54,22 @@ class Attention(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Attention over the frames of a pixel, with relative positions."""
+    """Attention over the frames of a pixel, with `relative` positions or none."""
 
-    def __init__(self, dim: int, heads: int, temporal_length: int) -> None:
+    def __init__(self, dim: int, heads: int, temporal_length: int, *, relative: bool) -> None:
         super().__init__(dim, heads)
-        self.relative_position_k = RelativePosition(dim // heads, temporal_length)
-        self.relative_position_v = RelativePosition(dim // heads, temporal_length)
+        self.relative = relative
+        if relative:
+            self.relative_position_k = RelativePosition(dim // heads, temporal_length)
+            self.relative_position_v = RelativePosition(dim // heads, temporal_length)
         # Starts as no attention at all; queries, keys and the projection out are all zero.
         for layer in (self.to_q, self.to_k, self.to_v, self.to_out):
             zero(layer)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend with the position terms of t frames added; see `attend_frames`."""
+        if not self.relative:
+            return super().attend(q, k, v)
         t = q.shape[2]
         relative = (self.relative_position_k(t), self.relative_position_v(t))
         return attend_frames((q, k, v), relative, "plain")
@@ -99,7 +103,9 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Spatial, temporal, text and again temporal attention, then a feed-forward layer."""
 
-    def __init__(self, dim: int, heads: int, context_dim: int, temporal_length: int) -> None:
+    def __init__(
+        self, dim: int, heads: int, context_dim: int, temporal_length: int, *, relative: bool
+    ) -> None:
         super().__init__()
         self.attn1 = Attention(dim, heads)
         self.attn2 = Attention(dim, heads, context_dim)
@@ -107,8 +113,8 @@ class TransformerBlock(nn.Module):
         self.norm1 = LayerNorm(dim)
         self.norm2 = LayerNorm(dim)
         self.norm3 = LayerNorm(dim)
-        self.attn1_tmp = TemporalAttention(dim, heads, temporal_length)
-        self.attn2_tmp = TemporalAttention(dim, heads, temporal_length)
+        self.attn1_tmp = TemporalAttention(dim, heads, temporal_length, relative=relative)
+        self.attn2_tmp = TemporalAttention(dim, heads, temporal_length, relative=relative)
         self.norm4 = LayerNorm(dim)
         self.norm5 = LayerNorm(dim)
 
@@ -145,12 +151,14 @@ class VideoTransformer(nn.Module):
         depth: int,
         temporal_length: int,
         norm_groups: int,
+        relative: bool,
     ) -> None:
         super().__init__()
         self.norm = ClipNorm(norm_groups, channels, eps=1e-6)
         self.proj_in = FoldedConv(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(channels, heads, context_dim, temporal_length) for _ in range(depth)
+            TransformerBlock(channels, heads, context_dim, temporal_length, relative=relative)
+            for _ in range(depth)
         )
         self.proj_out = zero(FoldedConv(channels, channels, 1))
 

@@ -112,6 +112,28 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
     assert found.autoencoder is not None
 
 
+@pytest.mark.parametrize("name", ["legacy", "num_heads_upsample", "use_fp16", "dropout"])
+@pytest.mark.parametrize("value", [True, 8])
+def test_options_without_effect_on_the_network_are_passed_over(
+    raw: Any, name: str, value: object
+) -> None:
+    assert parse_config(edited(raw, f"{UNET}.{name}", value), PATH) == parse_config(raw, PATH)
+
+
+def test_relative_positions_are_off_where_the_file_does_not_name_them(raw: Any) -> None:
+    record = parse_config(edited(raw, f"{UNET}.use_relative_position", ...), PATH).denoiser
+    assert record is not None
+    assert record.config["use_relative_position"] is False
+
+
+def test_a_stride_of_given_frames_other_than_both_ends_makes_no_infill_network(raw: Any) -> None:
+    for stride, infills in ((4, True), (2, False)):
+        place = "model.params.interp_frame_stride"
+        record = parse_config(edited(raw, place, stride), PATH).denoiser
+        assert record is not None
+        assert (record.interpolate is not None) == infills
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -119,9 +141,12 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
         (f"{UNET}.model_channels", ..., r"unet_config\.params\.model_channels is missing"),
         (f"{UNET}.model_channels", "many", r"model_channels is 'many', expected a whole number"),
         (f"{UNET}.model_channels", True, r"model_channels is true, expected a whole number"),
-        (f"{UNET}.legacy", True, r"legacy is true, expected false, the only supported value"),
-        (f"{UNET}.kernel_size_t", 3, r"kernel_size_t is 3, expected 1, the only supported"),
-        (f"{UNET}.use_relative_position", False, r"use_relative_position is false, expected true"),
+        (f"{UNET}.kernel_size_t", 3, r"padding_t is 0, expected 1, the only supported value"),
+        (f"{UNET}.kernel_size_t", 2, r"kernel_size_t is 2, expected an odd number"),
+        (f"{UNET}.nonlinearity_type", "gelu", r"nonlinearity_type is 'gelu'"),
+        (f"{UNET}.cond_aug_mode", "time_embed", r"is 'time_embed', expected 'learned_embed'"),
+        (f"{UNET}.in_channels", 2, r"num_classes is 11, expected none where there is no mask"),
+        ("model.params.conditioning_key", "adm", r"'adm', expected one of concat, crossattn"),
         (f"{UNET}.in_channels", 4, r"in_channels is 4, expected out_channels 2, or one more"),
         (f"{UNET}.num_heads", ..., r"num_heads is missing"),
         (f"{UNET}.context_dim", 8, r"use_temporal_transformer is false and context_dim is 8"),
@@ -132,7 +157,7 @@ def test_a_file_with_an_autoencoder_alone_is_read(raw: Any) -> None:
         (f"{ENCODER}.stride", 2, r"encoder\.params has unknown parameters: stride"),
         ("model.params.parameterization", "mu", r"parameterization is 'mu', expected eps, v or"),
         ("model.params.rescale_betas_zero_snr", True, r"is true, expected false, or parameteriz"),
-        ("model.params.scale_by_std", True, r"scale_by_std is true, expected false"),
+        ("model.params.lora_args", {"rank": 4}, r"lora_args is .*, expected {}"),
         ("model.params.beta_schedule", "sqrt", r"beta_schedule is 'sqrt', expected one of linear"),
         ("model.params.linear_end", 2.0, r"expected 0 < beta_start <= beta_end < 1"),
         (

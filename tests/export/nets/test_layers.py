@@ -19,7 +19,8 @@ from lvdm_export.nets.layers import (
     to_half,
     unit_gain,
 )
-from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig, timestep_embedding
+from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
+from lvdm_export.nets.unet_blocks import timestep_embedding
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, UpBlock
-from lvdm_export.nets.layers import FoldedConv, PaddedConvTranspose3d, Upsample
-from lvdm_export.nets.unet3d import Downsample, ResBlock, UNet3d
+from lvdm_export.nets.layers import FoldedConv, PaddedConvTranspose3d
+from lvdm_export.nets.unet3d import UNet3d
+from lvdm_export.nets.unet_blocks import ClipUpsample, Downsample, ResBlock
 
 
 def forward(
@@ -70,7 +71,7 @@ def _stage(layers: Any, x: Tensor, emb: Tensor) -> Tensor:
             x = _temporal(layer, _spatial(layer, x))
         elif isinstance(layer, Downsample):
             x = _conv(layer.op, x)
-        elif isinstance(layer, Upsample):
+        elif isinstance(layer, ClipUpsample):
             x = _conv(layer.conv, F.interpolate(x, scale_factor=(1.0, 2.0, 2.0)))
         elif isinstance(layer, FoldedConv):
             x = _conv(layer, x)
