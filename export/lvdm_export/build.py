@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lvdm_export.checkpoint.weights import (
 from lvdm_export.config.model_facts import defaults, model_facts
 from lvdm_export.config.model_json import ModelRecord, scaled
 from lvdm_export.config.yaml_config import Description, read_config
-from lvdm_export.graph.export import ExportTarget, export_graph
+from lvdm_export.graph.export import ExportTarget, export_graph, steps
 from lvdm_export.graph.graphs import (
     Autoencoder,
     Graph,
@@ -109,19 +110,21 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         sampling = _defaults(options, model)
         _check_fit(options, inputs, model)
         text = _text(options, inputs, model)
-        target = ExportTarget(writer.path, model, options.precision, report, options.weights)
+        networks = _networks(options, inputs, model, text)
+        tell = _numbered(report, 1 + len(networks) * steps(options.precision))
+        target = ExportTarget(writer.path, model, options.precision, tell, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
         references: dict[str, dict[str, object]] = {}
-        for names, make in _networks(options, inputs, model, text):
-            report(f"{names[0]}: reading weights")
+        for names, make in networks:
+            tell(f"{names[0]}: reading weights")
             exported = export_graph(target, make(), names)
             graphs |= dict.fromkeys(names, exported.facts)
             parity |= exported.parity
             references |= exported.references
             gc.collect()
         writer.record(references)
-        report("hashing checkpoints")
+        tell("hashing checkpoints")
         for path, checkpoint in inputs.checkpoints.items():
             report(f"{path}: sha256 {_digest(checkpoint)}")
         manifest = Manifest(
@@ -145,6 +148,12 @@ def _check_sums(options: BuildOptions, inputs: _Inputs) -> None:
                 f"{path} has sha256 {_digest(checkpoint)}, expected "
                 f"{quoted(' or '.join(expected))} of --sha256; take the file that you mean"
             )
+
+
+def _numbered(report: Report, total: int) -> Report:
+    """Begin every line with how far the work is, such as 3/13."""
+    number = count(1)
+    return lambda line: report(f"{next(number)}/{total} {line}")
 
 
 def _tell_renamed(checkpoint: Checkpoint, report: Report) -> None:
