@@ -40,9 +40,9 @@ def lvdm_export() -> None:
 def build_engines(**options: Any) -> None:
     """Export checkpoints to ONNX, check every graph against torch, and write a bundle.
 
-    CFG is one of the authors' YAML files with a Lightning .ckpt as CKPT, or a model.json with the
-    model.safetensors beside it. With --backend tensorrt or tensorrt-rtx the graphs are compiled
-    for this machine as well.
+    CFG is one of the authors' YAML files, CKPT their weights (.ckpt, .safetensors, an index of
+    shards or a folder); or a model.json and the model.safetensors beside it. With --backend
+    tensorrt or tensorrt-rtx the graphs are compiled for this machine as well.
     """
     from lvdm_engines.backends.trt.build import check_build, check_refit
     from lvdm_export.compilation import compile_bundle, refit_bundle
