@@ -20,6 +20,7 @@ from lvdm_engines.errors import CheckpointError, ConfigError, quoted
 from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
 from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
 from lvdm_export.checkpoint.noise_table import check_schedule, with_table
+from lvdm_export.checkpoint.shards import is_there
 from lvdm_export.checkpoint.weights import (
     check_fit,
     check_text_encoder,
@@ -250,8 +251,8 @@ def _autoencoder_source(
     Returns its record, the config that holds it, and its checkpoint.
     """
     path = options.autoencoder
-    beside = None if path is None else path.with_suffix(".json")
-    if beside and path and path.suffix == ".safetensors" and beside.exists():
+    beside = path.with_suffix(".json") if path and path.suffix == ".safetensors" else None
+    if path and beside and is_there(beside):
         record = read_config(beside).autoencoder
         if record is None:
             raise ConfigError(f"{beside} does not describe an autoencoder")

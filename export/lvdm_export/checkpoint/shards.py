@@ -35,7 +35,7 @@ def find_file(path: Path) -> Path:
     """
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        held = next((path / name for name in _IN_FOLDERS if (path / name).exists()), None)
+        held = next((path / name for name in _IN_FOLDERS if is_there(path / name)), None)
         if held is None:
             raise CheckpointError(
                 f"{path} is a directory without {', '.join(_IN_FOLDERS)}; name the .ckpt or "
@@ -51,6 +51,15 @@ def find_file(path: Path) -> Path:
             f"{path} is a git-lfs pointer, not the weights; fetch them with git lfs pull"
         )
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something under a name; what cannot be seen is not."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _mode(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Checkpoints as the field spreads them: official names in safetensors, folders, shards."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,3 +123,13 @@ def test_a_pointer_of_git_lfs_says_how_to_fetch_the_weights(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     with pytest.raises(CheckpointError, match="git lfs pull"):
         open_checkpoint(path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda p, **k: (refuse if p != tmp_path else stat)(p, **k))
+    with pytest.raises(CheckpointError, match=r"is a directory without model\.safetensors"):
+        open_checkpoint(tmp_path)
