@@ -52,6 +52,7 @@ LAYERS = {
         "config",
         "verify",
         "graph text",
+        "inputs",
         "build compilation inspection flags",
         "cli",
     ],
@@ -78,7 +79,7 @@ HOMES = {
     "tensorrt_rtx": ("engines/lvdm_engines/backends/",),
     "cuda": ("engines/lvdm_engines/backends/",),
     "polygraphy": ("export/",),
-    "tokenizers": ("runtime/lvdm_rt/text/", "export/lvdm_export/text/"),
+    "tokenizers": ("runtime/lvdm_rt/text/", "export/lvdm_export/text/", "tools/lvdm_tools/train/"),
 }
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 

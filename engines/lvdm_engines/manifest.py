@@ -145,7 +145,6 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             raise ValueError(
                 f"noise_levels {self.noise_levels} exceeds the {self.schedule.steps} schedule steps"
             )
-
         self._check_extent()
 
     def _check_extent(self) -> None:

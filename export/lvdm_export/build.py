@@ -1,26 +1,20 @@
 """Checkpoints to a verified bundle: the whole of `lvdm-export build-engines`."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from importlib.metadata import version
 from itertools import count
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 
-from lvdm_engines.bundle import Bundle, file_sha256
+from lvdm_engines.bundle import Bundle
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.errors import CheckpointError, ConfigError, quoted
-from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Precision, Provenance
-from lvdm_export.checkpoint.keys import Checkpoint, open_checkpoint
-from lvdm_export.checkpoint.noise_table import check_schedule, with_table
-from lvdm_export.checkpoint.shards import is_there
+from lvdm_engines.errors import ConfigError, quoted
+from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Provenance
+from lvdm_export.checkpoint.keys import Checkpoint
+from lvdm_export.checkpoint.noise_table import check_schedule
 from lvdm_export.checkpoint.weights import (
     check_fit,
     check_text_encoder,
@@ -29,8 +23,6 @@ from lvdm_export.checkpoint.weights import (
     load_text_encoder,
 )
 from lvdm_export.config.model_facts import defaults, model_facts
-from lvdm_export.config.model_json import ModelRecord, scaled
-from lvdm_export.config.yaml_config import Description, read_config
 from lvdm_export.graph.export import ExportTarget, export_graph, steps
 from lvdm_export.graph.graphs import (
     Autoencoder,
@@ -41,53 +33,21 @@ from lvdm_export.graph.graphs import (
     text_encoder_graph,
 )
 from lvdm_export.graph.sizes_fit import check_sizes
+from lvdm_export.inputs import (
+    BuildOptions,
+    Inputs,
+    Source,
+    check_sums,
+    digest,
+    naming,
+    read_inputs,
+    uses_ema,
+)
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.text.source import Reader, TextParts, find_text
 from lvdm_export.verify.backends import check_backend
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A network on disk: its configuration and its checkpoint."""
-
-    config: Path
-    checkpoint: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What to build. `denoisers` are by graph name; `autoencoder` is a checkpoint of its own.
-
-    `text_encoder` is a folder as Hugging Face keeps CLIP in, `tokenizer` a tokenizer.json.
-    """
-
-    denoisers: Mapping[str, Source]
-    out: Path
-    autoencoder: Path | None = None
-    text_encoder: Path | None = None
-    tokenizer: Path | None = None
-    name: str | None = None
-    precision: Precision = "fp32"
-    weights: Precision = "fp32"
-    ema: bool = True
-    force: bool = False
-    fps: float = 8.0
-    decode_window: int | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)  # defaults of the bundle
-    sha256: tuple[str, ...] = ()  # of the only checkpoints to take; any if there is none
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Everything that was read before the first graph is exported."""
-
-    checkpoints: dict[Path, Checkpoint]
-    records: dict[str, ModelRecord]
-    autoencoder: ModelRecord
-    autoencoder_config: Path
-    autoencoder_checkpoint: Path
 
 
 def build(options: BuildOptions, report: Report) -> Bundle:
@@ -101,12 +61,12 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         raise ConfigError("nothing to export: give --predict, --interpolate, --short or --text")
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
-        inputs = _read(options)
+        inputs = read_inputs(options)
         for checkpoint in inputs.checkpoints.values():
             _tell_renamed(checkpoint, report)
         if options.sha256:
-            _check_sums(options, inputs)
-        with _naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
+            check_sums(options, inputs)
+        with naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
             model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
         _check_fit(options, inputs, model)
@@ -127,7 +87,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         writer.record(references)
         tell("hashing checkpoints")
         for path, checkpoint in inputs.checkpoints.items():
-            report(f"{path}: sha256 {_digest(checkpoint)}")
+            report(f"{path}: sha256 {digest(checkpoint)}")
         manifest = Manifest(
             name=options.name or options.out.resolve().name,
             model=model,
@@ -138,17 +98,6 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             parity=parity,
         )
         return writer.finish(manifest)
-
-
-def _check_sums(options: BuildOptions, inputs: _Inputs) -> None:
-    """Refuse checkpoints other than those that were asked for. Raises CheckpointError."""
-    expected = [digest.lower() for digest in options.sha256]
-    for path, checkpoint in inputs.checkpoints.items():
-        if _digest(checkpoint) not in expected:
-            raise CheckpointError(
-                f"{path} has sha256 {_digest(checkpoint)}, expected "
-                f"{quoted(' or '.join(expected))} of --sha256; take the file that you mean"
-            )
 
 
 def _numbered(report: Report, total: int) -> Report:
@@ -177,18 +126,18 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
     return msgspec.structs.replace(usual, **asked)
 
 
-def _check_fit(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> None:
+def _check_fit(options: BuildOptions, inputs: Inputs, model: ModelFacts) -> None:
     """Compare all configs with their checkpoints and each other before the first long step."""
     checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
-    with _naming(inputs.autoencoder_config):
+    with naming(inputs.autoencoder_config):
         autoencoder = check_fit(inputs.autoencoder.network_config(), checkpoint, ema=False)
         assert not isinstance(autoencoder, UNet3d)  # noqa: S101 - `model_facts` refused it
         check_sizes(encoder_graph(autoencoder, model), "encoder", model)
         check_sizes(decoder_graph(autoencoder, model), "decoder", model)
     for name, source in options.denoisers.items():
         checkpoint = inputs.checkpoints[source.checkpoint]
-        with _naming(source.config):
-            config, ema = inputs.records[name].network_config(), _uses_ema(options, inputs, name)
+        with naming(source.config):
+            config, ema = inputs.records[name].network_config(), uses_ema(options, inputs, name)
             denoiser = check_fit(config, checkpoint, ema=ema)
             assert isinstance(denoiser, UNet3d)  # noqa: S101 - `model_facts` refused others
             check_sizes(denoiser_graph(denoiser, (name,), model), name, model)
@@ -197,7 +146,7 @@ def _check_fit(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> Non
             check_schedule(schedule, checkpoint)
 
 
-def _text(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> TextParts | None:
+def _text(options: BuildOptions, inputs: Inputs, model: ModelFacts) -> TextParts | None:
     """Find what reads prompts and compare it with the networks, before the first long step."""
     readers = [
         Reader(source.config, inputs.records[name], inputs.checkpoints[source.checkpoint])
@@ -206,69 +155,13 @@ def _text(options: BuildOptions, inputs: _Inputs, model: ModelFacts) -> TextPart
     text = find_text(readers, model.context, options.text_encoder, options.tokenizer)
     if text is not None:
         encoder = check_text_encoder(text.config, text.checkpoint)
-        with _naming(text.checkpoint.path):
+        with naming(text.checkpoint.path):
             check_sizes(text_encoder_graph(encoder, model), "text_encoder", model)
     return text
 
 
-@contextmanager
-def _naming(*configs: Path) -> Iterator[None]:
-    """Put the names of configs before what is wrong with them."""
-    try:
-        yield
-    except ConfigError as err:
-        named = ", ".join(dict.fromkeys(map(str, configs)))
-        raise ConfigError(f"{named}: {err}") from err
-
-
-def _read(options: BuildOptions) -> _Inputs:
-    sources = options.denoisers.values()
-    descriptions = {source.config: read_config(source.config) for source in sources}
-    records = {}
-    for name, source in options.denoisers.items():
-        record = descriptions[source.config].denoiser
-        if record is None:
-            raise ConfigError(
-                f"{source.config} describes an autoencoder, but {name} needs a denoiser"
-            )
-        records[name] = record
-    autoencoder, told, path = _autoencoder_source(options, descriptions)
-    checkpoints = {p: open_checkpoint(p) for p in {path, *(s.checkpoint for s in sources)}}
-    for name, source in options.denoisers.items():
-        schedule = records[name].schedule
-        if schedule is not None:
-            checkpoints[source.checkpoint] = with_table(checkpoints[source.checkpoint], schedule)
-        records[name] = scaled(records[name], checkpoints[source.checkpoint])
-    autoencoder = scaled(autoencoder, checkpoints[next(iter(sources)).checkpoint])
-    return _Inputs(checkpoints, records, autoencoder, told, path)
-
-
-def _autoencoder_source(
-    options: BuildOptions, descriptions: Mapping[Path, Description]
-) -> tuple[ModelRecord, Path, Path]:
-    """Find the autoencoder: the one that was named, or the one inside a denoiser's checkpoint.
-
-    Returns its record, the config that holds it, and its checkpoint.
-    """
-    path = options.autoencoder
-    beside = path.with_suffix(".json") if path and path.suffix == ".safetensors" else None
-    if path and beside and is_there(beside):
-        record = read_config(beside).autoencoder
-        if record is None:
-            raise ConfigError(f"{beside} does not describe an autoencoder")
-        return record, beside, path
-    for source in options.denoisers.values():
-        record = descriptions[source.config].autoencoder
-        if record is not None:
-            return record, source.config, path or source.checkpoint
-    raise ConfigError(
-        f"{', '.join(map(str, descriptions))}: no config describes the autoencoder; name its "
-        "checkpoint with --autoencoder, its .json beside it"
-    )
-
-
 def _networks(
-    options: BuildOptions, inputs: _Inputs, model: ModelFacts, text: TextParts | None
+    options: BuildOptions, inputs: Inputs, model: ModelFacts, text: TextParts | None
 ) -> list[tuple[tuple[str, ...], Callable[[], Graph]]]:
     """List the graphs to make, in order; graph names that share a network share a file."""
     shared: dict[Source, list[str]] = {}
@@ -285,7 +178,7 @@ def _networks(
     def denoiser(names: tuple[str, ...]) -> Graph:
         unet = inputs.records[names[0]].network_config()
         assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
-        ema = _uses_ema(options, inputs, names[0])
+        ema = uses_ema(options, inputs, names[0])
         weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
         return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)
 
@@ -300,27 +193,12 @@ def _networks(
     ]
 
 
-def _uses_ema(options: BuildOptions, inputs: _Inputs, name: str) -> bool:
-    """Take averaged weights unless the caller or the config says that there are none."""
-    averaged = inputs.records[name].ema
-    checkpoint = inputs.checkpoints[options.denoisers[name].checkpoint]
-    if checkpoint.ours and averaged and not options.ema:
-        raise CheckpointError(f"{checkpoint.path} holds averaged weights only; leave --no-ema out")
-    return options.ema and averaged
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    """Return the SHA-256 of a file, or that of the digests of all files one after the other."""
-    digests = [file_sha256(path) for path in checkpoint.files]
-    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
-
-
-def _provenance(options: BuildOptions, inputs: _Inputs, text: TextParts | None) -> Provenance:
-    digests = {path: _digest(checkpoint) for path, checkpoint in inputs.checkpoints.items()}
+def _provenance(options: BuildOptions, inputs: Inputs, text: TextParts | None) -> Provenance:
+    digests = {path: digest(checkpoint) for path, checkpoint in inputs.checkpoints.items()}
     by_graph = {name: digests[s.checkpoint] for name, s in options.denoisers.items()}
     by_graph["autoencoder"] = digests[inputs.autoencoder_checkpoint]
     if text is not None:
-        by_graph["text_encoder"] = _digest(text.checkpoint)
+        by_graph["text_encoder"] = digest(text.checkpoint)
     single = len(set(by_graph.values())) == 1
     notes = {
         name: record.provenance
@@ -331,7 +209,7 @@ def _provenance(options: BuildOptions, inputs: _Inputs, text: TextParts | None) 
         notes["weights"] = {"rounded_to": options.weights}
     return Provenance(
         checkpoint_sha256=next(iter(by_graph.values())) if single else by_graph,
-        ema=any(_uses_ema(options, inputs, name) for name in inputs.records),
+        ema=any(uses_ema(options, inputs, name) for name in inputs.records),
         lvdm_rt=version("lvdm-rt"),
         torch=torch.__version__.split("+")[0],
         notes=notes,

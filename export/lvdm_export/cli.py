@@ -121,7 +121,8 @@ def _plan_options(options: dict[str, Any]) -> PlanOptions:
 
 
 def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> Bundle:
-    from lvdm_export.build import BuildOptions, Source, build
+    from lvdm_export.build import build
+    from lvdm_export.inputs import BuildOptions, Source
 
     named = {field.name for field in fields(BuildOptions)} & options.keys()
     sources = {name: Source(*pair) for name, pair in pairs.items()}

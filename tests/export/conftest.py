@@ -17,7 +17,8 @@ from toy_checkpoints import (
     write_ours,
 )
 
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_export.nets.unet3d import UNet3d
 

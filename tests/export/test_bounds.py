@@ -11,7 +11,6 @@ from toy import model_facts as toy_facts
 
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_export import build as builder
-from lvdm_export.build import BuildOptions, Source
 from lvdm_export.checkpoint import weights
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.config.model_facts import model_facts
@@ -19,6 +18,7 @@ from lvdm_export.config.model_json import read_record
 from lvdm_export.config.yaml_config import read_config
 from lvdm_export.graph.graphs import denoiser_graph
 from lvdm_export.graph.sizes_fit import check_sizes
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.nets.autoencoder2d import Autoencoder2dConfig
 from lvdm_export.nets.autoencoder3d import Autoencoder3dConfig
 from lvdm_export.nets.unet3d import UNet3dConfig

@@ -14,13 +14,14 @@ from toy_checkpoints import quiet
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.contract import MEAN
 from lvdm_engines.errors import BundleError, ConfigError
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_autoencoder
 from lvdm_export.config.model_facts import model_facts
 from lvdm_export.config.model_json import read_record
 from lvdm_export.graph.export import ExportTarget, export_graph
 from lvdm_export.graph.graphs import decoder_graph
+from lvdm_export.inputs import BuildOptions, Source
 
 pytestmark = pytest.mark.slow
 

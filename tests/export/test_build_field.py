@@ -9,8 +9,9 @@ import yaml
 from safetensors.torch import save_file
 
 from lvdm_engines.opening import open_session
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
 from lvdm_export.checkpoint.noise_table import alpha_bar
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.verify.parity import verify_bundle
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,11 @@ from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import BackendError, CheckpointError, ConfigError
 from lvdm_engines.manifest import ScheduleFacts
 from lvdm_export import build as builder
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
 from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.noise_table import check_schedule
 from lvdm_export.config.yaml_config import parse_config
+from lvdm_export.inputs import BuildOptions, Source
 
 
 def test_inputs_that_do_not_belong_together_are_refused_before_any_export(official, ours, tmp_path):

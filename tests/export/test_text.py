@@ -19,7 +19,8 @@ from toy_t2v import (
 
 from lvdm_engines.manifest import ContextFacts
 from lvdm_engines.opening import open_session
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.inspection import describe
 from lvdm_export.verify.parity import verify_bundle
 

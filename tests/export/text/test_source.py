@@ -17,10 +17,11 @@ from toy_t2v import (
 
 from lvdm_engines.errors import CheckpointError, ConfigError
 from lvdm_engines.manifest import ContextFacts
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
 from lvdm_export.checkpoint.keys import open_checkpoint
 from lvdm_export.checkpoint.weights import load_text_encoder
 from lvdm_export.config.yaml_config import read_config
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.text.source import Reader, find_text
 
 CONTEXT = ContextFacts(77, 64)

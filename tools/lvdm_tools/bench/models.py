@@ -27,7 +27,7 @@ from lvdm_engines.manifest import (
     PredictFacts,
     ScheduleFacts,
 )
-from lvdm_export.build import BuildOptions, Source, build
+from lvdm_export.build import build
 from lvdm_export.config.model_json import ModelRecord, save_model
 from lvdm_export.graph.export import count_gflop
 from lvdm_export.graph.graphs import (
@@ -37,6 +37,7 @@ from lvdm_export.graph.graphs import (
     denoiser_graph,
     encoder_graph,
 )
+from lvdm_export.inputs import BuildOptions, Source
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
