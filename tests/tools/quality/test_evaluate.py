@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 from toy_pipelines import GreyPipeline, PerfectPipeline, to_latents
+from toy_prompted import write_prompted_bundle
 
 from lvdm_engines.errors import ConfigError, OptionsError
 from lvdm_rt.long.sampling import LatentChunk
 from lvdm_rt.options import GenerateOptions
+from lvdm_rt.pipeline import Pipeline
+from lvdm_tools.data.clip import ClipSpec
+from lvdm_tools.data.source import open_source
 from lvdm_tools.quality import scorecard
 from lvdm_tools.quality.evaluate import Protocol, evaluate, generate
 
@@ -114,3 +118,21 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(protocol, named):
     with pytest.raises((ConfigError, OptionsError), match=named):
         measured(PerfectPipeline(), said.append, **protocol)
     assert not said
+
+
+def test_a_model_that_reads_text_is_told_what_unseen_clips_show(tmp_path):
+    asked = []
+
+    class Watched(Pipeline):
+        def stream_videos(self, options, **how):
+            asked.append(options)
+            return super().stream_videos(options, **how)
+
+    bundle = write_prompted_bundle(tmp_path / "told")
+    with Watched.open(bundle, "cpu") as pipeline:
+        measured(pipeline, sampling={"steps": 2})
+        size = pipeline.manifest.model.frame_size
+    source = open_source("synth", ClipSpec(8, size), held_out=True)
+    expected = [source.captioned(number)[1] for number in range(4)]
+    assert [one.prompt for one in asked[0]] == expected
+    assert [one.first_video for one in asked[0]] == [0, 1, 2, 3]

@@ -4,12 +4,13 @@ Everything runs through the runtime's pipeline, as users run it. This module wri
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import ConfigError
@@ -18,7 +19,7 @@ from lvdm_rt.decoding.windows import window_starts
 from lvdm_rt.long.plan import plan
 from lvdm_rt.options import GenerateOptions
 from lvdm_rt.pipeline import Pipeline
-from lvdm_tools.data.clip import ClipSource, ClipSpec
+from lvdm_tools.data.clip import CaptionedSource, ClipSpec
 from lvdm_tools.data.source import open_source
 from lvdm_tools.quality import targets as quality
 
@@ -82,10 +83,14 @@ def evaluate(
     usable clip.
     """
     _check(protocol, pipeline.manifest.model)
+    reads_text = pipeline.manifest.model.context is not None
+    if reads_text:  # what has no caption is asked for without one
+        protocol = replace(protocol, sampling={"prompt": "", **protocol.sampling})
     settings = msgspec.to_builtins(pipeline.settings(_clip_options(protocol)))
     source = _source(protocol, pipeline.manifest.model)
     say(f"reading {REAL_SETS} × {protocol.clips} unseen clips")
     numbers = np.arange(REAL_SETS * protocol.clips).reshape(REAL_SETS, -1)
+    shown = [source.captioned(int(number)) for number in numbers[0]] if reads_text else []
     real = [np.stack([source.clip(int(number)) for number in row]) for row in numbers]
     graphs = pipeline.manifest.graphs
     decoded = None
@@ -93,7 +98,7 @@ def evaluate(
         say(f"encoding and decoding {protocol.clips} clips")
         decoded = np.stack([_all(pipeline.decode(pipeline.encode(clip))) for clip in real[0]])
     say(f"generating {protocol.clips} clips")
-    generated = generate(pipeline, protocol)
+    generated = generate(pipeline, protocol, [caption for _, caption in shown])
     continuation = None
     if decoded is not None and "predict" in graphs and settings["mode"] != "short":
         say(f"continuing {protocol.conditions} clips")
@@ -116,11 +121,16 @@ def evaluate(
     )
 
 
-def generate(pipeline: Pipeline, protocol: Protocol) -> Clips:
-    """Generate the protocol's clips from nothing: uint8 (n, f, h, w, 3)."""
+def generate(pipeline: Pipeline, protocol: Protocol, captions: Sequence[str] = ()) -> Clips:
+    """Generate the protocol's clips, of captions if there are any: uint8 (n, f, h, w, 3)."""
     size = pipeline.manifest.model.frame_size
     out = np.empty((protocol.clips, protocol.frames, *size, 3), np.uint8)
-    for chunk in pipeline.stream_videos(_clip_options(protocol)):
+    asked = _clip_options(protocol)
+    each = [
+        structs.replace(asked, videos=1, first_video=number, prompt=caption)
+        for number, caption in enumerate(captions)
+    ]
+    for chunk in pipeline.stream_videos(each or asked):
         start = chunk.start - protocol.skip
         new = chunk.frames[max(0, -start) :]
         first = max(0, start)
@@ -204,7 +214,7 @@ def _options(protocol: Protocol, **request: Any) -> GenerateOptions:
     return GenerateOptions(seed=protocol.seed, **request, **protocol.sampling)
 
 
-def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) -> ClipSource:
+def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) -> CaptionedSource:
     length = protocol.frames if frames is None else frames
     spec = ClipSpec(frames=length, size=model.frame_size, stride=protocol.stride)
     return open_source(protocol.data, spec, seed=protocol.seed, held_out=True)

@@ -31,7 +31,7 @@ Cut = tuple[int, int, NDArray[np.uint8]]  # number of a video, of its clip, (16,
 
 # fields of GenerateOptions that a subject may set; the others are the protocol's
 SETTINGS = (
-    *("mode", "preset", "sampler", "steps", "eta", "guidance", "noise_level"),
+    *("mode", "preset", "sampler", "steps", "eta", "guidance", "text_guidance", "noise_level"),
     *("refine", "batch_size"),
 )
 _SUBJECT = re.compile(r"(?:([^=:/]+)=)?(.+?)(?::(\w+=[^:/]*))?")
@@ -135,11 +135,14 @@ class Generated:
 def generated(asked: Asked, pipeline: Pipeline, seed: int, common: dict[str, Any]) -> Generated:
     """Set up the videos of an open bundle; `common` are settings that it does not set itself.
 
+    A model that reads text is asked for nothing in particular.
+
     Raises OptionsError: a setting that the model cannot have.
     """
+    text = {} if pipeline.manifest.model.context is None else {"prompt": ""}
     try:
         options = msgspec.convert(
-            {**common, **asked.settings, "seed": seed}, GenerateOptions, strict=False
+            {**text, **common, **asked.settings, "seed": seed}, GenerateOptions, strict=False
         )
     except msgspec.ValidationError as err:
         raise OptionsError(f"{asked.label}: {err}") from err
