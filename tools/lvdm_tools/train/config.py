@@ -93,7 +93,7 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adversarial: Adversarial | None = None
 
 
-class ScheduleConfig(ScheduleFacts, frozen=True, forbid_unknown_fields=True):
+class ScheduleConfig(ScheduleFacts, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
     """The noise schedule; the manifest's limits hold."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
