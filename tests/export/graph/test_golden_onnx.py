@@ -52,7 +52,8 @@ def error(session, feeds, expected):
     actual = session.run(None, feeds)[0]
     for rows in ([0], [0, 0, 0]):
         alone = session.run(None, {k: v[rows] for k, v in feeds.items()})[0]
-        assert np.abs(alone - actual[rows]).max() <= 1e-3 * np.abs(actual).max()
+        # half precision differs by up to 1.2e-3 on processors with AVX-512
+        assert np.abs(alone - actual[rows]).max() <= 2e-3 * np.abs(actual).max()
         assert all(np.array_equal(row, alone[0]) for row in alone)
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 

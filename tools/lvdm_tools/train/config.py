@@ -94,7 +94,7 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScheduleConfig(ScheduleFacts, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
-    """The noise schedule; the manifest's limits hold."""
+    """The noise schedule; the manifest's limits hold, and all fields are written out."""
 
     kind: Literal["sqrt-linear"] = "sqrt-linear"
     steps: Count = 1000
