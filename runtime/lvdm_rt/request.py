@@ -1,6 +1,7 @@
 """A request that was checked against the model: everything that can fail before the first call."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Request:
     def _tell_prompts(self) -> None:
         for prompts in self.different_prompts:
             if any(not text.strip() for _, text in prompts):
-                _log.warning("a prompt is empty: what it is for is generated without text")
+                _log.warning("a prompt is empty: it asks for nothing in particular")
             for frame in unreached(prompts, self.plan, self.manifest.model.frames_per_latent):
                 _log.warning(
                     "the prompt from frame %d on is never used: it comes after the last clip, or "
@@ -104,7 +105,10 @@ class Request:
         settings = msgspec.to_builtins(self.settings)
         del settings["fps"], settings["fade"]
         if self.each:
-            settings["each"] = [[own.seed, own.first_video, own.prompts] for own in self.each]
+            settings["each"] = [
+                f"seed {own.seed}, video {own.first_video}, {json.dumps(own.prompts)}"
+                for own in self.each
+            ]
         condition = self.condition
         return {
             **settings,

@@ -10,6 +10,7 @@ from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.opening import backend_report
+from lvdm_rt.text.encoder import load_tokenizer
 from lvdm_rt.video import OUTPUT_KINDS, missing_encoder
 
 _PACKAGES = ("numpy", "onnxruntime", "av")
@@ -117,6 +118,8 @@ def _bundle(name: str) -> Finding:
         bundle = load_bundle(name)
         for graph in bundle.manifest.graphs:
             bundle.graph(graph).verified()
+        if bundle.manifest.model.context is not None:
+            load_tokenizer(bundle)
     except LvdmError as err:
         return Finding(name, problem=str(err))
     return Finding(name, bundle.manifest.provenance.lvdm_rt)

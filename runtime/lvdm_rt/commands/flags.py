@@ -36,7 +36,11 @@ def _prompts(_: object, __: object, texts: tuple[str, ...]) -> list[tuple[int, s
     if len(texts) < 2:
         return [(0, text) for text in texts] or None
     told = [_AT.fullmatch(text) for text in texts]
-    first = told[0] if told[0] is not None and int(told[0][1]) == 0 else None
+    first = told[0]
+    if first is not None and int(first[1]) != 0:
+        raise click.BadParameter(
+            f"{quoted(texts[0])} is the first prompt and begins at frame 0; leave its frame out"
+        )
     prompts = [(0, texts[0] if first is None else first[2])]
     for text, at in zip(texts[1:], told[1:], strict=True):
         if at is None:

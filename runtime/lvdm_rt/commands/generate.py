@@ -60,7 +60,7 @@ def generate(
     LvdmError, with the note KEPT where there is something to go on with.
     """
     groups = job.groups()
-    names = [name for group in groups for name in group.names]
+    names = job.names
     if job.out != "-" and not job.force and not job.resume:
         for name in names:
             refuse_existing(Path(name))
@@ -81,7 +81,10 @@ def generate(
                 raise
             finished = True
         told = [msgspec.to_builtins(own) for settings in asked for own in settings]
-        return Result(tuple(names), pipeline.backend, told if job.listed else told[0])
+        if not job.listed:
+            return Result(tuple(names), pipeline.backend, told[0])
+        by_name = dict(zip((name for group in groups for name in group.names), told, strict=True))
+        return Result(tuple(names), pipeline.backend, [by_name[name] for name in names])
 
 
 def _generate(

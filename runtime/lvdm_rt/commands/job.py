@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_rt.commands.listing import Group, ListedVideo, grouped
+from lvdm_rt.commands.listing import Group, ListedVideo, grouped, listed_names
 from lvdm_rt.commands.outputs import output_names
 from lvdm_rt.options import GenerateOptions
 from lvdm_rt.video import MAX_PIXELS
@@ -51,11 +51,18 @@ class GenerateJob:
             return own * self.options.videos
         return sum(own if line.frames is None else line.frames for line in self.listed)
 
+    @property
+    def names(self) -> list[str]:
+        """Where the videos go, in their order."""
+        if self.listed:
+            return listed_names(self.listed, self.out)
+        return output_names(self.out or "", self.options.videos)
+
     def groups(self) -> list[Group]:
         """Return what is made in one call each: all videos, or those of a list that are as long."""
         if self.listed:
             return grouped(self.listed, self.out, self.options)
-        return [Group(output_names(self.out or "", self.options.videos), [self.options])]
+        return [Group(self.names, [self.options])]
 
 
 @dataclass(frozen=True)

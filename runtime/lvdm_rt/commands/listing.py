@@ -12,9 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.errors import OptionsError
+from lvdm_engines.errors import OptionsError, quoted
+from lvdm_rt.checks import check_range
 from lvdm_rt.commands.outputs import output_names
-from lvdm_rt.options import GenerateOptions
+from lvdm_rt.diffusion.noise import MAX_SEED
+from lvdm_rt.options import MAX_FRAMES, GenerateOptions
+from lvdm_rt.text.prompts import check_text
 
 
 class ListedVideo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,12 +55,23 @@ def read_listing(path: Path) -> tuple[ListedVideo, ...]:
 def _listed(line: bytes, where: str) -> ListedVideo:
     try:
         if line.lstrip().startswith(b"{"):
-            return msgspec.json.decode(line, type=ListedVideo)
-        return ListedVideo(line.decode().strip())
-    except (msgspec.DecodeError, ValueError, RecursionError) as err:
+            listed = msgspec.json.decode(line, type=ListedVideo)
+        else:
+            listed = ListedVideo(line.decode().strip())
+        _check(listed)
+    except (msgspec.DecodeError, ValueError, RecursionError, OptionsError) as err:
         raise OptionsError(
             f"{where}: {err}; expected a prompt, or JSON with prompt, seed, frames and out"
         ) from err
+    return listed
+
+
+def _check(listed: ListedVideo) -> None:
+    check_text("prompt", listed.prompt)
+    check_range("seed", listed.seed or 0, 0, MAX_SEED)
+    check_range("frames", 1 if listed.frames is None else listed.frames, 1, MAX_FRAMES)
+    if "\0" in (listed.out or ""):
+        raise OptionsError(f"got out {quoted(listed.out)}, expected a name without NUL")
 
 
 def grouped(
@@ -68,7 +82,7 @@ def grouped(
     Raises OptionsError for a line without a name if `out` is None, and a name that comes twice.
     """
     groups: dict[int, Group] = {}
-    names = _names(listed, out)
+    names = listed_names(listed, out)
     for name, line in zip(names, listed, strict=True):
         frames = options.frames if line.frames is None else line.frames
         seed = options.seed if line.seed is None else line.seed
@@ -78,7 +92,8 @@ def grouped(
     return list(groups.values())
 
 
-def _names(listed: Sequence[ListedVideo], out: str | None) -> list[str]:
+def listed_names(listed: Sequence[ListedVideo], out: str | None) -> list[str]:
+    """Return where each video of a list goes. Raises OptionsError as `grouped` does."""
     if out is None and any(line.out is None for line in listed):
         raise OptionsError("a prompt in the list names no out; give it one, or --out for all")
     usual = [""] * len(listed) if out is None else output_names(out, len(listed))

@@ -242,7 +242,12 @@ def _clear(path: Path) -> None:
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name in sorted(found.keys() | wanted.keys()):
         before, now = found.get(name), wanted.get(name)
-        if before != now:
+        if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            names = [f"{name}[{number}]" for number in range(len(now))]
+            _compare(
+                path, dict(zip(names, before, strict=True)), dict(zip(names, now, strict=True))
+            )
+        elif before != now:
             raise OtherRunError(
                 f"{path} holds an interrupted run with {name} {quoted(before)}, now it is "
                 f"{quoted(now)}; use the same and --resume, or throw it away with --restart"

@@ -57,11 +57,11 @@ def test_each_video_of_a_list_is_the_one_that_is_made_alone(
         assert settings_of(name) | {"file": 0} == settings_of(f"alone-{name}") | {"file": 0}
 
 
-def test_what_was_made_is_told_in_the_order_of_the_files(listed):
+def test_what_was_made_is_told_in_the_order_of_the_list(listed):
     out, _ = listed(LINES, "-o", "a.npz", "--json", "-q")
     told = json.loads(out)
-    assert told["outputs"] == ["a-000.npz", "blue.npz", "a-003.npz", "green.npz"]
-    assert [own["prompts"][0][1] for own in told["settings"]] == ["red", "blue", "", "green sky"]
+    assert told["outputs"] == ["a-000.npz", "blue.npz", "green.npz", "a-003.npz"]
+    assert [own["prompts"][0][1] for own in told["settings"]] == ["red", "blue", "green sky", ""]
 
 
 def test_events_count_the_videos_of_a_list(listed):
@@ -111,6 +111,17 @@ def test_a_list_that_fails_after_its_first_length_says_how_to_go_on(listed, monk
     assert len(frames_of("green.npz")) == 40
 
 
+def test_a_changed_list_is_not_gone_on_with_and_the_change_is_named(listed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "write", Mock(side_effect=KeyboardInterrupt))
+        listed(LINES, "-o", "a.npz", code=130)
+    changed = [LINES[0], {**LINES[1], "prompt": "green"}, *LINES[2:]]
+    _, err = listed(changed, "-o", "a.npz", "--resume", code=1)
+    assert "interrupted run with each[1] " in err
+    assert "blue" in err
+    assert "green" in err
+
+
 def test_a_video_of_a_list_is_repeated_from_its_sidecar(listed, command, told, frames_of):
     listed(LINES, "-o", "a.npz", "--exact")
     words = ("generate", "--from", "blue.npz.json", "--bundle", told, "-o", "again.npz")
@@ -128,6 +139,8 @@ def test_a_video_of_a_list_is_repeated_from_its_sidecar(listed, command, told, f
         ),
         ([{"seed": 3}], "line 1: Object missing required field `prompt`"),
         (['{"prompt": "a"'], "line 1: Input data was truncated; expected a prompt, or JSON"),
+        ([{"prompt": "a", "out": "x\0.npz"}], "line 1: got out 'x\\x00.npz', expected a name"),
+        (["red", {"prompt": "a", "frames": 0}], "line 2: got frames 0"),
         ([{"prompt": "a", "seed": -1}], "got seed -1, expected a whole number from 0"),
         ([{"prompt": "a", "out": "a.avi"}], "suffix '.avi' is not one of"),
         ([{"prompt": "a", "out": "-"}], "got out - in a list"),

@@ -160,6 +160,7 @@ def test_a_prompt_that_cannot_be_meant_is_one_line(
     ("flags", "message"),
     [
         (["--prompt", "red", "--prompt", "blue"], "'blue' says no frame; after the first prompt"),
+        (["--prompt", "10: red", "--prompt", "16: blue"], "the first prompt and begins at frame 0"),
         (["--guidance-interval", "100"], "expected LOW:HIGH, as in 100:800"),
     ],
 )
@@ -181,7 +182,7 @@ def test_text_for_a_bundle_that_reads_none_is_refused(generate, tmp_path, flags)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "a prompt is empty: what it is for is generated without text"),
+        ("", "a prompt is empty: it asks for nothing in particular"),
         (" \n ", "a prompt is empty"),
         (
             "red green blue sky red",

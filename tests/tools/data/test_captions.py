@@ -13,6 +13,7 @@ from lvdm_tools.data.source import open_source
 from lvdm_tools.data.synth import sky_clip
 
 SPEC = ClipSpec(4, (16, 16))
+NUL = r'{"file": "a.mp4", "caption": "a\u0000b"}'
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_synth_tells_what_its_videos_show_and_training_reads_it(tmp_path):
     assert [(line["file"], line["caption"]) for line in lines] == [
         (f"sky-{k:05}.mp4", caption(0, k, 4)) for k in (0, 1, 2, 7)
     ]
-    source = open_source(tmp_path, SPEC)
+    source = open_source(tmp_path, SPEC, captioned=True)
     texts = {source.captioned(index)[1] for index in range(20)}
     assert texts == {caption(0, k, 4) for k in (0, 1, 2)}  # the last one is held out
     np.testing.assert_array_equal(source.captioned(3)[0], source.clip(3))
@@ -81,12 +82,26 @@ def test_synthetic_clips_are_described_by_their_middle():
     assert source.captioned(2)[1] == caption(4, 2, 2)
 
 
-@pytest.mark.parametrize("line", ["{}", "clouds", '{"file": "a.mp4", "caption": 3}', '{"file": "'])
+@pytest.mark.parametrize(
+    "line", ["{}", "clouds", '{"file": "a.mp4", "caption": 3}', '{"file": "', NUL]
+)
 def test_a_line_that_is_no_caption_is_named(tmp_path, line):
     run(["synth", "-o", str(tmp_path / "a.mp4"), "--frames", "8", "--size", "16"])
     (tmp_path / "captions.jsonl").write_text(
         '{"file": "a.mp4", "caption": "clouds"}\n\n' + line + "\n"
     )
     with pytest.raises(TrainingError, match=r"captions\.jsonl, line 3: .*expected"):
-        open_source(tmp_path, SPEC)
+        open_source(tmp_path, SPEC, captioned=True)
+    open_source(tmp_path, SPEC)  # which reads no captions
     assert run(["synth", "-o", str(tmp_path), "--frames", "8", "--size", "16"]) == 1
+
+
+def test_captions_of_no_video_are_told_and_change_nothing(tmp_path, caplog):
+    run(["synth", "-o", str(tmp_path / "a.mp4"), "--frames", "20", "--size", "16"])
+    before = open_source(tmp_path, SPEC).identity
+    (tmp_path / "captions.jsonl").write_bytes(b'\xef\xbb\xbf{"file": "A.mp4", "caption": "x"}\n')
+    assert open_source(tmp_path, SPEC).identity == before
+    source = open_source(tmp_path, SPEC, captioned=True)
+    assert source.captioned(0)[1] == ""
+    assert "1 files that have captions are no videos" in caplog.text
+    assert "'A.mp4'" in caplog.text

@@ -1,13 +1,15 @@
 """Denoisers that learn to read captions: what a run leaves, resumes, freezes and refuses."""
 
+import shutil
+
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from toy_films import write_video
 from toy_runs import changed, different, model_of, state_of, train
 
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import ConfigError, TrainingError
 from lvdm_export.checkpoint.keys import TEXT_ENCODER
 from lvdm_export.config.model_json import read_record
 from lvdm_tools.train.config import TextTraining
@@ -91,6 +93,28 @@ def test_a_new_run_can_start_from_a_model_with_its_words(prompted, settings, tmp
     assert header.keys() == model_of(prompted).keys()
 
 
+def test_a_run_stopped_before_its_first_checkpoint_starts_again_from_the_same_encoder(
+    prompted, settings, tmp_path
+):
+    young = changed(settings, {"start_from": str(prompted), "steps": 1, "ema": None})
+    train(young, tmp_path / "run")
+    before = encoder_of(tmp_path / "run")
+    (tmp_path / "run" / "state.safetensors").unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
+    train(young, tmp_path / "run", resume=True)
+    assert not different(encoder_of(tmp_path / "run"), before)
+
+
+def test_another_encoder_in_the_place_of_a_frozen_one_ends_a_run(prompted, settings, tmp_path):
+    shutil.copytree(prompted, tmp_path / "frozen")
+    run = changed(settings, {"text.frozen": str(tmp_path / "frozen"), "steps": 1})
+    train(run, tmp_path / "run")
+    weights = tmp_path / "frozen" / "model" / "model.safetensors"
+    save_file({k: v + 1 for k, v in load_file(weights).items()}, weights)
+    with pytest.raises(TrainingError, match="frozen_sha256"):
+        train(changed(run, {"steps": 2}), tmp_path / "run", resume=True)
+
+
 def test_a_share_of_clips_is_learnt_without_its_caption(settings, monkeypatch, tmp_path):
     from lvdm_tools.train.diffusion.task import DiffusionTask
 
@@ -119,6 +143,17 @@ def test_a_share_of_clips_is_learnt_without_its_caption(settings, monkeypatch, t
 def test_sizes_that_do_not_fit_are_refused(settings, tmp_path, fields, told):
     with pytest.raises(ConfigError, match=told):
         train(changed(settings, fields), tmp_path / "run")
+
+
+def test_an_encoder_of_other_sizes_to_start_from_is_refused(prompted, settings, tmp_path):
+    other = changed(settings, {"start_from": str(prompted), "text.layers": 2})
+    with pytest.raises(ConfigError, match="start_from holds a text encoder of other sizes"):
+        train(other, tmp_path / "run")
+
+
+def test_a_model_without_an_encoder_cannot_be_frozen(autoencoder, settings, tmp_path):
+    with pytest.raises(ConfigError, match="holds no text encoder"):
+        train(changed(settings, {"text.frozen": str(autoencoder)}), tmp_path / "run")
 
 
 def test_videos_without_captions_are_refused(settings, tmp_path):

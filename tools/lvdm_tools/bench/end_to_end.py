@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import SessionOptions, Timed
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.manifest import DENOISERS
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
 from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt.text.encoder import load_tokenizer
 
 _FEW = 2  # steps
 _LAUNCHES = 5  # per timing of the device alone
@@ -140,17 +140,17 @@ def end_to_end(
     session_options: SessionOptions | None = None,
 ) -> dict[str, Any]:
     """Generate a video after warming up; returns speed and what took the time."""
-    graphs = [name for name in bundle.manifest.graphs if name != "text_encoder"]
-    sessions = open_sessions(bundle, graphs, backend, session_options)
+    sessions = open_sessions(bundle, list(bundle.manifest.graphs), backend, session_options)
+    tokenizer = None if bundle.manifest.model.context is None else load_tokenizer(bundle)
     busy = Busy()
     watched = {
-        name: Watched(session, busy, "denoise" if name in DENOISERS else "decode")
+        name: Watched(session, busy, "decode" if name in ("encoder", "decoder") else "denoise")
         for name, session in sessions.items()
     }
     with ExitStack() as stack:
         for session in watched.values():
             stack.enter_context(session)
-        pipeline = stack.enter_context(Pipeline(bundle.manifest, watched))
+        pipeline = stack.enter_context(Pipeline(bundle.manifest, watched, tokenizer))
         settings = pipeline.settings(options)
         # the same calls, but fewer: kernels, buffers and recordings are made here
         generate(pipeline, replace(options, preset=None, sampler="ddim", steps=_FEW, eta=None))
@@ -175,11 +175,17 @@ def end_to_end(
 
 def generate(pipeline: Pipeline, options: GenerateOptions) -> dict[str, Any]:
     """Make videos; returns how many frames in how many seconds, and when the first were there."""
+    options = unprompted(pipeline, options)
     started, first, frames = time.perf_counter(), None, 0
     for chunk in pipeline.stream_videos(options):
         first = time.perf_counter() - started if first is None else first
         frames += len(chunk.frames)
     return {"frames": frames, "seconds": time.perf_counter() - started, "first_seconds": first}
+
+
+def unprompted(pipeline: Pipeline, options: GenerateOptions) -> GenerateOptions:
+    """Ask a model that reads text for nothing in particular."""
+    return options if pipeline.manifest.model.context is None else replace(options, prompt="")
 
 
 def generate_once(

@@ -119,6 +119,6 @@ def _numbers(
 def _sample(pipeline: Pipeline, options: GenerateOptions) -> Found:
     """Sample latents, and decode none."""
     started = time.perf_counter()
-    for _ in pipeline.sample_latents(options):
+    for _ in pipeline.sample_latents(ours.unprompted(pipeline, options)):
         pass
     return {"frames": options.frames, "seconds": time.perf_counter() - started}

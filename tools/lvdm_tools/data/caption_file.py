@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 
 from lvdm_engines.atomic import read_file, whole_file
-from lvdm_engines.errors import TrainingError, one_line, quoted
+from lvdm_engines.errors import OptionsError, TrainingError, one_line, quoted
+from lvdm_rt.text.prompts import check_text
 
 NAME = "captions.jsonl"
 
@@ -31,7 +32,7 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
         return {}
     captions: dict[str, tuple[str, ...]] = {}
     try:
-        lines = read_file(path).splitlines()
+        lines = read_file(path).removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as err:
         raise TrainingError(f"cannot read {path}: {err.strerror}") from err
     for number, line in enumerate(lines, 1):
@@ -39,7 +40,8 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
             continue
         try:
             read = msgspec.json.decode(line, type=Caption)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+            check_text("caption", read.caption)
+        except (msgspec.MsgspecError, UnicodeDecodeError, OptionsError) as err:
             raise TrainingError(
                 f"{path}, line {number}: {one_line(str(err), 200)}; expected "
                 f'{{"file": "sky.mp4", "caption": "clouds at noon"}}, got {quoted(line[:80])}'

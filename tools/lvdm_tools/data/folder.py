@@ -6,7 +6,7 @@ Owns which videos are usable, which of them are held out, and where clips start.
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.atomic import open_file
-from lvdm_engines.errors import TrainingError
+from lvdm_engines.errors import TrainingError, quoted
 from lvdm_rt.video.reader import PICTURES, picture_files
 from lvdm_tools.data.caption_file import read_captions
 from lvdm_tools.data.clip import ClipSpec
@@ -161,8 +161,8 @@ def _sample(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def look(folder: Path) -> Listing:
-    """Look at every video below `folder`.
+def look(folder: Path, *, captioned: bool = False) -> Listing:
+    """Look at every video below `folder`, and read captions if asked for.
 
     Raises TrainingError: no such folder, not readable, without a video, or with captions that are
     none.
@@ -182,8 +182,21 @@ def look(folder: Path) -> Listing:
             + f"; expected files that end in {', '.join(sorted(SUFFIXES))}, or folders of pictures "
             f"({', '.join(PICTURES)})"
         )
-    captions = {folder / name: texts for name, texts in read_captions(folder).items()}
+    captions = _captions(folder, lengths | skipped) if captioned else {}
     return Listing(folder, lengths, skipped, captions)
+
+
+def _captions(folder: Path, videos: Collection[Path]) -> dict[Path, tuple[str, ...]]:
+    captions = {folder / name: texts for name, texts in read_captions(folder).items()}
+    absent = [path for path in captions if path not in videos]
+    if absent:
+        logger.warning(
+            "%d files that have captions are no videos of %s, such as %s",
+            len(absent),
+            folder,
+            quoted(str(absent[0].relative_to(folder))),
+        )
+    return captions
 
 
 def find_videos(folder: Path) -> list[Path]:

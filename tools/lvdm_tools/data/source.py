@@ -44,14 +44,19 @@ class SynthClips:
 
 
 def open_source(
-    data: str | Path, spec: ClipSpec, *, seed: int = 0, held_out: bool = False
+    data: str | Path,
+    spec: ClipSpec,
+    *,
+    seed: int = 0,
+    held_out: bool = False,
+    captioned: bool = False,
 ) -> CaptionedSource:
-    """Open `synth`, or a folder of videos or of folders of pictures.
+    """Open `synth`, or a folder of videos or of folders of pictures; its captions if asked for.
 
     Raises ConfigError: an impossible spec; TrainingError: a folder that is missing, unreadable, or
-    has no clip long enough.
+    has no clip long enough, or whose captions cannot be read.
     """
-    (source,) = _open(data, spec, seed, (held_out,))
+    (source,) = _open(data, spec, seed, (held_out,), captioned=captioned)
     return source
 
 
@@ -64,11 +69,16 @@ def open_both(
 
 
 def _open(
-    data: str | Path, spec: ClipSpec, seed: int, shares: tuple[bool, ...]
+    data: str | Path,
+    spec: ClipSpec,
+    seed: int,
+    shares: tuple[bool, ...],
+    *,
+    captioned: bool = False,
 ) -> list[CaptionedSource]:
     """Open the shares that are asked for, True being held out, and look at a folder once."""
     check_spec(spec)
     if str(data) == "synth":
         return [SynthClips(seed, spec, held_out) for held_out in shares]
-    listing = look(Path(data))
+    listing = look(Path(data), captioned=captioned)
     return [VideoFolder.of(listing, spec, seed, held_out=held_out) for held_out in shares]

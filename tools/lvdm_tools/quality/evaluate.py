@@ -217,7 +217,8 @@ def _options(protocol: Protocol, **request: Any) -> GenerateOptions:
 def _source(protocol: Protocol, model: ModelFacts, frames: int | None = None) -> CaptionedSource:
     length = protocol.frames if frames is None else frames
     spec = ClipSpec(frames=length, size=model.frame_size, stride=protocol.stride)
-    return open_source(protocol.data, spec, seed=protocol.seed, held_out=True)
+    captioned = model.context is not None
+    return open_source(protocol.data, spec, seed=protocol.seed, held_out=True, captioned=captioned)
 
 
 def _check(protocol: Protocol, model: ModelFacts) -> None:

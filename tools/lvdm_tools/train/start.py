@@ -30,7 +30,7 @@ from lvdm_tools.train.diffusion.task import (
     check_lengths,
     unet_config,
 )
-from lvdm_tools.train.diffusion.text import Prompts, make_prompts
+from lvdm_tools.train.diffusion.text import Prompts, frozen_sha256, make_prompts
 from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
 
@@ -154,8 +154,10 @@ def _diffusion(
     check_divisible(spec, network.config.downsample)
     config = unet_config(run, network.config.embed_dim, fabric.device)
     check_lengths(run, network.config.downsample)
-    source = open_source(request.data, spec, seed=run.seed)
+    source = open_source(request.data, spec, seed=run.seed, captioned=run.text is not None)
     extra = {"source": source.identity, "autoencoder_sha256": digest}
+    if run.text is not None and run.text.frozen is not None:
+        extra["frozen_sha256"] = frozen_sha256(run.text.frozen)
     initial = None
     begun = _begun_with(request, workspace)
     if begun is not None:
@@ -183,18 +185,24 @@ def _diffusion(
     window = record.decode_window or data.window // network.config.downsample[0]
     decoder = FrozenDecoder(network, window, digest)
     sequences = latents.read(encoding)
-    text = _text(run, config, sequences, fabric, workspace)
+    start = run.start_from if begun is None else None
+    text = _text(run, config, sequences, fabric, workspace.root, start)
     return DiffusionTask(run, sequences, decoder, fabric, initial, text)
 
 
 def _text(
-    run: DiffusionRun, network: UNet3dConfig, data: Latents, fabric: Fabric, workspace: Workspace
+    run: DiffusionRun,
+    network: UNet3dConfig,
+    data: Latents,
+    fabric: Fabric,
+    folder: Path,
+    start: Path | None,
 ) -> Prompts | None:
     if run.text is None:
         return None
     torch.manual_seed(run.seed)
     width = network.context_dim or 0
-    make = partial(make_prompts, run.text, width, data.captions, workspace.root, run.start_from)
+    make = partial(make_prompts, run.text, width, data.captions, folder, start)
     made = make() if fabric.is_global_zero else None  # which writes what the others read
     fabric.barrier()
     return make() if made is None else made

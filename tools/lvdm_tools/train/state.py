@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 _META = "lvdm_tools.run"
 _DIGEST = "start_from_sha256"
-_EXTRA = ("source", "autoencoder_sha256", _DIGEST)  # recorded beside the config's own fields
+_EXTRA = (
+    "source",
+    "autoencoder_sha256",
+    "frozen_sha256",
+    _DIGEST,
+)  # recorded beside the config's own fields
 _NEW = "restore it from a copy, or train into a new folder"
 
 # plumbing, length, and what is recorded by content; the rest makes another model

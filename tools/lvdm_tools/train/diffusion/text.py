@@ -4,6 +4,7 @@ Captions are those of the encoded sequences; a tokenizer of byte pairs is made o
 start of a run. Knows nothing of the loop or of latents.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from lvdm_engines.atomic import read_file
+from lvdm_engines.bundle import file_sha256
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import TOKENIZER, ContextFacts
 from lvdm_export.checkpoint.keys import TEXT_ENCODER, open_checkpoint
 from lvdm_export.checkpoint.weights import load_text_encoder
 from lvdm_export.config.model_json import read_record
+from lvdm_export.config.text_config import read_clip_config
 from lvdm_export.nets.text import TextEncoder, TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3d
 from lvdm_export.text.source import Reader, find_text
@@ -66,36 +69,51 @@ class Prompts:
 def make_prompts(
     asked: TextTraining, width: int, captions: Sequence[str], folder: Path, start: Path | None
 ) -> Prompts:
-    """Take the frozen encoder, that of the model to start from, or a new one.
+    """Take the frozen encoder, that of the model to `start` from, or a new one.
 
-    A new one's tokenizer is kept in the run's `folder`, where a resumed run finds it.
+    The tokenizer is kept in the run's `folder`, where a resumed run, which starts from nothing any
+    more, finds it.
 
-    Raises ConfigError: no caption to learn from, or an encoder of another width; LvdmError: a file
+    Raises ConfigError: no caption to learn from, or an encoder of other sizes; LvdmError: a file
     cannot be read.
     """
     if asked.frozen is not None:
         prompts = _read(asked.frozen, width)
         prompts.encoder.requires_grad_(False)
         return prompts
+    kept = folder / TOKENIZER
+    if start is not None:
+        prompts = _read(start, width)
+        vocabulary = prompts.encoder.config.vocabulary
+        if prompts.encoder.config != encoder_config(asked, width, vocabulary):
+            raise ConfigError(
+                f"start_from holds a text encoder of other sizes ({prompts.encoder.config}); make "
+                "those of text equal"
+            )
+        prompts.encoder.requires_grad_(True)
+        state.write_whole(kept, lambda draft: draft.write_bytes(prompts.tokenizer))
+        return prompts
     if not any(captions):
         raise ConfigError(
             "text is set, but no video has a caption: put captions.jsonl beside the videos, one "
             '{"file": "a.mp4", "caption": "clouds at noon"} a line, or take text out of the config'
         )
-    kept = folder / TOKENIZER
     if not kept.exists():
-        if start is not None and (_model(start) / TOKENIZER).exists():
-            prompts = _read(start, width)
-            prompts.encoder.requires_grad_(True)
-            state.write_whole(kept, lambda draft: draft.write_bytes(prompts.tokenizer))
-            return prompts
         words = trained_tokenizer(captions, asked.vocabulary, asked.tokens)
         state.write_whole(kept, lambda draft: draft.write_bytes(words))
     with state.reading(kept):
         tokenizer = read_file(kept)
         vocabulary = Tokenizer.from_str(tokenizer.decode()).get_vocab_size()
-    config = encoder_config(asked, width, vocabulary)
-    return Prompts(build(TextEncoder, config), tokenizer)
+    return Prompts(build(TextEncoder, encoder_config(asked, width, vocabulary)), tokenizer)
+
+
+def frozen_sha256(path: Path) -> str:
+    """Return what tells frozen encoders apart: a digest of weights and tokenizer.
+
+    Raises LvdmError: a file is missing.
+    """
+    files = [_model(path) / name for name in ("model.safetensors", TOKENIZER)]
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
 
 def encoder_config(asked: TextTraining, width: int, vocabulary: int) -> TextEncoderConfig:
@@ -119,19 +137,20 @@ def _read(path: Path, width: int) -> Prompts:
     if (model / "model.json").exists():
         weights, described = model / "model.safetensors", model / "model.json"
         record = read_record(described)
-        reader = Reader(described, record, open_checkpoint(weights))
-        tokens = record.context_tokens or 0
-        parts = find_text([reader], ContextFacts(max(1, tokens), width), None, None)
+        if record.text_encoder is None:
+            raise ConfigError(f"{path} holds no text encoder; name a model that reads text")
+        config, readers = record.text_encoder, [Reader(described, record, open_checkpoint(weights))]
+        folder = None
     else:
-        parts = find_text([], ContextFacts(77, width), path, None)
-    assert parts is not None  # noqa: S101 - a context was given
-    if parts.config.width != width:
+        config, readers, folder = read_clip_config(path / "config.json"), [], path
+    if config.width != width:
         raise ConfigError(
-            f"{path} holds a text encoder of width {parts.config.width}, but network.context_dim "
+            f"{path} holds a text encoder of width {config.width}, but network.context_dim "
             f"is {width}; make them equal"
         )
-    encoder = load_text_encoder(parts.config, parts.checkpoint)
-    return Prompts(encoder, parts.tokenizer)
+    parts = find_text(readers, ContextFacts(config.tokens, width), folder, None)
+    assert parts is not None  # noqa: S101 - a context was given
+    return Prompts(load_text_encoder(parts.config, parts.checkpoint), parts.tokenizer)
 
 
 def _model(path: Path) -> Path:
