@@ -120,6 +120,7 @@ _CAUSES = {
     errno.EIO: "the disk reports a fault (Input/output error); look into the system's log, and use "
     "another disk",
     errno.ESTALE: "the disk or its server is gone; connect it again, or choose another place",
+    errno.ENOMEM: "too little memory; end other programs, or raise the limit (ulimit -v)",
     errno.EMFILE: "Too many open files; raise the limit (ulimit -n)",
     errno.ENFILE: "Too many open files in the system; end other programs",
 }

@@ -64,13 +64,14 @@ def build(options: BuildOptions, report: Report) -> Bundle:
         inputs = read_inputs(options)
         for checkpoint in inputs.checkpoints.values():
             _tell_renamed(checkpoint, report)
-        if options.sha256:
-            check_sums(options, inputs)
         with naming(inputs.autoencoder_config, *(s.config for s in options.denoisers.values())):
             model = model_facts(inputs.records, inputs.autoencoder, options.decode_window)
         sampling = _defaults(options, model)
         _check_fit(options, inputs, model)
         text = _text(options, inputs, model)
+        if options.sha256:
+            found = [*inputs.checkpoints.values(), *([text.checkpoint] if text else [])]
+            check_sums(options.sha256, found)
         networks = _networks(options, inputs, model, text)
         tell = _numbered(report, 1 + len(networks) * steps(options.precision))
         target = ExportTarget(writer.path, model, options.precision, tell, options.weights)

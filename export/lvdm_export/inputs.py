@@ -3,7 +3,7 @@
 Knows files and their sums; nothing of graphs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -134,12 +134,13 @@ def digest(checkpoint: Checkpoint) -> str:
     return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
 
 
-def check_sums(options: BuildOptions, inputs: Inputs) -> None:
+def check_sums(expected: Collection[str], checkpoints: Iterable[Checkpoint]) -> None:
     """Refuse checkpoints other than those that were asked for. Raises CheckpointError."""
-    expected = [digest.lower() for digest in options.sha256]
-    for path, checkpoint in inputs.checkpoints.items():
-        if digest(checkpoint) not in expected:
+    expected = [known.lower() for known in expected]
+    for checkpoint in checkpoints:
+        got = digest(checkpoint)
+        if got not in expected:
             raise CheckpointError(
-                f"{path} has sha256 {digest(checkpoint)}, expected "
-                f"{quoted(' or '.join(expected))} of --sha256; take the file that you mean"
+                f"{checkpoint.path} has sha256 {got}, expected {quoted(' or '.join(expected))} of "
+                "--sha256; take the file that you mean"
             )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lvdm_engines.errors import CheckpointError, quoted
+from lvdm_engines.atomic import read_file
+from lvdm_engines.errors import CheckpointError, cause, quoted
 from lvdm_export.checkpoint.archive import open_archive
 from lvdm_export.checkpoint.shards import INDEX, find_file, read_index
 from lvdm_export.checkpoint.unpickle import TensorRef
@@ -71,7 +72,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+    return _open_safetensors(path) if _is_safetensors(path) else _open_torch(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Know the form by what is in the file, or else by its name: a length, then a JSON object."""
+    try:
+        begins = read_file(path, 9)
+    except OSError:  # which the reader names
+        begins = b""
+    return begins[8:] == b"{" or path.suffix == ".safetensors"
 
 
 def _open_shards(index: Path) -> Checkpoint:
@@ -100,7 +110,9 @@ def _open_safetensors(path: Path) -> Checkpoint:
         file: Any = safe_open(path, framework="pt")
         names = list(file.keys())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except (SafetensorError, OSError) as err:
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be read: {cause(err, 'copy it again')}") from err
+    except SafetensorError as err:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({err}); copy it again"
         ) from err
@@ -145,13 +157,13 @@ def denoiser_keys(
     if checkpoint.ours:
         return {k: k for k in checkpoint.shapes if not k.startswith(TEXT_ENCODER)}
     plain = checkpoint.below(DENOISER)
-    if not plain:
+    averaged = [k for k in checkpoint.shapes if k.startswith(EMA) and k not in _EMA_COUNTERS]
+    if not plain and not (ema and averaged):
         raise CheckpointError(
             f"{checkpoint.path} holds no denoiser: no key starts with {DENOISER!r}"
         )
     if not ema:
         return plain
-    averaged = [k for k in checkpoint.shapes if k.startswith(EMA) and k not in _EMA_COUNTERS]
     if not averaged:
         raise CheckpointError(
             f"{checkpoint.path} holds no EMA weights; use --no-ema for the plain ones"

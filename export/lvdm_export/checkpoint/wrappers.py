@@ -4,6 +4,7 @@ Knows names only; nothing of files or tensors.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection
 
 DENOISER = "model.diffusion_model."
@@ -19,14 +20,15 @@ _JOINED = re.compile("_orig_mod|_forward_module|module")  # where averaging drop
 
 
 def unwrap(keys: Collection[str]) -> dict[str, str]:
-    """Map names without any wrapper to the keys; keys that would become one name stay as they are.
+    """Map names without any wrapper to the keys; those that would become one name stay as they are.
 
     `module.model.diffusion_model._orig_mod.out.0.bias` is `model.diffusion_model.out.0.bias`.
     """
-    names = {_bare(key): key for key in keys}
-    while names and all(map(_wrapped, names)):
-        names = {name.removeprefix(_OUTER): key for name, key in names.items()}
-    return names if len(names) == len(keys) else {key: key for key in keys}
+    names = {key: _bare(key) for key in keys}
+    while names and all(map(_wrapped, names.values())):
+        names = {key: _bare(name.removeprefix(_OUTER)) for key, name in names.items()}
+    known = Counter(names.values())
+    return {name if known[name] == 1 else key: key for key, name in names.items()}
 
 
 def is_official(names: Collection[str]) -> bool:

@@ -16,6 +16,7 @@ Array = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[np.generic]]
 
 EXACT_ROWS = 2  # a clip and its unconditional twin
+_BRANCHES = 3  # rows of a clip with given frames and text, at most
 
 
 class Network:
@@ -60,7 +61,7 @@ class Network:
                 continue
             _log.warning(
                 "out of memory; going on with %d rows per network call, which --batch-size %d is "
-                "sure not to exceed", most, max(1, most // EXACT_ROWS),
+                "sure not to exceed", most, max(1, most // _BRANCHES),
             )  # fmt: skip
             return eps
         raise _too_small(most, err) from err

@@ -3,6 +3,7 @@
 A chain of small generators: decode, place in time, crop and resize, gather.
 """
 
+import logging
 import math
 import re
 from collections import deque
@@ -29,6 +30,8 @@ from lvdm_rt.video.film import (
 )
 from lvdm_rt.video.picture import fit
 from lvdm_rt.video.spec import Frames
+
+_log = logging.getLogger(__name__)
 
 # Parts of an output frame by which a rounded time stamp may come late: 30 per second in GIF's
 # hundredths of a second are off by up to 0.15.
@@ -128,6 +131,12 @@ def _still(path: Path, spec: ReadSpec) -> Iterator[Frames]:
             shape = float(stream.sample_aspect_ratio or 1)
             for _, _, frame in islice(timed, 1):
                 yield fit(frame, spec.size, shape)
+            if next(timed, None) is not None:
+                _log.warning(
+                    "%s holds more than one picture, of which the first is taken; give it the "
+                    "suffix of a film, such as .mp4, to take all",
+                    path,
+                )
     except (OSError, av.FFmpegError) as err:
         raise unreadable(path, err) from err
 

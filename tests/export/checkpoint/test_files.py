@@ -133,3 +133,19 @@ def test_a_folder_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", lambda p, **k: (refuse if p != tmp_path else stat)(p, **k))
     with pytest.raises(CheckpointError, match=r"is a directory without model\.safetensors"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.ckpt", "blob", "M.SAFETENSORS"])
+def test_the_form_of_a_file_is_known_by_what_is_in_it(official, state, tmp_path, name):
+    save_file(state, tmp_path / name)
+    load_denoiser(UNET, open_checkpoint(tmp_path / name), ema=True)
+
+
+def test_averaged_weights_alone_are_a_denoiser(official, state, tmp_path):
+    only = {key: v for key, v in state.items() if not key.startswith("model.diffusion_model.")}
+    save_file(only, tmp_path / "m.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
+    loaded = load_denoiser(UNET, checkpoint, ema=True).state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in official.ema.state_dict().items())
+    with pytest.raises(CheckpointError, match="holds no denoiser"):
+        load_denoiser(UNET, checkpoint, ema=False)

@@ -22,7 +22,17 @@ WRAPPINGS = {
     "torch.compile around all": lambda key: f"_orig_mod.{key}",
     "torch.compile inside": compiled,
     "both": lambda key: f"module.{compiled(key)}",
+    "torch.compile inside another module": lambda key: f"module.model.{compiled(key)}",
 }
+
+
+def test_a_name_that_comes_twice_does_not_keep_wrappers_on_the_others():
+    keys = ["betas", "module.betas", "module.model.diffusion_model.out.0.bias"]
+    assert unwrap(keys) == {
+        "betas": "betas",
+        "module.betas": "module.betas",
+        "model.diffusion_model.out.0.bias": keys[2],
+    }
 
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)

@@ -19,6 +19,7 @@ ADVICE = {
     errno.EACCES: "Permission denied; change the permissions",
     errno.EROFS: "it lies on a read-only file system; choose another place",
     errno.EIO: "the disk reports a fault (Input/output error); look into the system's log",
+    errno.ENOMEM: "too little memory; end other programs",
     errno.EMFILE: "Too many open files; raise the limit (ulimit -n)",
     errno.ESTALE: "the disk or its server is gone",
     errno.ENOTDIR: "Not a directory; choose another",

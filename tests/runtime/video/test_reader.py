@@ -86,6 +86,13 @@ def test_a_still_picture_is_a_video_of_one_frame(scene, write, read):
     assert np.array_equal(read(path, (16, 16)), frames)
 
 
+def test_a_film_that_is_named_as_a_picture_is_told(scene, write, read, caplog):
+    frames = write("in.gif", scene(3, 16, 16))
+    frames = frames.rename(frames.with_name("film.png"))
+    assert len(read(frames, (16, 16))) == 1
+    assert "film.png holds more than one picture, of which the first is taken" in caplog.text
+
+
 def test_only_the_last_frames_are_kept_when_only_they_are_asked(scene, write, read):
     path = write("in.gif", scene(20, 16, 16))
     whole = read(path, (16, 16))
