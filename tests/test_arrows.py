@@ -59,7 +59,7 @@ LAYERS = {
     "lvdm_tools": [
         "outputs data",
         "quality bench",
-        "train.config train.state train.networks train.draws train.pixels",
+        "train.config train.same train.state train.networks train.draws train.pixels",
         "train.learner train.sheets train.model_json",
         "train.autoencoder train.diffusion",
         "train.loop train.start",

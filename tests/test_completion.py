@@ -12,7 +12,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from test_command_lines import SCRIPTS
 
-BUNDLE = {("dir", ""), ("plain", "sky-tiny")}
+BUNDLE = {("dir", ""), ("plain", "sky-text"), ("plain", "sky-tiny")}
 FILE = {("file", "")}
 BACKENDS = {
     ("plain", name) for name in ("auto", "tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu")
@@ -122,7 +122,7 @@ def press(tmp_path):
         ("lvdm-rt generate --from=nex", "<generate><--from=next.mp4.json>"),
         ("lvdm-rt generate --preset=fa", "<generate><--preset=fast>"),
         ("lvdm-rt generate -o out/a", "<generate><-o><out/a.mp4/>"),
-        ("lvdm-rt info sk", "<info><sky-tiny>"),
+        ("lvdm-rt info sky-ti", "<info><sky-tiny>"),
         ("lvdm-rt info other", "<info><other bundle/>"),
         ("lvdm-rt generate --bundle s", "<generate><--bundle><s>"),  # sky-tiny or sunset
         ("lvdm-rt generate --backend tensorrt-", "<generate><--backend><tensorrt-rtx>"),

@@ -40,7 +40,9 @@ def test_weight_files_are_found_however_they_are_written(tmp_path, name, swapped
 
 def test_files_that_hold_their_weights_name_none():
     for folder in builtin_bundles().values():
-        assert [weight_files(path) for path in folder.glob("*.onnx")] == [set()] * 3
+        files = list(folder.glob("*.onnx"))
+        assert len(files) >= 3
+        assert not any(map(weight_files, files))
 
 
 @pytest.mark.parametrize(

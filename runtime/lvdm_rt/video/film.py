@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from lvdm_engines.atomic import open_file
 from lvdm_engines.errors import VideoError, cause
 from lvdm_rt.video.arrays import Timed, too_large
 from lvdm_rt.video.gif_blocks import gif_ending
@@ -78,9 +79,21 @@ def unreadable(path: Path, err: OSError | av.FFmpegError | None) -> VideoError:
         )
     if err is None:
         return damaged(path, "not one frame of it can be decoded")
-    if isinstance(err, OSError) and err.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+    refused = isinstance(err, OSError) and err.errno in (errno.EACCES, errno.EPERM, errno.EIO)
+    if refused and not (err.errno == errno.EIO and _reads_whole(path)):
         return VideoError(f"cannot read {path}: {cause(err)}")
     return damaged(path, _reason(err))
+
+
+def _reads_whole(path: Path) -> bool:
+    """Tell whether the disk gives all of a file: FFmpeg's reading ends in EIO where it is cut."""
+    try:
+        with open_file(path) as file:
+            while file.read(1 << 20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def _reason(err: OSError | av.FFmpegError) -> str:

@@ -42,7 +42,7 @@ def test_a_batch_is_halved_until_it_fits_and_a_size_that_does_is_named(sessions,
     np.testing.assert_array_equal(network(feeds(64)), whole)
     assert session.rows[:4] == [64, 32, 16, 8]
     assert set(session.rows[3:]) == {8}
-    assert "going on with 8 rows per network call, which --batch-size 4 is sure" in caplog.text
+    assert "going on with 8 rows per network call, which --batch-size 2 is sure" in caplog.text
 
 
 def test_rows_that_fit_once_and_not_later_are_halved_again(sessions, model):

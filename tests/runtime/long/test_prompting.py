@@ -155,7 +155,7 @@ def run(model, options, work=None, resume=False):
 def test_a_run_with_other_text_does_not_resume(tmp_path, changes):
     run(prompted(), OPTIONS, tmp_path)
     name = next(iter(changes))
-    with pytest.raises(WorkError, match=f"holds an interrupted run with {name} "):
+    with pytest.raises(WorkError, match=f"holds an interrupted run with {name}[ \\[]"):
         run(prompted(), replace(OPTIONS, **changes), tmp_path, resume=True)
 
 

@@ -28,9 +28,9 @@ from lvdm_engines.errors import (
     TrainingError,
     cause,
     one_line,
-    quoted,
 )
 from lvdm_tools.train import config
+from lvdm_tools.train.same import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,11 +49,6 @@ _EXTRA = (
     _DIGEST,
 )  # recorded beside the config's own fields
 _NEW = "restore it from a copy, or train into a new folder"
-
-# plumbing, length, and what is recorded by content; the rest makes another model
-_FREE_TO_CHANGE = (
-    "steps", "device", "every", "decode_window", "autoencoder", "start_from", "whiten",
-)  # fmt: skip
 
 # what a file that is not as it was written makes its readers raise
 _DAMAGE = (
@@ -212,7 +207,7 @@ class Workspace:
                 raise TrainingError(
                     f"{self.root} holds no run to resume: start it without --resume"
                 )
-            _check_same(identity, self._started_with(record), self.root)
+            check_same(identity, self._started_with(record), self.root)
         elif there:
             raise TrainingError(
                 f"{self.root} already holds a run: pass --resume to go on, or choose another --out"
@@ -281,25 +276,3 @@ def _record(line: str) -> dict[str, int | float]:
         return msgspec.convert(json.loads(line), dict[str, int | float])
     except _DAMAGE:
         return {}
-
-
-def _differences(ours: object, theirs: object, path: str = "") -> list[str]:
-    """List fields that differ between two plain configs, as `field: ours, theirs`."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]
-    return [
-        line
-        for key in sorted(ours.keys() | theirs.keys())
-        if path or key not in _FREE_TO_CHANGE
-        for line in _differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
-    ]
-
-
-def _check_same(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    """Refuse to resume a run under another config, naming the fields."""
-    changed = _differences(ours, theirs)
-    if changed:
-        raise TrainingError(
-            f"{folder} was started with another config ({'; '.join(changed)}): "
-            "resume with the old one, or train into a new folder"
-        )

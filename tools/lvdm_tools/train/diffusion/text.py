@@ -110,9 +110,14 @@ def make_prompts(
 def frozen_sha256(path: Path) -> str:
     """Return what tells frozen encoders apart: a digest of weights and tokenizer.
 
-    Raises LvdmError: a file is missing.
+    Raises ConfigError: there is none.
     """
     files = [_model(path) / name for name in ("model.safetensors", TOKENIZER)]
+    if not all(file.is_file() for file in files):
+        raise ConfigError(
+            f"text.frozen: {path} holds no text encoder ({' and '.join(f.name for f in files)}); "
+            "name a model that reads text, its run, or a folder of CLIP"
+        )
     return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
 
