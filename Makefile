@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests in two processes for two cores: those that export networks, and all others.
-TORCH := tests/export tests/tools/bench tests/engines/backends/trt/test_aot.py
+# Tests in two processes for two cores: those that export or train networks, and all others.
+TORCH := tests/export tests/tools/bench tests/tools/train tests/engines/backends/trt/test_aot.py
 LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"

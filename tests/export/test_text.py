@@ -70,7 +70,7 @@ def test_a_text_model_becomes_short_clips_that_read_prompts(tmp_path):
     assert not np.allclose(eps[0], eps[1])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_networks_with_masks_and_text_take_the_encoder_that_they_were_trained_with(tmp_path):
     text = encoder(heads=4, activation="gelu")
     source = Source(*write_masked_model(tmp_path / "model", text))

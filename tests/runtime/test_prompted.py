@@ -7,7 +7,7 @@ from toy_arrays import videos_of
 from lvdm_engines.bundle import builtin_bundles
 from lvdm_rt import GenerateOptions, Pipeline
 
-SEEDS = 20
+SEEDS = 10
 
 pytestmark = [
     pytest.mark.slow,

@@ -53,6 +53,7 @@ def run(module, feeds, outputs, path):
     return session.run(None, feeds)[0], first.numpy()
 
 
+@pytest.mark.exhaustive
 def test_a_denoiser_with_every_option_becomes_a_graph(tmp_path):
     network = filled(UNet3d(UNET), 1).eval()
     network.velocity.alpha_bar.copy_(torch.linspace(0.999, 2.0**-24, 50))
