@@ -32,6 +32,8 @@ NOT_RUN = {
     r"\[cuda\]": "brings gigabytes of CUDA",
     r"tensorrt|gpu-check|\.plan\b": "needs a GPU",
     r"train_sky_tiny": "takes three hours",
+    r"--config sky-text": "takes an hour",
+    r"^make fuzz": "takes half an hour",
     r"i3d": "needs the network of FVD",
     r"eval .*--frames 1024": "takes hours",
     r"bench --paper-size": "takes 16 GiB and many minutes",
