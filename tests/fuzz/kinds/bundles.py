@@ -56,7 +56,8 @@ def generate(folder: Path, backend: str = "cpu") -> int:
     """Generate a short video."""
     before = {path.name for path in folder.iterdir()}
     code = command(["generate", *FLAGS, "--backend", backend])
-    outputs(folder, before, {"sky.npz": code == 0, "sky.npz.json": code == 0})
+    kept = code == 1 and (folder / ".sky.npz.work").exists()  # clips to go on with, which is told
+    outputs(folder, before, {"sky.npz": not code, "sky.npz.json": not code, ".sky.npz.work": kept})
     return code
 
 
