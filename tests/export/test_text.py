@@ -35,7 +35,7 @@ def context_of(bundle):
         return tokens, session.run({"tokens": tokens})["context"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_text_model_becomes_short_clips_that_read_prompts(tmp_path):
     config, checkpoint, text = tmp_path / "t2v.yaml", tmp_path / "t2v.ckpt", encoder()
     config.write_text(yaml.safe_dump(CONFIG))
