@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
 	$(BIN)/python -m pip install --quiet $(CPU_INDEX) --constraint constraints.txt \
-		--group dev --editable '.[cpu,hub,openvino,tools]'
+		--group dev --editable '.[cpu,hub,openvino,ray,serve,tools]'
 	touch $@
 
 # The oldest TensorRT that is supported, as far as its Python names go; beside the newest one.
