@@ -1,4 +1,4 @@
-"""OpenVINO as a library: its import without telemetry, what its CPU computes in, and its errors."""
+"""OpenVINO as a library: its import without telemetry, and its errors in one line."""
 
 import importlib
 import re
@@ -6,9 +6,7 @@ import sys
 from functools import cache
 from typing import Any
 
-from lvdm_engines.backends.backend import CpuPrecision
-from lvdm_engines.backends.processor import multiplies_bf16
-from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import DeviceMemoryError, SessionError
 
 _TELEMETRY = "openvino_telemetry"
 _MEMORY = re.compile(r"bad_alloc|allocat|can't alloc|out[ _]of[ _]memory", re.IGNORECASE)
@@ -72,19 +70,6 @@ def unusable() -> str | None:
     if "CPU" not in found:
         return "openvino has no CPU plugin here; use the backend cpu"
     return None
-
-
-def choose_precision(asked: CpuPrecision | None) -> CpuPrecision:
-    """Return what to compute in: bf16 where the processor is quick at it, unless asked otherwise.
-
-    Raises BackendError for bf16 on a processor that cannot.
-    """
-    able = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if asked == "bf16" and not able:
-        raise BackendError(
-            "got precision bf16, which this processor cannot compute in; leave it out, or give f32"
-        )
-    return asked or ("bf16" if able and multiplies_bf16() else "f32")
 
 
 def session_error(graph: str, doing: str, err: Exception) -> SessionError:

@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import Backend, Opener, SessionOptions
 from lvdm_engines.backends.ov.compile import Compiler, check_graph, read_model
-from lvdm_engines.backends.ov.library import (
-    choose_precision,
-    native_errors,
-    session_error,
-    unusable,
-)
+from lvdm_engines.backends.ov.library import native_errors, session_error, unusable
+from lvdm_engines.backends.ov.precision import choose_precision
 from lvdm_engines.bundle import GraphSource
 from lvdm_engines.errors import DeviceMemoryError, SessionError
 from lvdm_engines.session import check_feeds

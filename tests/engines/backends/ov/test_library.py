@@ -1,12 +1,12 @@
 """What can be told of OpenVINO without it."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
 from lvdm_engines.backends.ov import library
-from lvdm_engines.errors import BackendError, DeviceMemoryError, SessionError
+from lvdm_engines.errors import DeviceMemoryError, SessionError
 
 
 def test_without_openvino_the_extra_to_install_is_named(monkeypatch):
@@ -53,41 +53,6 @@ def test_openvino_is_imported_without_its_telemetry(installed, monkeypatch):
     )
     assert library.load().told is False
     assert "openvino_telemetry" not in sys.modules  # whoever wants it may have it
-
-
-@pytest.fixture
-def able(monkeypatch):
-    """Pretend that OpenVINO, or the processor itself, can compute in bf16."""
-
-    def pretend(engine, processor):
-        can = ["FP32", *(["BF16"] if engine else [])]
-        fake = SimpleNamespace(get_property=lambda *_: can)
-        monkeypatch.setattr(library, "core", lambda: fake)
-        monkeypatch.setattr(library, "multiplies_bf16", lambda: processor)
-
-    return pretend
-
-
-@pytest.mark.parametrize(
-    ("engine", "processor", "asked", "chosen"),
-    [
-        (True, True, None, "bf16"),
-        (True, False, None, "f32"),  # it would be slow
-        (False, True, None, "f32"),
-        (True, True, "f32", "f32"),
-        (True, False, "bf16", "bf16"),
-        (False, False, "f32", "f32"),
-    ],
-)
-def test_bf16_is_chosen_where_the_processor_is_quick_at_it(able, engine, processor, asked, chosen):
-    able(engine, processor)
-    assert library.choose_precision(asked) == chosen
-
-
-def test_bf16_is_refused_where_it_cannot_be_had(able):
-    able(engine=False, processor=False)
-    with pytest.raises(BackendError, match=r"got precision bf16, .*; leave it out, or give f32"):
-        library.choose_precision("bf16")
 
 
 def test_errors_are_one_line_without_places_in_the_library():

@@ -11,7 +11,7 @@ pytest.importorskip("openvino")
 from lvdm_engines.backends.backend import Rounding, SessionOptions
 from lvdm_engines.backends.ov import session as sessions
 from lvdm_engines.backends.ov.compile import Compiler
-from lvdm_engines.backends.ov.library import choose_precision
+from lvdm_engines.backends.ov.precision import choose_precision
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.opening import open_session
 
