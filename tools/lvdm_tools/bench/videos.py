@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from lvdm_engines.bundle import Bundle
 from lvdm_rt import GenerateOptions, Pipeline
 from lvdm_rt.options import resolve
@@ -87,7 +89,8 @@ def time_growth(
     """Yield how time and memory grow: with frames, clips per batch, and videos at once.
 
     Videos differ in length; batches are timed without decoding, on as many clips as the largest
-    holds; videos are short ones in one batch. Numbers of videos end at half of those of clips.
+    holds; videos are short ones in one batch. Numbers of videos end at half of those of clips. All
+    are warmed up by the same in few steps.
     """
     first = equal_steps(lengths[0], _FEW)
     for frames in lengths:
@@ -100,7 +103,15 @@ def time_growth(
             stack.enter_context(pipeline)
         for kind, number, options in _numbers(subject.bundle, numbers):
             make: Any = _sample if kind == "batch" else ours.generate
-            yield kind, str(number), failure(pipeline) or attempt(make, pipeline, options)
+            yield kind, str(number), failure(pipeline) or attempt(_warm, make, pipeline, options)
+
+
+def _warm(
+    make: Callable[[Pipeline, GenerateOptions], Found], pipeline: Pipeline, options: GenerateOptions
+) -> Found:
+    """Measure once what it needs is compiled, for each size on some backends."""
+    make(pipeline, replace(options, steps=_FEW))
+    return make(pipeline, options)
 
 
 def _numbers(
