@@ -26,6 +26,7 @@ _DTYPES: dict[str, Dtype] = {
 _MEMORY = re.compile(
     r"allocate|ALLOC_FAILED|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
 )
+_FATAL = 4  # messages of a lower level are not printed
 _REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lvdm-rt[{}]'"
 
 
@@ -33,10 +34,14 @@ def load() -> Any:
     """Import onnxruntime, the only place that does; raises ImportError.
 
     Its wheel keeps a device id and events for its maker under the home directory and looks for a
-    collector, unless this is set before it is imported.
+    collector, unless this is set before it is imported. Errors, which it raises, are not printed as
+    well, in the whole process.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return importlib.import_module("onnxruntime")
+    ort = importlib.import_module("onnxruntime")
+    if hasattr(ort, "set_default_logger_severity"):
+        ort.set_default_logger_severity(_FATAL)
+    return ort
 
 
 def session_options(ort: Any, options: SessionOptions) -> Any:
@@ -45,7 +50,7 @@ def session_options(ort: Any, options: SessionOptions) -> Any:
     settings.intra_op_num_threads = options.threads or 0
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False
-    settings.log_severity_level = 4  # errors come as exceptions, once
+    settings.log_severity_level = _FATAL  # errors come as exceptions, once
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
@@ -72,7 +77,7 @@ class Calls:
     def options(self) -> Iterator[Any]:
         """Give the options of a run in this thread."""
         thread, options = threading.get_ident(), load().RunOptions()
-        options.log_severity_level = 4  # errors come as exceptions, once
+        options.log_severity_level = _FATAL  # errors come as exceptions, once
         self._running[thread] = options
         try:
             yield options

@@ -7,6 +7,8 @@ import pytest
 import toy
 from toy_files import edited
 
+from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.backends.ort import native
 from lvdm_engines.backends.ort.cpu import CPU
 from lvdm_engines.backends.ort.cuda import CUDA
 from lvdm_engines.bundle import file_sha256, load_bundle
@@ -59,3 +61,17 @@ def test_words_of_the_engine_that_are_no_text_are_one_line(tmp_path):
     with pytest.raises(SessionError, match=r"^predict: cannot open: ") as caught:
         open_session(load_bundle(bundle), "predict", "cpu")
     assert str(caught.value).isprintable()
+
+
+def test_an_error_is_raised_and_not_printed_as_well(capfd):
+    axes = onnx.TensorProto(name="axes", data_type=onnx.TensorProto.INT64, dims=[2**63 - 1])
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")
+    node = onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"])
+    graph = onnx.helper.make_graph([node], "damaged", [x], [y], [axes])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    ort = native.load()
+    settings = native.session_options(ort, SessionOptions())
+    with pytest.raises(native.native_errors()):
+        ort.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"])
+    assert capfd.readouterr().err == ""
