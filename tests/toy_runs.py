@@ -1,6 +1,7 @@
 """Tiny networks to train: settings of a run, runs of them, and what a run has left."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,17 @@ def train(
     """Train as settings say; `how` are the other fields of a request."""
     run = config.parse(settings, settings["kind"], "test")
     return start.run_training(start.TrainingRequest(run, data, out, report, **how))
+
+
+def interrupted(settings: dict[str, Any], out: Path, at: int) -> int | None:
+    """Train until the log line of step `at`, then stop as a signal would."""
+    stop = threading.Event()
+
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] >= at and "phase" not in record:
+            stop.set()
+
+    return train(settings, out, report=report, stop=stop)
 
 
 def state_of(run: Path) -> dict[str, Any]:

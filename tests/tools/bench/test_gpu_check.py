@@ -204,8 +204,8 @@ def test_a_check_that_shows_nothing_is_saved_whole_and_exits_with_1(
 
 @pytest.mark.slow
 def test_a_dry_run_goes_through_everything_on_the_cpu(tmp_path):
-    options = ["--dry-run", "--seconds", "0", "--frames", "9", "-o", str(tmp_path)]
-    done = CliRunner().invoke(gpu_command.command, options)
+    options = ["--dry-run", "--backend", "cpu", "--seconds", "0", "--frames", "9"]
+    done = CliRunner().invoke(gpu_command.command, [*options, "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     cpu = found["backends"]["cpu"]

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import msgspec
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
-from toy_runs import AUTOENCODER, changed, different, model_of, state_of, train
+from toy_runs import AUTOENCODER, changed, different, interrupted, model_of, state_of, train
 
 from lvdm_engines.errors import CheckpointError, TrainingError
 from lvdm_export.config.model_json import read_record
@@ -24,17 +23,6 @@ from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import loop, state
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.model_json import read_denoiser
-
-
-def interrupted(settings, out, at):
-    """Train until the log line of step `at`, then stop as a signal would."""
-    stop = threading.Event()
-
-    def report(record):
-        if record["step"] >= at and "phase" not in record:
-            stop.set()
-
-    return train(settings, out, report=report, stop=stop)
 
 
 def same_files(one, other):
