@@ -14,6 +14,7 @@
     ├── VideoError           a video that cannot be read or written
     ├── WorkError            a work directory that cannot be used
     │   └── OtherRunError        it is in use, or holds another run's clips
+    ├── ClusterError         a cluster that cannot be reached, or has no room or no worker left
     └── TrainingError        a training run that cannot start or go on
 
 A message is one line: what was got, what was expected, what to do next. Whatever came from a
@@ -77,6 +78,10 @@ class PlanError(LvdmError):
 
 class VideoError(LvdmError):
     """A video cannot be read, decoded, encoded or written."""
+
+
+class ClusterError(LvdmError):
+    """A cluster cannot be used, or has lost all workers."""
 
 
 class TrainingError(LvdmError):
