@@ -25,6 +25,8 @@ _QUIET = {  # has to be set before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what it will do one day
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # else it prints on stdout, where a video may go
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where something else answers at an address
 }
 
 
