@@ -4,7 +4,7 @@ import numpy as np
 import toy
 
 from lvdm_engines.manifest import LatentFacts
-from lvdm_rt.long.sampling import LatentChunk
+from lvdm_rt.long.videos import LatentChunk
 from lvdm_rt.options import resolve
 from lvdm_rt.pipeline import Chunk
 from lvdm_tools.data.source import HELD_OUT

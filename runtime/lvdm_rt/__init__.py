@@ -26,7 +26,7 @@ __all__ = [
 _HOMES = {
     "Chunk": "lvdm_rt.decoding.frames",
     "GenerateOptions": "lvdm_rt.options",
-    "LatentChunk": "lvdm_rt.long.sampling",
+    "LatentChunk": "lvdm_rt.long.videos",
     "LvdmError": "lvdm_engines.errors",
     "Pipeline": "lvdm_rt.pipeline",
     "Progress": "lvdm_rt.progress",

@@ -22,15 +22,15 @@ from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
 from lvdm_rt.background import RunStream, Stop, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
-from lvdm_rt.decoding.detail_fade import DetailFade
-from lvdm_rt.decoding.frames import Chunk, decode_videos
-from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
+from lvdm_rt.decoding.frames import Chunk
+from lvdm_rt.long.sampling import SamplingRun, sample
+from lvdm_rt.long.videos import LatentChunk
 from lvdm_rt.long.workdir import WorkDir, belongs_to
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
 from lvdm_rt.request import Asked, Request, needed_frames, prepare
-from lvdm_rt.running import check_texts, sampling_run
+from lvdm_rt.running import Making, check_texts, films_of, make_here, sampling_run
 from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
 
 __all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
@@ -40,7 +40,6 @@ Latents = NDArray[np.float32]
 
 T = TypeVar("T")
 
-LATENTS_AHEAD = 4  # chunks of latents that may wait for the decoder
 FRAMES_AHEAD = 2  # decoded windows that may wait for the caller
 
 
@@ -52,9 +51,17 @@ class Pipeline:
     """
 
     def __init__(
-        self, manifest: Manifest, sessions: Mapping[str, Session], tokenizer: Any = None
+        self,
+        manifest: Manifest,
+        sessions: Mapping[str, Session],
+        tokenizer: Any = None,
+        making: Making = make_here,
     ) -> None:
-        """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text."""
+        """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text.
+
+        `making` samples and decodes, unless told otherwise with these sessions.
+        """
+        self._making = making
         self._model = Model(manifest, dict(sessions))
         self._text = None if tokenizer is None else TextEncoder(self._model, tokenizer)
         self._owned = ExitStack()
@@ -87,6 +94,16 @@ class Pipeline:
     def manifest(self) -> Manifest:
         """What the model says about itself."""
         return self._model.manifest
+
+    @property
+    def model(self) -> Model:
+        """Its open sessions, which it closes in the end, and what their graphs are."""
+        return self._model
+
+    @property
+    def text(self) -> TextEncoder | None:
+        """What makes contexts of prompts, None for a model that reads none."""
+        return self._text
 
     @property
     def backend(self) -> str:
@@ -244,15 +261,8 @@ class Pipeline:
     ) -> Generator[Chunk, None, None]:
         """Encode, sample and decode; runs in a thread, so that the reader's can be interrupted."""
         run = self._run(request, counter, work)
-        autoencoder = Autoencoder(self._model.until(counter.stop))
-        chunks = decode_videos(
-            request.plan,
-            prefetch(sample(run), LATENTS_AHEAD, counter.stop),
-            lambda: autoencoder.decoder(request.settings.overlap),
-            run.lead,
-            lambda: _detail_fade(request),
-        )
-        with closing(chunks):
+        films = films_of(request, run, self._model.until(counter.stop))
+        with closing(self._making(request, run, films, counter.stop)) as chunks:
             for chunk in chunks:
                 counter.decoded(len(chunk.frames))
                 yield chunk
@@ -274,13 +284,6 @@ class Pipeline:
         stream = RunStream(items, stop)
         self._streams.add(stream)
         return stream
-
-
-def _detail_fade(request: Request) -> DetailFade | None:
-    if request.condition is None:
-        return None
-    settings = request.settings
-    return DetailFade(request.condition[-1], settings.fade, settings.frames)
 
 
 def _close_all(streams: Iterable[RunStream[Any]]) -> None:

@@ -1,25 +1,32 @@
-"""A checked request as a run: its noise, its networks, what it is given and told.
+"""A checked request as a run: its noise, its networks, what it is given and told, its films.
 
-Knows requests, the encoder and the text encoder; nothing of threads or of who reads the latents.
+Knows requests, the encoder and the text encoder; nothing of who reads the frames.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import PlanError
+from lvdm_rt.background import Stop, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
+from lvdm_rt.decoding.detail_fade import DetailFade
+from lvdm_rt.decoding.frames import Chunk, Films, decode_videos
 from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.prompting import Prompting
-from lvdm_rt.long.sampling import SamplingRun
+from lvdm_rt.long.sampling import SamplingRun, sample
 from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.model import Model
 from lvdm_rt.request import DENOISER, Request
 from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]
+Making = Callable[[Request, SamplingRun, Films, Stop], Generator[Chunk, None, None]]
+"""How the videos of a run are made until it is to stop: yields their frames."""
+
+LATENTS_AHEAD = 4  # chunks of latents that may wait for the decoder
 
 
 def check_texts(request: Request, model: Model, text: TextEncoder | None) -> None:
@@ -67,6 +74,31 @@ def sampling_run(
         step=step,
         prompting=None if text is None else _prompting(request, model, text),
     )
+
+
+def films_of(request: Request, run: SamplingRun, model: Model) -> Films:
+    """Return what the latents of a run become."""
+    autoencoder = Autoencoder(model)
+    return Films(
+        request.plan,
+        lambda: autoencoder.decoder(request.settings.overlap),
+        run.lead,
+        lambda: _detail_fade(request),
+    )
+
+
+def make_here(
+    _: Request, run: SamplingRun, films: Films, stop: Stop
+) -> Generator[Chunk, None, None]:
+    """Sample videos in a thread of its own, with the sessions of the run, and decode them."""
+    return decode_videos(films, prefetch(sample(run), LATENTS_AHEAD, stop))
+
+
+def _detail_fade(request: Request) -> DetailFade | None:
+    if request.condition is None:
+        return None
+    settings = request.settings
+    return DetailFade(request.condition[-1], settings.fade, settings.frames)
 
 
 def _noise(request: Request) -> NoiseSource:

@@ -65,11 +65,29 @@ class Autoencoder:
             yield from decoder.push(piece)
         yield from (frames for frames in decoder.finish() if len(frames))
 
+    def decode_window(self, latents: Latents) -> Frames:
+        """Decode latents (c, window, h', w') into frames (window * per latent, h, w, 3).
+
+        Raises SessionError, NumericsError.
+        """
+        feeds = {"latents": np.ascontiguousarray(latents[None])}
+        try:
+            out = self._run("decoder", feeds)
+        except DeviceMemoryError as err:
+            raise _does_not_fit("decoded", err) from err
+        if not np.isfinite(out.get("mean", 0.0)).all():  # older graphs do not tell
+            raise NumericsError(
+                "the decoder returned NaN or infinity; check the bundle with lvdm-export verify, "
+                "or use its fp32 graphs"
+            )
+        frames: Frames = out["frames"][0]
+        return frames
+
     def decoder(self, overlap: int) -> WindowedDecoder:
         """Return a decoder for one video."""
         model = self._model
         return WindowedDecoder(
-            self._decode_window, model.decode_window, overlap, model.frames_per_latent
+            self.decode_window, model.decode_window, overlap, model.frames_per_latent
         )
 
     def _checked(self, overlap: int | None) -> int:
@@ -101,20 +119,6 @@ class Autoencoder:
             raise _does_not_fit("encoded", err) from err
         latents: Latents = out["latents"][0]
         return latents
-
-    def _decode_window(self, latents: Latents) -> Frames:
-        feeds = {"latents": np.ascontiguousarray(latents[None])}
-        try:
-            out = self._run("decoder", feeds)
-        except DeviceMemoryError as err:
-            raise _does_not_fit("decoded", err) from err
-        if not np.isfinite(out.get("mean", 0.0)).all():  # older graphs do not tell
-            raise NumericsError(
-                "the decoder returned NaN or infinity; check the bundle with lvdm-export verify, "
-                "or use its fp32 graphs"
-            )
-        frames: Frames = out["frames"][0]
-        return frames
 
 
 def check_frames(frames: Frames, size: tuple[int, int]) -> None:

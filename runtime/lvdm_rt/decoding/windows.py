@@ -6,6 +6,7 @@ shows. Works on one video at a time: frames (f, h, w, 3) uint8, latents (c, t, h
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,19 @@ def blend_latents(earlier: Latents, later: Latents) -> Latents:
     return mixed
 
 
+class DecodeWindow(NamedTuple):
+    """Latents (c, window, h, w) to decode together, and which of their frames are new.
+
+    `known` latents are of the video, the rest repeats the last; of these `unseen` are in no window
+    before, and the next window has the last `keep` of them again.
+    """
+
+    latents: Latents
+    known: int
+    unseen: int
+    keep: int
+
+
 @dataclass
 class WindowedDecoder:
     """Decodes one video as its latents arrive; memory does not depend on its length.
@@ -41,6 +55,8 @@ class WindowedDecoder:
     `decode` maps latents (c, window, h, w) to frames (window * per_latent, h, w, 3). Windows start
     every `window - overlap` latents; if the video does not end with a whole one, the last window
     is shifted back. A video shorter than a window is continued by its last latent, and cut.
+
+    Windows can also be decoded elsewhere, in any order: `cut` them out, `join` what came of them.
     """
 
     decode: Callable[[Latents], Frames]
@@ -49,37 +65,56 @@ class WindowedDecoder:
     per_latent: int
     _latents: list[Latents] = field(default_factory=list)  # (c, h, w) each, the latest window
     _unseen: int = 0  # latents at the end of _latents that no window has covered
+    _begun: bool = False  # a window was cut out
     _tail: Frames | None = None  # frames of the last `overlap` latents, to be blended
 
     def push(self, latents: Latents) -> Iterator[Frames]:
         """Take the next latents (c, t, h, w) and yield the frames that are final."""
-        for latent in latents.swapaxes(0, 1):
-            self._latents = [*self._latents, latent][-self.window :]
-            self._unseen += 1
-            fresh = self._unseen + (self.overlap if self._tail is not None else 0)
-            if fresh == self.window:
-                yield self._advance(self.overlap)
+        for window in self.cut(latents):
+            yield self.join(window, self.decode(window.latents))
 
     def finish(self) -> Iterator[Frames]:
         """Yield the frames that remain."""
-        if self._unseen:
-            yield self._advance(0)
-        if self._tail is not None:
-            yield self._tail
-        self._latents, self._unseen, self._tail = [], 0, None
+        for window in self.cut_last():
+            yield self.join(window, self.decode(window.latents))
+        yield from self.rest()
 
-    def _advance(self, keep: int) -> Frames:
-        """Decode the latest window, return its new frames and keep those of its last latents."""
-        known = len(self._latents)
-        padded = self._latents + self._latents[-1:] * (self.window - known)
-        frames = self.decode(np.stack(padded, axis=1))[: known * self.per_latent]
+    def cut(self, latents: Latents) -> Iterator[DecodeWindow]:
+        """Take the next latents (c, t, h, w) and yield the windows that are full."""
+        for latent in latents.swapaxes(0, 1):
+            self._latents = [*self._latents, latent][-self.window :]
+            self._unseen += 1
+            if self._unseen + (self.overlap if self._begun else 0) == self.window:
+                yield self._latest(self.overlap)
+
+    def cut_last(self) -> Iterator[DecodeWindow]:
+        """Yield the window of the latents that none has covered, if there are any."""
+        if self._unseen:
+            yield self._latest(0)
+        self._latents, self._begun = [], False
+
+    def join(self, window: DecodeWindow, decoded: Frames) -> Frames:
+        """Return the frames that are final once a window is decoded; windows in their order."""
+        known = window.known * self.per_latent
         shared = 0 if self._tail is None else len(self._tail)
-        frames = frames[known * self.per_latent - shared - self._unseen * self.per_latent :]
+        frames = decoded[known - shared - window.unseen * self.per_latent : known]
         if self._tail is not None and shared:
             frames = np.concatenate([blend_frames(self._tail, frames[:shared]), frames[shared:]])
-        cut = len(frames) - keep * self.per_latent
-        self._unseen, self._tail = 0, frames[cut:]
+        cut = len(frames) - window.keep * self.per_latent
+        self._tail = frames[cut:]
         return frames[:cut]
+
+    def rest(self) -> Iterator[Frames]:
+        """Yield the frames that waited for another window, once all are joined."""
+        if self._tail is not None:
+            yield self._tail
+        self._tail = None
+
+    def _latest(self, keep: int) -> DecodeWindow:
+        known, unseen = len(self._latents), self._unseen
+        padded = self._latents + self._latents[-1:] * (self.window - known)
+        self._unseen, self._begun = 0, True
+        return DecodeWindow(np.stack(padded, axis=1), known, unseen, keep)
 
 
 def window_starts(length: int, window: int, overlap: int) -> list[int]:

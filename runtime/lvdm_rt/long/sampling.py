@@ -3,10 +3,9 @@
 Knows networks, noise and the work directory; nothing of pixels or threads.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +17,22 @@ from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
 from lvdm_rt.diffusion.schedule import Schedule, Timesteps, karras_timesteps, make_schedule
-from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.network import Network, checked, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.prompting import Prompting
+from lvdm_rt.long.videos import (
+    ClipWindow,
+    ClipWork,
+    LatentChunk,
+    VideosInWork,
+    window_of,
+)
 from lvdm_rt.long.workdir import WorkDir
 from lvdm_rt.options import Settings
 
 Array = NDArray[np.float32]
 
 REFINE_FROM = 0.1  # of the trained timesteps: how much noise the second pass adds
-
-
-class LatentChunk(NamedTuple):
-    """Consecutive latents (c, t, h, w) of one video; `start` is the position of the first."""
-
-    video: int
-    start: int
-    latents: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,109 +99,68 @@ def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
 
     Raises NumericsError, SessionError, WorkError.
     """
-    videos: dict[int, VideoLatents] = {}
-    starts: dict[int, int] = {}
+    videos = VideosInWork(run.plan, run.model.latent, run.condition)
     for batch in batches(run.plan, run.videos, run.settings.batch_size):
-        for site in batch.sites:
-            if site.video not in videos:
-                videos[site.video] = VideoLatents(run.plan, run.condition)
-                starts[site.video] = 0
-        for site, latents in zip(batch.sites, _result(run, batch, videos), strict=True):
-            _keep(run.plan, videos[site.video], site, latents)
-        for video in dict.fromkeys(site.video for site in batch.sites):
-            ready = videos[video].take()
-            if ready is None:
-                continue
-            yield LatentChunk(video, starts[video], ready)
-            starts[video] += ready.shape[1]
-            if starts[video] >= run.plan.latents:
-                del videos[video], starts[video]
+        if (known := stored(run, batch)) is not None:
+            yield from videos.keep(batch, known)
+            continue
+        latents = sample_clips(run, videos.work(batch))
+        store(run, batch, latents)
+        yield from videos.keep(batch, latents)
 
 
-def _keep(plan: ClipPlan, video: VideoLatents, site: Site, latents: Array) -> None:
-    if site.stage is Stage.INFILL:
-        video.add_gap(site.clip, latents)
-    elif site.stage is Stage.REFINE:
-        video.add_refined(site.clip, latents)
-    else:
-        video.add_keys(plan.chain(site.clip), latents)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The window of a batch's clips: its length and which of its latents are given."""
-
-    clip: int
-    given: tuple[int, ...]
-
-    @property
-    def new(self) -> list[int]:
-        return [t for t in range(self.clip) if t not in self.given]
-
-
-def _window(plan: ClipPlan, batch: ClipBatch) -> _Window:
-    if batch.stage in (Stage.INFILL, Stage.REFINE):
-        return _Window(plan.stride + 1, (0, plan.stride))
-    return _Window(plan.clip, tuple(range(plan.chain(batch.sites[0].clip).given)))
-
-
-def _result(
-    run: SamplingRun, batch: ClipBatch, videos: Mapping[int, VideoLatents]
-) -> Iterator[Array]:
-    """Return the new latents (c, t, h, w) of every clip, read back where all are finished.
+def stored(run: SamplingRun, batch: ClipBatch) -> list[Array] | None:
+    """Return the new latents (c, t, h, w) of clips that are all finished, None for others.
 
     A batch that is finished in part is sampled whole: in another batch the network could round
     differently, and an interrupted run would not end in the same file.
     """
-    window = _window(run.plan, batch)
+    if run.work is None:
+        return None
+    window = window_of(run.plan, batch)
     shape = (run.model.latent.channels, len(window.new), *run.model.latent.size)
-    if run.work is not None:
-        found = [run.work.load(site, shape) for site in batch.sites]
-        stored = [latents for latents in found if latents is not None]
-        if len(stored) == len(found):
-            run.step(len(found) * len(visited(run.settings, run.schedule, batch.stage)))
-            return iter(stored)
-    given = [(site, videos[site.video]) for site in batch.sites]
-    if batch.stage is Stage.REFINE:
-        drafts = np.stack([video.near(site.clip) for site, video in given])
-        latents = _sample_batch(run, batch, window, drafts[:, :, window.given], drafts)
-    else:
-        known = np.stack([_known(run, site, video) for site, video in given])
-        latents = _sample_batch(run, batch, window, known)
-    latents = latents[:, :, window.new]
-    if not np.isfinite(latents).all():
-        raise NumericsError(
-            f"after the last step, {name_bad(latents, batch.sites)}: latents are NaN or infinite; "
-            "use more steps or less guidance"
-        )
+    found = [run.work.load(site, shape) for site in batch.sites]
+    latents = [clip for clip in found if clip is not None]
+    if len(latents) < len(found):
+        return None
+    run.step(len(found) * steps_of(run, batch.stage))
+    return latents
+
+
+def store(run: SamplingRun, batch: ClipBatch, latents: Array) -> None:
+    """Keep the new latents (b, c, t, h, w) of clips for a run that goes on with this one."""
     if run.work is not None:
         for site, row in zip(batch.sites, latents, strict=True):
             run.work.save(site, row)
-    return iter(latents)
 
 
-def _known(run: SamplingRun, site: Site, video: VideoLatents) -> Array:
-    """Return the given latents (c, n, h, w) of a clip."""
-    if site.stage is Stage.INFILL:
-        return video.around(site.clip)
-    clip = run.plan.chain(site.clip)
-    if clip.given == 0:
-        return np.zeros((run.model.latent.channels, 0, *run.model.latent.size), np.float32)
-    return video.before(clip)
+def steps_of(run: SamplingRun, stage: Stage) -> int:
+    """Return how many steps a clip takes."""
+    return len(visited(run.settings, run.schedule, stage))
 
 
-def _sample_batch(
-    run: SamplingRun,
-    batch: ClipBatch,
-    window: _Window,
-    known: Array,
-    drafts: Array | None = None,
-) -> Array:
-    """Sample clips from their given latents (b, c, n, h, w), all at once.
+def sample_clips(run: SamplingRun, work: ClipWork) -> Array:
+    """Return the new latents (b, c, t, h, w) of a batch; needs nothing of videos but `work`.
 
-    `drafts` (b, c, t, h, w) are clips to start from in place of noise: noise is added to them, and
+    Raises NumericsError, SessionError.
+    """
+    window = window_of(run.plan, work.batch)
+    latents = _sample_batch(run, window, work)[:, :, window.new]
+    if not np.isfinite(latents).all():
+        raise NumericsError(
+            f"after the last step, {name_bad(latents, work.batch.sites)}: latents are NaN or "
+            "infinite; use more steps or less guidance"
+        )
+    return latents
+
+
+def _sample_batch(run: SamplingRun, window: ClipWindow, work: ClipWork) -> Array:
+    """Sample clips from their given latents, all at once.
+
+    Where there are drafts, clips start from them in place of noise: noise is added to them, and
     taken out again in a few steps (SDEdit, Meng et al. 2022, algorithm 1).
     """
+    batch, known, drafts = work
     settings, sites = run.settings, batch.sites
     sampler = SAMPLERS[settings.sampler if drafts is None else "dpmpp_2m"]
     timesteps = visited(settings, run.schedule, batch.stage)
@@ -235,7 +191,9 @@ def _sample_batch(
     return x
 
 
-def _condition(run: SamplingRun, sites: tuple[Site, ...], window: _Window, known: Array) -> Array:
+def _condition(
+    run: SamplingRun, sites: tuple[Site, ...], window: ClipWindow, known: Array
+) -> Array:
     """Lay the given latents out in the clip, perturbed once for all steps."""
     level = run.settings.noise_level
     if window.given and level >= 0:
