@@ -5,14 +5,12 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 from toy_arrays import make_sessions
 
 from lvdm_rt import Pipeline
 from lvdm_rt.scale.maker import ClipMaker
-from lvdm_rt.scale.remote import RemoteSession
-from lvdm_rt.scale.spread import spread
+from lvdm_rt.scale.remote import pool_pipeline
 
 
 class ThreadPool:
@@ -55,10 +53,8 @@ def spread_over(manifest, count, *, sessions=None, delay=lambda _: 0.0, tokenize
         Pipeline(manifest, sessions or make_sessions(manifest), tokenizer) for _ in range(count)
     ]
     pool = ThreadPool([ClipMaker(pipeline) for pipeline in made], delay)
-    told = pool.submit(ClipMaker.told).result()
-    remote = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
     try:
-        with Pipeline(manifest, remote, tokenizer, partial(spread, pool)) as pipeline:
+        with pool_pipeline(manifest, tokenizer, pool) as pipeline:
             yield pipeline, pool
     finally:
         pool.close()

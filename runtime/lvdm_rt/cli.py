@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,9 +22,11 @@ from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 from lvdm_rt.commands.viewing import compare_flags, sheet_flags
+from lvdm_rt.scale.flags import cluster_of, ray_flags
 
 if TYPE_CHECKING:
     from lvdm_rt.commands.job import GenerateJob, Result
+    from lvdm_rt.scale.cluster import ClusterOptions
 
 
 @click.group(context_settings=HELP)
@@ -34,6 +37,7 @@ def lvdm_rt() -> None:
 
 @lvdm_rt.command()
 @generate_flags
+@ray_flags
 def generate(**flags: Any) -> int:
     """Generate videos.
 
@@ -47,7 +51,7 @@ def generate(**flags: Any) -> int:
     try:
         flags = settled(flags, _typed())
         job = job_of(flags)
-        result = _generate(job, _style(flags))
+        result = _generate(job, _style(flags), cluster_of(flags))
     except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
         if hint := _hint(err, flags["out"]):
             err.add_note(hint)
@@ -157,7 +161,7 @@ def _style(flags: dict[str, Any]) -> str:
     return "bar" if sys.stderr.isatty() else "lines"
 
 
-def _generate(job: GenerateJob, style: str) -> Result:
+def _generate(job: GenerateJob, style: str, cluster: ClusterOptions | None) -> Result:
     from lvdm_rt.commands.generate import generate
     from lvdm_rt.commands.telling import STYLES, telling
 
@@ -165,7 +169,11 @@ def _generate(job: GenerateJob, style: str) -> Result:
         _event("start", out=job.out, frames=job.options.frames, videos=job.videos)
     name = next(known for known in STYLES if known == style)
     with telling(name, sys.stderr, "lvdm-rt") as progress:
-        return generate(job, progress)
+        if cluster is None:
+            return generate(job, progress)
+        from lvdm_rt.scale.remote import spread_pipeline
+
+        return generate(job, progress, opening=partial(spread_pipeline, cluster=cluster))
 
 
 def _event(name: str, **facts: Any) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -15,7 +16,8 @@ import msgspec
 import numpy as np
 
 from lvdm_engines.atomic import is_taken
-from lvdm_engines.bundle import load_bundle
+from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import (
     KEPT,
     DeviceMemoryError,
@@ -47,17 +49,21 @@ from lvdm_rt.video import (
 
 _log = logging.getLogger(__name__)
 
+Opening = Callable[[Bundle, str, SessionOptions | None], AbstractContextManager[Pipeline]]
+
 
 def generate(
     job: GenerateJob,
     progress: Callable[[Progress], None] | None = None,
     stdout: BinaryIO | None = None,
+    opening: Opening = Pipeline.open,
 ) -> Result:
     """Generate the videos of `job`, each written whole or not at all.
 
     What is finished stays in `work_path(job.out)`, of a list beside the first video of each length,
     until everything is written, so that a job that was interrupted continues with `resume`. Raises
-    LvdmError, with the note KEPT where there is something to go on with.
+    LvdmError, with the note KEPT where there is something to go on with. `opening` gives the
+    pipeline that makes them.
     """
     groups = job.groups()
     names = job.names
@@ -70,7 +76,7 @@ def generate(
     for group, settings in zip(groups, asked, strict=True):
         check_prompted(settings[0].prompts, bundle.manifest)
         _check_early(job, group.names, bundle.manifest.model, settings[0])
-    with Pipeline.open(bundle, job.backend, job.session) as pipeline:
+    with opening(bundle, job.backend, job.session) as pipeline:
         finished = False
         for group, settings in zip(groups, asked, strict=True):
             try:

@@ -25,7 +25,6 @@ _QUIET = {  # has to be set before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what it will do one day
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # else it prints on stdout, where a video may go
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where something else answers at an address
 }
 
@@ -64,7 +63,7 @@ def connect(
     Raises ClusterError where ray is missing, the address does not answer, or no machine has what a
     worker needs; and whatever the first worker that cannot open what it should hold raises.
     """
-    ray = _imported()
+    ray = load_ray()
     ours = not ray.is_initialized()
     crew = None
     if ours:
@@ -81,7 +80,8 @@ def connect(
             ray.shutdown()
 
 
-def _imported() -> Any:
+def load_ray() -> Any:
+    """Import ray so that it keeps quiet. Raises ClusterError where it is not installed."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:

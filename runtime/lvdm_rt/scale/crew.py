@@ -84,6 +84,7 @@ class Crew:
     def __init__(self, ray: Any, share: Share, opening: Callable[[], Any]) -> None:
         """Ask the cluster for workers; see `connect`."""
         self.share = share
+        self.ready = 0  # workers that hold what they should, and were not lost since
         self._ray = ray
         self._idle, self._waiting = deque[Any](), deque[_Piece]()
         self._running: set[_Piece] = set()
@@ -193,6 +194,7 @@ class Crew:
         self._running.remove(piece)
         err = done.exception()
         if err is not None and self._is_loss(err):
+            self.ready -= 1
             self._await(actor)
             piece.losses += 1
             _log.warning("a worker was lost, and what it had in hand is done again")
@@ -226,6 +228,7 @@ class Crew:
                 "every machine"
             )
         if err is None:
+            self.ready += 1
             self._idle.append(actor)
             if not self._started.done():
                 self._started.set_result(None)

@@ -33,7 +33,7 @@ class ClipMaker:
     """An open pipeline, and the run of the request that it was asked for last."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._request: Request | None = None
         self._run: SamplingRun | None = None
 
@@ -48,15 +48,15 @@ class ClipMaker:
     def decode(self, request: Request, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the frames (f, h, w, 3) of one decode window (c, t, h', w'); raises likewise."""
         self._run_of(request)
-        return Autoencoder(self._pipeline.model).decode_window(latents)
+        return Autoencoder(self.pipeline.model).decode_window(latents)
 
     def call(self, graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a graph once."""
-        return self._pipeline.model.session(graph).run(feeds)
+        return self.pipeline.model.session(graph).run(feeds)
 
     def told(self) -> dict[str, GraphTold]:
         """Return what graphs there are."""
-        sessions = self._pipeline.model.sessions
+        sessions = self.pipeline.model.sessions
         return {
             graph: GraphTold(
                 session.backend,
@@ -69,7 +69,7 @@ class ClipMaker:
 
     def _run_of(self, request: Request) -> SamplingRun:
         if self._run is None or request != self._request:
-            pipeline = self._pipeline
+            pipeline = self.pipeline
             if request.manifest != pipeline.manifest:
                 raise BundleError(
                     f"a worker has another bundle {pipeline.manifest.name} than this machine; copy "

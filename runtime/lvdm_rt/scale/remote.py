@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.backends.backend import CpuPrecision, SessionOptions
 from lvdm_engines.bundle import Bundle, builtin_bundles, load_bundle
+from lvdm_engines.manifest import Manifest
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.scale.cluster import ClusterOptions, connect
 from lvdm_rt.scale.crew import Share
@@ -65,22 +66,22 @@ def spread_pipeline(
     """
     found = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     place = place_of(found)
+    tokenizer = load_tokenizer(found) if found.manifest.tokenizer else None
     with (
         connect(
             cluster or ClusterOptions(),
             lambda share: partial(open_maker, place, backend, fitted(session, share)),
         ) as crew,
-        pool_pipeline(found, crew) as pipeline,
+        pool_pipeline(found.manifest, tokenizer, crew) as pipeline,
     ):
         yield pipeline
 
 
-def pool_pipeline(bundle: Bundle, pool: Pool) -> Pipeline:
-    """Return a pipeline that lets a pool, whose workers have that bundle open, do its work."""
+def pool_pipeline(manifest: Manifest, tokenizer: Any, pool: Pool) -> Pipeline:
+    """Return a pipeline that lets a pool do its work, whose workers have that model open."""
     told = pool.submit(ClipMaker.told).result()
     sessions = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
-    tokenizer = load_tokenizer(bundle) if bundle.manifest.tokenizer else None
-    return Pipeline(bundle.manifest, sessions, tokenizer, partial(spread, pool))
+    return Pipeline(manifest, sessions, tokenizer, partial(spread, pool))
 
 
 def open_maker(place: str, backend: str, options: SessionOptions) -> ClipMaker:
