@@ -10,7 +10,7 @@ from toy_films import plain, write
 
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
-from lvdm_rt.commands import generate as job
+from lvdm_rt.commands import making as job
 from lvdm_rt.video import writer
 
 STOP = Mock(side_effect=KeyboardInterrupt)
