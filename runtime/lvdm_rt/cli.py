@@ -7,7 +7,6 @@ Heavy modules are imported by the command that needs them: `--help` answers at o
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 from lvdm_rt.commands.viewing import compare_flags, sheet_flags
+from lvdm_rt.commands.voice import listen, style_of, typed
 from lvdm_rt.scale.flags import cluster_of, ray_flags
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def generate(**flags: Any) -> int:
     OUT appears when it is whole, with its settings in OUT.json. Until then finished clips are
     kept in a hidden directory beside it, for --resume.
     """
-    _listen(flags["verbose"], quiet=flags["quiet"])
+    listen(flags["verbose"], quiet=flags["quiet"])
     if flags["progress"] == "json":
         log_as_events()
     started = time.monotonic()
     try:
-        flags = settled(flags, _typed())
+        flags = settled(flags, typed())
         job = job_of(flags)
-        result = _generate(job, _style(flags), cluster_of(flags))
+        result = _generate(job, style_of(flags), cluster_of(flags))
     except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
         if hint := _hint(err, flags["out"]):
             err.add_note(hint)
@@ -134,31 +134,6 @@ def compare(**flags: Any) -> None:
             silence_stdout()
         raise
     _SHELL.say(f"wrote {flags['out']}: {told}")
-
-
-def _listen(verbose: int, *, quiet: bool) -> None:
-    """Let the libraries say more on stderr; which backend runs, unless asked to be quiet."""
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    for name in ("lvdm_engines", "lvdm_rt"):
-        logging.getLogger(name).setLevel(level)
-    opening = logging.WARNING if quiet and not verbose else min(level, logging.INFO)
-    for name in ("lvdm_engines.opening", "lvdm_engines.backends.trial"):
-        logging.getLogger(name).setLevel(opening)
-
-
-def _typed() -> set[str]:
-    """Return the names of the flags that stand on the command line."""
-    context = click.get_current_context()
-    source = click.core.ParameterSource.COMMANDLINE
-    return {name for name in context.params if context.get_parameter_source(name) is source}
-
-
-def _style(flags: dict[str, Any]) -> str:
-    if flags["progress"] != "auto":
-        return str(flags["progress"])
-    if flags["quiet"]:
-        return "none"
-    return "bar" if sys.stderr.isatty() else "lines"
 
 
 def _generate(job: GenerateJob, style: str, cluster: ClusterOptions | None) -> Result:
