@@ -22,6 +22,7 @@ from lvdm_engines.errors import KEPT, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 from lvdm_rt.commands.viewing import compare_flags, sheet_flags
 from lvdm_rt.commands.voice import listen, style_of, typed
+from lvdm_rt.scale.cli import batch
 from lvdm_rt.scale.flags import cluster_of, ray_flags
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def compare(**flags: Any) -> None:
             silence_stdout()
         raise
     _SHELL.say(f"wrote {flags['out']}: {told}")
+
+
+lvdm_rt.add_command(batch)
 
 
 def _generate(job: GenerateJob, style: str, cluster: ClusterOptions | None) -> Result:

@@ -143,6 +143,12 @@ def generate_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def flags_but(*names: str) -> list[click.Parameter]:
+    """Return the flags of `generate` but some, for another command."""
+    own = click.command("generate")(generate_flags(lambda: None))
+    return [flag for flag in own.params if flag.name not in names]
+
+
 def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     """Return the flags with those of a repeated run filled in; `given` were typed.
 

@@ -4,7 +4,7 @@ Knows such files and names of outputs; nothing of models.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,15 +41,24 @@ def read_listing(path: Path) -> tuple[ListedVideo, ...]:
 
     Raises OptionsError that names the line.
     """
+    listed = [_listed(line, f"{path}, line {number}") for number, line in lines_of(path)]
+    if not listed:
+        raise OptionsError(f"{path}: holds no prompt, expected one in each line")
+    return tuple(listed)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a list that are not empty, with their numbers from 1 on.
+
+    Raises OptionsError where there is no such file.
+    """
     try:
         data = read_file(path).removeprefix(b"\xef\xbb\xbf")
     except OSError as err:
         raise OptionsError(f"{path}: cannot be read ({err.strerror}); give a list") from err
-    lines = enumerate(data.splitlines(), 1)
-    listed = [_listed(line, f"{path}, line {number}") for number, line in lines if line.strip()]
-    if not listed:
-        raise OptionsError(f"{path}: holds no prompt, expected one in each line")
-    return tuple(listed)
+    for number, line in enumerate(data.splitlines(), 1):
+        if line.strip():
+            yield number, line
 
 
 def _listed(line: bytes, where: str) -> ListedVideo:

@@ -30,7 +30,7 @@ def telling(style: Style, stream: TextIO, prefix: str) -> Iterator[ProgressCallb
         yield _now_and_then(stream, _SECONDS_BETWEEN[style], lambda *a: line(prefix, *a))
 
 
-def event(stream: TextIO, name: str, **facts: Any) -> None:
+def event(stream: TextIO, name: str, /, **facts: Any) -> None:
     """Write one event as a line of JSON, at once."""
     _say(stream, json.dumps({"event": name, **facts}))
 

@@ -1,4 +1,5 @@
-"""More than one process: workers on a cluster, and work that is spread over them.
+"""More than one video or one process: lists of jobs, workers on a cluster, work that is spread.
 
-Knows pipelines, and Ray where it is asked for; nothing of flags, terminals or HTTP.
+An edge, as `commands` below it. Knows calls of pipelines, and Ray where it is asked for; nothing of
+sampling or HTTP.
 """
