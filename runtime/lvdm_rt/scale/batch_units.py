@@ -196,7 +196,10 @@ def _make(call: VideoCall, pipeline: Pipeline, progress: ProgressCallback | None
         make_videos(call, pipeline, progress)
     except OtherRunError as err:  # made by another version or backend, or in other batches
         _log.info("clips that were finished are made again: %s", err)
-        make_videos(replace(call, restart=True), pipeline, progress)
+        try:
+            make_videos(replace(call, restart=True), pipeline, progress)
+        except OtherRunError:  # in use by a worker that was given up and does not know it
+            make_videos(replace(call, work=None), pipeline, progress)
 
 
 def _apart(

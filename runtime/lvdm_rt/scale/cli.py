@@ -1,4 +1,4 @@
-"""The command `batch`: its flags, what it says on the way, and how it ends.
+"""The command `batch`: what it says on the way, and how it ends.
 
 Heavy modules are imported once it runs: `--help` answers at once.
 """
@@ -6,56 +6,26 @@ Heavy modules are imported once it runs: `--help` answers at once.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lvdm_engines.command_line import log_as_events, tell
-from lvdm_engines.completion import PATH
-from lvdm_engines.errors import LvdmError, one_line, quoted
-from lvdm_rt.commands.flags import flags_but
+from lvdm_engines.errors import LvdmError, one_line
 from lvdm_rt.commands.voice import listen, style_of, typed
+from lvdm_rt.scale.batch_flags import PARAMETERS, asked, workers_of
 
 if TYPE_CHECKING:
-    from lvdm_rt.scale.batch import Batch, BatchAsk
+    from lvdm_rt.scale.batch import Batch, Workers
     from lvdm_rt.scale.batch_done import JobRecord
 
 _MOST_TOLD = 20  # failures in full; the record has all
-_MOST_SEEDS = 10_000_000
 
 
-def _seeds(_: object, __: object, text: str | None) -> range | None:
-    if text is None:
-        return None
-    numbers = re.fullmatch(r"(\d{1,20}):(\d{1,20})", text)
-    seeds = range(int(numbers[1]), int(numbers[2])) if numbers else range(0)
-    if not 0 < seeds.stop - seeds.start <= _MOST_SEEDS or seeds.stop > 1 << 64:
-        raise click.BadParameter(f"got {quoted(text)}, expected FIRST:END, as in 0:1000")
-    return seeds
-
-
-# fmt: off
-_PARAMETERS: list[click.Parameter] = [
-    click.Argument(["jobs"], metavar="[JOBS.jsonl]", required=False, shell_complete=PATH),
-    click.Option(["-o", "--out"], metavar="DIR", required=True, shell_complete=PATH,
-                 help="Where videos and the record batch.jsonl go."),
-    click.Option(["--seeds"], callback=_seeds, metavar="FIRST:END",
-                 help="A video for each seed from FIRST on, without END, in place of JOBS."),
-    click.Option(["--format", "form"], type=click.Choice(["mp4", "webm", "gif", "npz", "png"]),
-                 default="mp4", show_default=True, help="Of names without a suffix."),
-    click.Option(["--check"], is_flag=True, help="Say what would be made and what cannot be."),
-    click.Option(["--force"], is_flag=True, help="Replace videos whose jobs have changed."),
-    *flags_but("out", "videos", "first_video", "listing", "repeat", "resume", "restart", "force"),
-]
-# fmt: on
-
-
-@click.command(params=_PARAMETERS)
+@click.command(params=PARAMETERS)
 def batch(**flags: Any) -> int:
     """Make the videos of a list, a JSON object or a prompt in each line.
 
@@ -64,7 +34,7 @@ def batch(**flags: Any) -> int:
     listen(flags["verbose"], quiet=flags["quiet"])
     if flags["progress"] == "json":
         log_as_events()
-    ask = _asked(flags, typed())
+    ask = asked(flags, typed())
     from lvdm_rt.scale.batch import planned
 
     said = _Said(flags)
@@ -72,7 +42,7 @@ def batch(**flags: Any) -> int:
         with planned(ask) as batch:
             said.begin(batch)
             if not flags["check"]:
-                _run(batch, said)
+                _run(batch, said, workers_of(flags, ask))
     except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
         if said.begun:
             err.add_note(said.left())
@@ -81,14 +51,17 @@ def batch(**flags: Any) -> int:
     return 1 if said.failed else 0
 
 
-def _run(batch: Batch, said: _Said) -> None:
+def _run(batch: Batch, said: _Said, workers: Workers | None) -> None:
     from contextlib import closing
 
     from lvdm_rt.commands.telling import STYLES, telling
 
     style = next(known for known in STYLES if known == style_of(said.flags))
     said.begun = True
-    with telling(style, sys.stderr, "lvdm-rt") as progress, closing(batch.run(progress)) as records:
+    with (
+        telling(style, sys.stderr, "lvdm-rt") as progress,
+        closing(batch.run(progress, workers)) as records,
+    ):
         for record in records:
             said.record(record)
 
@@ -182,50 +155,3 @@ def _event(name: str, /, **facts: Any) -> None:
     from lvdm_rt.commands.telling import event
 
     event(sys.stderr, name, **facts)
-
-
-def _asked(flags: dict[str, Any], given: set[str]) -> BatchAsk:
-    """Return the batch that flags mean. Raises click.UsageError for contradictions."""
-    from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_rt.options import GenerateOptions
-    from lvdm_rt.scale.batch import BatchAsk
-    from lvdm_rt.scale.worklist import ForAll
-
-    _refuse_contradictions(flags, given)
-    options = {name: flags[name] for name in GenerateOptions.__struct_fields__ if name in flags}
-    common = ForAll(
-        out=Path(flags["out"]),
-        options={name: value for name, value in options.items() if value is not None},
-        condition=None if flags["condition"] is None else Path(flags["condition"]),
-        **{name: flags[name] for name in ("max_pixels", "join", "crf", "force", "form")},
-    )
-    return BatchAsk(
-        source=flags["seeds"] or Path(flags["jobs"]),
-        common=common,
-        bundle=flags["bundle"],
-        backend=flags["backend"],
-        session=SessionOptions(
-            **{name: flags[name] for name in ("threads", "precision", "device")}
-        ),
-    )
-
-
-def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
-    for name in ("bundle", "condition", "out", "jobs"):
-        if flags[name] == "":
-            raise click.UsageError(f"{name} got an empty name; give one, or leave it out")
-    if (flags["jobs"] is None) == (flags["seeds"] is None):
-        raise click.UsageError("give a list, JOBS.jsonl, or --seeds, and not both")
-    if flags["seeds"] is not None and "seed" in given:
-        raise click.UsageError("--seeds has a seed for each video; leave out --seed")
-    if flags["out"] == "-":
-        raise click.UsageError("-o - takes one video; give a folder")
-    if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
-        raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
-    if flags["join"] and flags["fps"] is not None:
-        raise click.UsageError(
-            "--join keeps the pace of IN and so the model's rate; leave out --fps"
-        )
-    for name in ("fade", "join"):
-        if flags["seeds"] and flags[name] and flags["condition"] is None:
-            raise click.UsageError(f"--{name} belongs to --condition, which was not given")

@@ -10,21 +10,17 @@ from typing import BinaryIO, Self
 import av
 import numpy as np
 
-from lvdm_engines import lock
 from lvdm_engines.atomic import (
-    is_taken,
     partial_of,
-    put_in_place,
     remove,
     remove_leftovers,
-    sync,
-    sync_directory,
     why_not_replaced,
 )
 from lvdm_engines.errors import OptionsError, VideoError, cause
 from lvdm_rt.video.arrays import NpzSink, Y4mSink
 from lvdm_rt.video.containers import ENCODERS, ContainerSink, FrameSink, GifSink, PngSink
-from lvdm_rt.video.sidecar import sidecar_path, write_sidecar
+from lvdm_rt.video.publishing import HiddenFiles
+from lvdm_rt.video.sidecar import sidecar_path
 from lvdm_rt.video.spec import Frames, OutputKind, VideoSpec, output_kind
 
 _GIF_FPS = 100
@@ -48,7 +44,7 @@ def open_writer(
         path = Path(out)
         for name in (path, sidecar_path(path)):
             remove_leftovers(name)
-        files = _Files(path, replace=replace)
+        files = HiddenFiles(path, replace=replace)
         try:
             sink = _file_sink(kind, files.video, spec)
             files.hold()
@@ -99,61 +95,15 @@ def missing_encoder(kind: OutputKind) -> str | None:
     return None
 
 
-class _Files:
-    """A video and its sidecar: hidden, under random names, until both are whole."""
-
-    def __init__(self, path: Path, *, replace: bool) -> None:
-        """Choose names beside `path`, the final name of the video."""
-        self._path, self._sidecar, self._replace = path, sidecar_path(path), replace
-        self.video, self._settings = partial_of(path), partial_of(self._sidecar)
-        self._holder: int | None = None
-
-    def hold(self) -> None:
-        """Lock what is being written, so that nobody takes it for what a killed process left."""
-        if sys.platform != "win32":  # where nobody can remove an open file
-            self._holder = lock.acquire(self.video)
-
-    def publish(self, settings: str) -> None:
-        """Rename both, in an order that a run killed in between can resume from.
-
-        A new video comes last: a sidecar alone announces nothing, but frames in a directory without
-        one would be somebody else's. One that is replaced comes first: the new sidecar must not
-        describe the old video.
-        """
-        sync(self.video)
-        renamed = [(self.video, self._path)]
-        if settings:
-            write_sidecar(self._settings, settings, self.video)
-            renamed.insert(int(is_taken(self._path)), (self._settings, self._sidecar))
-        for hidden, name in renamed:
-            if name.is_dir() and self._replace:
-                put_in_place(hidden, name)
-                continue
-            if name.is_dir():
-                name.rmdir()  # empty, or it would have been refused
-            hidden.replace(name)
-        sync_directory(self._path.parent)
-        self._release()
-
-    def _release(self) -> None:
-        if self._holder is not None:
-            lock.release(self._holder)
-            self._holder = None
-
-    def remove(self) -> None:
-        """Remove what is not published."""
-        self._release()
-        remove(self.video)
-        remove(self._settings)
-
-
 class VideoWriter:
     """Checks frames, passes them to a sink, and gives the file its name when it is whole.
 
     As a context manager it closes on success and aborts on any exception, Ctrl-C included.
     """
 
-    def __init__(self, out: str, spec: VideoSpec, sink: FrameSink, files: _Files | None) -> None:
+    def __init__(
+        self, out: str, spec: VideoSpec, sink: FrameSink, files: HiddenFiles | None
+    ) -> None:
         """Write to `sink`, which fills `files`, or None for a stream without a name."""
         self._out, self._spec, self._sink, self._files = out, spec, sink, files
         self._count = 0
