@@ -138,6 +138,9 @@ def units_in_hand(hand: Path, jobs: Mapping[str, BatchJob], missing: set[str]) -
                 continue
         workdir.remove(hand / file.stem)
         file.unlink(missing_ok=True)
+    for folder in hand.glob("*/"):  # left by a worker that was given up
+        if not _members(hand, folder.name).exists():
+            workdir.remove(folder)
 
 
 def _members(hand: Path, key: str) -> Path:
