@@ -114,6 +114,12 @@ def prompts(path: Path) -> None:
     path.write_text('red sky\n{"prompt": "blue", "seed": 3, "frames": 40, "out": "blue.mp4"}\n')
 
 
+def jobs(path: Path) -> None:
+    """Write a list of jobs."""
+    lines = ('{"seed": 3, "name": "red.mp4"}', '{"seed": 4, "frames": 40, "preset": "fast"}')
+    path.write_text("\n".join(lines) + "\n")
+
+
 def ucf101(path: Path) -> None:
     """Write a video of UCF-101 for training and one for tests, with their lists."""
     for group, part in ((8, "train"), (1, "test")):
@@ -145,6 +151,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     r"(?<!--out )\bmy-bundle\b": bundle,
     r"\btext-bundle\b": text_bundle,
     r"\bprompts\.txt": prompts,
+    r"\bjobs\.jsonl": jobs,
     r"\bUCF101\b": ucf101,
     r"\bsky_timelapse\b": sky_timelapse,
     r"(?<=prepare taichi )taichi\b": taichi,

@@ -157,8 +157,10 @@ def _anywhere(bundle: str) -> str:
 
 
 def _opening(bundle: str, ask: BatchAsk, share: Share) -> Callable[[], Pipeline]:
-    """Return how a worker opens its pipeline, with the cores that are its own."""
+    """Return how a worker opens its pipeline, on the cores or the GPU that it sees as its own."""
     session = ask.session or SessionOptions()
-    if session.threads is None and share.cpus:
+    if share.gpus:
+        session = replace(session, device=0)
+    elif session.threads is None:
         session = replace(session, threads=share.cpus)
     return partial(Pipeline.open, bundle, ask.backend, session)

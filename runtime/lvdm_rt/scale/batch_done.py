@@ -117,7 +117,8 @@ class BatchRecord:
                 self.lines.append(msgspec.json.decode(line, type=JobRecord))
             except (msgspec.DecodeError, ValueError, RecursionError):
                 _log.warning("%s, line %d cannot be read and is left out", self._path, number)
-        self.by_name = {line.name: line for line in self.lines if line.name}
+        by_fate = sorted(self.lines, key=lambda line: line.status == "done")  # which come last
+        self.by_name = {line.name: line for line in by_fate if line.name}
 
     def begin(self, kept: Iterable[JobRecord]) -> Self:
         """Keep these lines alone, and take more. Raises WorkError."""

@@ -35,6 +35,7 @@ def batch(**flags: Any) -> int:
     if flags["progress"] == "json":
         log_as_events()
     ask = asked(flags, typed())
+    from lvdm_rt.commands.making import may_pass
     from lvdm_rt.scale.batch import planned
 
     said = _Said(flags)
@@ -44,7 +45,7 @@ def batch(**flags: Any) -> int:
             if not flags["check"]:
                 _run(batch, said, workers_of(flags, ask))
     except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
-        if said.begun:
+        if said.made or (said.begun and (isinstance(err, KeyboardInterrupt) or may_pass(err))):
             err.add_note(said.left())
         raise
     said.end()
