@@ -20,7 +20,7 @@ from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.progress import ProgressCallback
 from lvdm_rt.scale.batch_done import BatchRecord, JobRecord, difference, is_done, record_of
 from lvdm_rt.scale.batch_tally import Tally
-from lvdm_rt.scale.batch_units import HAND, Unit, make_unit, units_in_hand, units_of
+from lvdm_rt.scale.batch_units import HAND, Unit, forget_others, make_unit, units_in_hand, units_of
 from lvdm_rt.scale.worklist import BadJob, BatchJob, ForAll, read_jobs
 from lvdm_rt.video import read_sidecar
 
@@ -54,7 +54,13 @@ class BatchPlan:
     @property
     def missing(self) -> int:
         """How many jobs are to be made."""
-        return sum(len(unit.jobs) for unit in self.units)
+        return sum(len(unit.missing) for unit in self.units)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all jobs."""
+        begun = {job.name for unit in self.units for job in unit.jobs}
+        return begun | {line.name for line in (*self.done, *self.failed) if line.name}
 
     @property
     def jobs(self) -> int:
@@ -103,6 +109,7 @@ class Batch:
         """
         plan = self.plan
         self._record.begin([*plan.others, *plan.done, *plan.failed])
+        forget_others(self._ask.common.out / HAND, plan.names, plan.units)
         if not plan.units:
             return
         tally = Tally(plan.units, self._bundle.manifest, progress)

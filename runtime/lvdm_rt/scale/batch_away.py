@@ -73,7 +73,7 @@ def on_cluster(ask: BatchAsk, options: ClusterOptions, *, send_back: bool = Fals
                 if outcome.error is not None:
                     raise outcome.error
                 unit = outcome.unit.unit
-                for job, made in zip(unit.jobs, outcome.result, strict=True):
+                for job, made in zip(unit.missing, outcome.result, strict=True):
                     yield made.record if made.files is None else _placed(job, made)
                 tally.finish(unit)
 
@@ -81,7 +81,7 @@ def on_cluster(ask: BatchAsk, options: ClusterOptions, *, send_back: bool = Fals
 
 
 def make_away(pipeline: Pipeline, away: AwayUnit) -> list[Made]:
-    """Make a unit where this process is; returns what became of its jobs, in their order.
+    """Make a unit where this process is; returns what became of what was missing, in its order.
 
     Raises BundleError for another model than was asked for, and as `make_unit` does.
     """
@@ -98,7 +98,7 @@ def make_away(pipeline: Pipeline, away: AwayUnit) -> list[Made]:
             here = _moved(unit, Path(folder))
             made = [_with_files(record, Path(folder)) for record in make_unit(here, pipeline)]
     by_name = {one.record.name: one for one in made}
-    return [by_name[job.name] for job in unit.jobs]
+    return [by_name[job.name] for job in unit.missing]
 
 
 def _with_files(record: JobRecord, folder: Path) -> Made:
@@ -108,9 +108,10 @@ def _with_files(record: JobRecord, folder: Path) -> Made:
 
 
 def _moved(unit: Unit, folder: Path) -> Unit:
-    """Return the same unit with its files in another folder."""
+    """Return what is missing of a unit, with its files in another folder."""
     jobs = tuple(
-        replace(job, call=replace(job.call, names=(str(folder / job.name),))) for job in unit.jobs
+        replace(job, call=replace(job.call, names=(str(folder / job.name),)))
+        for job in unit.missing
     )
     return Unit(jobs, folder / unit.hand.name)
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,10 +51,19 @@ _OF_THE_MACHINE = {
 
 @dataclass(frozen=True)
 class Unit:
-    """Jobs that are made together; what is unfinished lies in `hand`."""
+    """Jobs that are made together; what is unfinished lies in `hand`.
+
+    Those in `kept` are done, and here for the clips alone that were begun together.
+    """
 
     jobs: tuple[BatchJob, ...]
     hand: Path
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def missing(self) -> tuple[BatchJob, ...]:
+        """The jobs that are to be made."""
+        return tuple(job for job in self.jobs if job.name not in self.kept)
 
     @property
     def key(self) -> str:
@@ -72,11 +81,11 @@ class Unit:
             work=self.hand / self.key,
         )
 
-    def halves(self) -> Iterator["Unit"]:
-        """Yield two smaller units."""
-        middle = len(self.jobs) // 2
-        for jobs in (self.jobs[:middle], self.jobs[middle:]):
-            yield replace(self, jobs=jobs)
+    def parts(self) -> Iterator["Unit"]:
+        """Yield smaller units, if there are any: what is missing alone, or two halves."""
+        jobs, middle = self.missing, len(self.jobs) // 2
+        parts = [jobs] if self.kept else [jobs[:middle], jobs[middle:]]
+        yield from (Unit(part, self.hand) for part in parts if part)
 
     def begin(self) -> None:
         """Note which jobs are in hand. Raises WorkError."""
@@ -121,23 +130,30 @@ def _kind(call: VideoCall) -> VideoCall:
 def units_in_hand(hand: Path, jobs: Mapping[str, BatchJob], missing: set[str]) -> Iterator[Unit]:
     """Yield the units that were interrupted and can be gone on with.
 
-    `jobs` are all of the list by name. What belongs to none of them is left as it is; what was
-    begun for jobs that have changed, or are done, is removed. Raises WorkError.
+    `jobs` are all of the list by name; some of a unit's may be done.
     """
     taken: set[str] = set()
     for file in sorted(hand.glob("*.json")):
         told = _read_members(file)
-        if not told.keys() & jobs.keys():
-            continue
         same = all(name in jobs and jobs[name].digest == job for name, job in told.items())
-        if same and told.keys() & missing and not told.keys() & taken:
-            unit = Unit(tuple(jobs[name] for name in told), hand)
-            if unit.key == file.stem and holds_clips(hand / file.stem):
-                taken |= told.keys()
-                yield unit
-                continue
-        workdir.remove(hand / file.stem)
-        file.unlink(missing_ok=True)
+        if not same or not told.keys() & missing or told.keys() & taken:
+            continue
+        unit = Unit(tuple(jobs[name] for name in told), hand, frozenset(told.keys() - missing))
+        if unit.key == file.stem and holds_clips(hand / file.stem):
+            taken |= told.keys()
+            yield unit
+
+
+def forget_others(hand: Path, jobs: Collection[str], units: Sequence[Unit]) -> None:
+    """Remove what was begun for these jobs, by name, otherwise than in units; leave all else.
+
+    Raises WorkError.
+    """
+    keys = {unit.key for unit in units}
+    for file in hand.glob("*.json"):
+        if file.stem not in keys and _read_members(file).keys() & set(jobs):
+            workdir.remove(hand / file.stem)
+            file.unlink(missing_ok=True)
     for folder in hand.glob("*/"):  # left by a worker that was given up
         if not _members(hand, folder.name).exists():
             workdir.remove(folder)
@@ -157,7 +173,7 @@ def _read_members(file: Path) -> dict[str, str]:
 def make_unit(
     unit: Unit, pipeline: Pipeline, progress: ProgressCallback | None = None
 ) -> Generator[JobRecord, None, None]:
-    """Make the jobs of a unit, and yield what became of each as soon as that is known.
+    """Make the missing jobs of a unit, and yield what became of each as soon as that is known.
 
     Where one cannot be made, the others are made without it. Raises LvdmError and OSError for what
     would end every other job as well, such as a full disk.
@@ -174,7 +190,7 @@ def make_unit(
     else:
         unit.end()
         seconds = (time.monotonic() - started) / len(unit.jobs)
-        for job in unit.jobs:
+        for job in unit.missing:
             yield record_of(
                 Path(*job.call.names), line=job.line, job=job.digest, seconds=round(seconds, 3)
             )
@@ -212,9 +228,9 @@ def _apart(
     err: Exception,
     started: float,
 ) -> Generator[JobRecord, None, None]:
-    """Make what did not fail with a unit: in halves, down to the job that is the reason."""
+    """Make what did not fail with a unit: in parts, down to the job that is the reason."""
     if len(unit.jobs) == 1:
-        (job,) = unit.jobs
+        (job,) = unit.missing
         yield JobRecord(
             status="failed",
             name=job.name,
@@ -225,10 +241,10 @@ def _apart(
         )
         return
     _log.info("%s could not be made together: %s", ", ".join(j.name for j in unit.jobs), err)
-    done = 0
-    for half in unit.halves():
-        yield from make_unit(half, pipeline, _part(progress, done, len(unit.jobs), len(half.jobs)))
-        done += len(half.jobs)
+    done = len(unit.kept)
+    for part in unit.parts():
+        yield from make_unit(part, pipeline, _part(progress, done, len(unit.jobs), len(part.jobs)))
+        done += len(part.jobs)
 
 
 def _reason(err: Exception) -> str:
