@@ -14,15 +14,14 @@ import click
 from lvdm_engines.completion import PATH
 from lvdm_engines.errors import quoted
 from lvdm_rt.commands.flags import flags_but
+from lvdm_rt.scale.flags import cluster_of, ray_flags
 
 if TYPE_CHECKING:
     from lvdm_rt.scale.batch import BatchAsk, Workers
 
-HERE = "local"  # in place of a cluster's address
 _NOT_OF_A_BATCH = (
     "out", "videos", "first_video", "listing", "preview", "repeat", "resume", "restart", "force",
 )  # fmt: skip
-_OF_A_CLUSTER = ("workers", "worker_cpus", "send_back")
 _MOST_SEEDS = 10_000_000
 
 
@@ -48,12 +47,7 @@ PARAMETERS: list[click.Parameter] = [
     click.Option(["--check"], is_flag=True, help="Say what would be made and what cannot be."),
     click.Option(["--force"], is_flag=True, help="Replace videos whose jobs have changed."),
     *flags_but(*_NOT_OF_A_BATCH),
-    click.Option(["--ray"], is_flag=False, flag_value=HERE, metavar="[HOST:PORT]",
-                 help="Let a Ray cluster make the videos, one on this machine if no address is given."),  # noqa: E501
-    click.Option(["--workers"], type=click.IntRange(1), metavar="N",
-                 help="Workers of the cluster. Default: as many as there is room for."),
-    click.Option(["--worker-cpus"], type=click.IntRange(1), metavar="N",
-                 help="CPU cores of each worker. Default: a GPU, or 4 cores where there is none."),
+    *click.command("ray")(ray_flags(lambda: None)).params,
     click.Option(["--send-back"], is_flag=True,
                  help="Let workers send videos back even where they see DIR."),
 ]
@@ -99,8 +93,8 @@ def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
             raise click.UsageError(f"{name} got an empty name; give one, or leave it out")
     if flags["out"] == "-":
         raise click.UsageError("-o - takes one video; give a folder")
-    if flags["ray"] is None and (alone := next((n for n in _OF_A_CLUSTER if flags[n]), None)):
-        raise click.UsageError(f"--{alone.replace('_', '-')} belongs to --ray, which was not given")
+    if flags["send_back"] and flags["ray"] is None:
+        raise click.UsageError("--send-back belongs to --ray, which was not given")
     if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
         raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
     if flags["join"] and flags["fps"] is not None:
@@ -111,9 +105,8 @@ def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
 
 def _refuse_no_list(flags: dict[str, Any], given: set[str]) -> None:
     if (flags["jobs"] is None) == (flags["seeds"] is None):
-        taken = (
-            "" if flags["ray"] in (None, HERE) else f"; --ray took {flags['ray']} for an address"
-        )
+        address = flags["ray"] or ""
+        taken = f"; --ray took {address} for its address" if Path(address).is_file() else ""
         raise click.UsageError(f"give a list, JOBS.jsonl, or --seeds, and not both{taken}")
     if flags["seeds"] is not None and "seed" in given:
         raise click.UsageError("--seeds has a seed for each video; leave out --seed")
@@ -123,15 +116,10 @@ def _refuse_no_list(flags: dict[str, Any], given: set[str]) -> None:
 
 
 def workers_of(flags: dict[str, Any], ask: BatchAsk) -> Workers | None:
-    """Return who makes the videos, None for this process."""
-    if flags["ray"] is None:
+    """Return who makes the videos, None for this process. Raises click.UsageError."""
+    cluster = cluster_of(flags)
+    if cluster is None:
         return None
     from lvdm_rt.scale.batch_away import on_cluster
-    from lvdm_rt.scale.cluster import ClusterOptions
 
-    options = ClusterOptions(
-        address=None if flags["ray"] == HERE else flags["ray"],
-        workers=flags["workers"],
-        cpus=flags["worker_cpus"],
-    )
-    return on_cluster(ask, options, send_back=flags["send_back"])
+    return on_cluster(ask, cluster, send_back=flags["send_back"])

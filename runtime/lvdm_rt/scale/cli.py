@@ -35,6 +35,7 @@ def batch(**flags: Any) -> int:
     if flags["progress"] == "json":
         log_as_events()
     ask = asked(flags, typed())
+    workers = workers_of(flags, ask)
     from lvdm_rt.commands.making import may_pass
     from lvdm_rt.scale.batch import planned
 
@@ -43,7 +44,7 @@ def batch(**flags: Any) -> int:
         with planned(ask) as batch:
             said.begin(batch)
             if not flags["check"]:
-                _run(batch, said, workers_of(flags, ask))
+                _run(batch, said, workers)
     except (KeyboardInterrupt, LvdmError, OSError, MemoryError) as err:
         if said.made or (said.begun and (isinstance(err, KeyboardInterrupt) or may_pass(err))):
             err.add_note(said.left())

@@ -194,7 +194,7 @@ def test_a_unit_that_a_lost_worker_still_holds_is_made_without_its_clips(
     [
         (("list.jsonl", "--workers", "2"), "--workers belongs to --ray"),
         (("list.jsonl", "--send-back"), "--send-back belongs to --ray"),
-        (("--ray", "list.jsonl"), "--ray took list.jsonl for an address"),
+        (("--ray", "list.jsonl"), "--ray took list.jsonl for its address"),
     ],
 )
 def test_flags_of_a_cluster_make_sense_with_one_alone(batch, write_list, flags, message):
