@@ -33,14 +33,14 @@ def generate(
     job: GenerateJob,
     progress: Callable[[Progress], None] | None = None,
     stdout: BinaryIO | None = None,
-    opening: Opening = Pipeline.open,
+    opening: Opening | None = None,
 ) -> Result:
     """Generate the videos of `job`, each written whole or not at all.
 
     What is finished stays in `work_path(job.out)`, of a list beside the first video of each length,
     until everything is written, so that a job that was interrupted continues with `resume`. Raises
-    LvdmError, with the note KEPT where there is something to go on with. `opening` gives the
-    pipeline that makes them.
+    LvdmError, with the note KEPT where there is something to go on with. `opening` may give another
+    pipeline than one of this process.
     """
     groups = job.groups()
     names = job.names
@@ -53,7 +53,7 @@ def generate(
     for call in calls:
         check_prompted(call.settings.prompts, bundle.manifest)
         check_early(call, bundle.manifest.model)
-    with opening(bundle, job.backend, job.session) as pipeline:
+    with (opening or Pipeline.open)(bundle, job.backend, job.session) as pipeline:
         finished = False
         for call in calls:
             try:

@@ -11,7 +11,7 @@ from toy_films import plain, write
 from lvdm_engines.errors import BundleError, DeviceMemoryError, SessionError, VideoError
 from lvdm_rt import cli
 from lvdm_rt.commands import making as job
-from lvdm_rt.video import writer
+from lvdm_rt.video import publishing, writer
 
 STOP = Mock(side_effect=KeyboardInterrupt)
 FLAGS = ("sky.npz", "--frames", "40", "--exact")
@@ -52,7 +52,7 @@ STAGES = {
     "condition": (job, "_given", STOP),
     "first frames": (writer.VideoWriter, "write", STOP),
     "last frames": (writer.VideoWriter, "write", stop_late),
-    "publish": (writer, "write_sidecar", STOP),
+    "publish": (publishing, "write_sidecar", STOP),
 }
 
 

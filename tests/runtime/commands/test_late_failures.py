@@ -175,7 +175,7 @@ def test_old_pictures_stay_until_the_new_ones_are_whole(generate, tmp_path, monk
     before = content(tmp_path)
     with monkeypatch.context() as patch:
         full = Mock(side_effect=OSError(28, "No space left on device"))
-        patch.setattr("lvdm_rt.video.writer.write_sidecar", full)
+        patch.setattr("lvdm_rt.video.publishing.write_sidecar", full)
         told = generate("sky", "--frames", "3", "--seed", "9", "--force", code=1)
     assert "the disk is full" in told
     assert content(tmp_path).items() >= before.items()

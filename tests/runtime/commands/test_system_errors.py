@@ -49,7 +49,7 @@ def test_a_video_that_cannot_be_written_is_told_with_the_right_advice(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr("lvdm_rt.video.writer.sync", fails)
+        patch.setattr("lvdm_rt.video.publishing.sync", fails)
         told = generate("sky.npz", code=1)
     assert f"cannot write sky.npz: {ADVICE[number].partition('; choose another')[0]}" in told
     assert names(tmp_path) == [".sky.npz.work"]
