@@ -44,6 +44,7 @@ LAYERS = {
         "running",
         "pipeline",
         "commands",
+        "scale serve",
         "cli",
     ],
     "lvdm_export": [
@@ -79,6 +80,9 @@ HOMES = {
     "tensorrt_rtx": ("engines/lvdm_engines/backends/",),
     "cuda": ("engines/lvdm_engines/backends/",),
     "polygraphy": ("export/",),
+    "starlette": ("runtime/lvdm_rt/serve/",),
+    "uvicorn": ("runtime/lvdm_rt/serve/",),
+    "prometheus_client": ("runtime/lvdm_rt/serve/",),
     "tokenizers": ("runtime/lvdm_rt/text/", "export/lvdm_export/text/", "tools/lvdm_tools/train/"),
 }
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))

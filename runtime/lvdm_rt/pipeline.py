@@ -25,12 +25,12 @@ from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
 from lvdm_rt.decoding.frames import Chunk, decode_videos
 from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
-from lvdm_rt.long.workdir import WorkDir, belongs_to
-from lvdm_rt.model import Model
+from lvdm_rt.long.workdir import belongs_to
+from lvdm_rt.model import Model, OnCall
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Progress, ProgressCallback
-from lvdm_rt.request import Asked, Request, needed_frames, prepare
-from lvdm_rt.running import check_texts, sampling_run
+from lvdm_rt.request import Asked, Folders, Request, needed_frames, prepare
+from lvdm_rt.running import Work, check_texts, sampling_run, work_of
 from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
 
 __all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
@@ -52,10 +52,17 @@ class Pipeline:
     """
 
     def __init__(
-        self, manifest: Manifest, sessions: Mapping[str, Session], tokenizer: Any = None
+        self,
+        manifest: Manifest,
+        sessions: Mapping[str, Session],
+        tokenizer: Any = None,
+        on_call: OnCall | None = None,
     ) -> None:
-        """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text."""
-        self._model = Model(manifest, dict(sessions))
+        """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text.
+
+        `on_call` is told of each network call: its graph and how many seconds it took.
+        """
+        self._model = Model(manifest, dict(sessions), on_call=on_call)
         self._text = None if tokenizer is None else TextEncoder(self._model, tokenizer)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
@@ -68,6 +75,7 @@ class Pipeline:
         bundle: str | Path | Bundle = "sky-tiny",
         backend: str = "auto",
         options: SessionOptions | None = None,
+        on_call: OnCall | None = None,
     ) -> Self:
         """Open a bundle, one that is loaded or a directory or the name of a built-in one.
 
@@ -78,7 +86,7 @@ class Pipeline:
         found = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         tokenizer = load_tokenizer(found) if found.manifest.tokenizer else None
         sessions = open_sessions(found, list(found.manifest.graphs), backend, options)
-        pipeline = cls(found.manifest, sessions, tokenizer)
+        pipeline = cls(found.manifest, sessions, tokenizer, on_call)
         for session in sessions.values():
             pipeline._owned.callback(session.close)
         return pipeline
@@ -145,7 +153,7 @@ class Pipeline:
         options: Asked,
         *,
         condition: Frames | None = None,
-        work: str | Path | None = None,
+        work: Folders = None,
         resume: bool = False,
         restart: bool = False,
         progress: ProgressCallback | None = None,
@@ -157,7 +165,8 @@ class Pipeline:
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
         yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
         left there is not sampled again, and frames start from the first one all the same; with
-        `restart` it is thrown away.
+        `restart` it is thrown away. A sequence of options may have a directory for each video, with
+        which it goes on in whatever company.
         `progress` is called from the threads that work, one call at a time.
 
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
@@ -208,7 +217,7 @@ class Pipeline:
         self,
         options: Asked,
         condition: Frames | None,
-        work: str | Path | None,
+        work: Folders,
         *,
         resume: bool,
         restart: bool = False,
@@ -217,14 +226,14 @@ class Pipeline:
         check_texts(request, self._model, self._text)
         return request
 
-    def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
+    def _run(self, request: Request, counter: Counter, work: Work | None) -> SamplingRun:
         return sampling_run(
             request, self._model.until(counter.stop), self._text, counter.step, work
         )
 
     def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:
-            yield from sample(self._run(request, counter, self._work(request, stack)))
+            yield from sample(self._run(request, counter, work_of(request, stack)))
 
     def owns(self, work: Path, options: Asked, condition: Frames | None = None) -> bool:
         """Tell whether a work directory holds clips of this request, and not of another.
@@ -236,11 +245,11 @@ class Pipeline:
 
     def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:
         with ExitStack() as stack:
-            chunks = self._decoded(request, counter, self._work(request, stack))
+            chunks = self._decoded(request, counter, work_of(request, stack))
             yield from prefetch(chunks, FRAMES_AHEAD, counter.stop)
 
     def _decoded(
-        self, request: Request, counter: Counter, work: WorkDir | None
+        self, request: Request, counter: Counter, work: Work | None
     ) -> Generator[Chunk, None, None]:
         """Encode, sample and decode; runs in a thread, so that the reader's can be interrupted."""
         run = self._run(request, counter, work)
@@ -256,14 +265,6 @@ class Pipeline:
             for chunk in chunks:
                 counter.decoded(len(chunk.frames))
                 yield chunk
-
-    def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
-        if request.work is None:
-            return None
-        work = WorkDir(
-            request.work, request.identity, resume=request.resume, restart=request.restart
-        )
-        return stack.enter_context(work)
 
     def _holding(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """Keep this pipeline, which closes what it has opened, while somebody reads."""

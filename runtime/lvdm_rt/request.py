@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 Frames = NDArray[np.uint8]
 Asked = GenerateOptions | Settings | Sequence[GenerateOptions | Settings]
 """Options of videos that differ in their numbers alone, or of each video."""
+Folders = str | Path | Sequence[Path] | None
+"""A directory for finished latents, or one for each of several options."""
 
 DENOISER = {
     Stage.PREDICT: "predict",
@@ -54,7 +57,8 @@ class Request:
     each: tuple[Settings, ...]
     plan: ClipPlan
     condition: Frames | None
-    work: Path | None
+    work: tuple[Path, ...]  # one for all videos, or one for each
+    work_of_each: bool
     resume: bool
     restart: bool
     backend: str  # of each graph, with its precision
@@ -100,6 +104,13 @@ class Request:
                 )
 
     @property
+    def identities(self) -> list[dict[str, Any]]:
+        """What the latents in each work directory depend on."""
+        if not self.work_of_each:
+            return [self.identity]
+        return [changed(self, settings=own, each=()).identity for own in self.each]
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that latents depend on, as JSON values."""
         settings = msgspec.to_builtins(self.settings)
@@ -140,7 +151,7 @@ def prepare(
     model: Model,
     options: Asked,
     condition: Frames | None,
-    work: str | Path | None,
+    work: Folders,
     *,
     resume: bool,
     restart: bool = False,
@@ -153,6 +164,7 @@ def prepare(
     for own in each or (settings,):
         check_prompted(own.prompts, model.manifest)
     model.session("decoder")
+    folders = _folders(work, each)
     given = 0
     if condition is not None:
         check_frames(condition, facts.frame_size)
@@ -175,11 +187,23 @@ def prepare(
         each=each,
         plan=planned,
         condition=condition,
-        work=None if work is None else Path(work),
+        work=folders,
+        work_of_each=not isinstance(work, str | Path | None),
         resume=resume,
         restart=restart,
         backend=model.arithmetic,
     )
+
+
+def _folders(work: Folders, each: tuple[Settings, ...]) -> tuple[Path, ...]:
+    if isinstance(work, str | Path | None):
+        return () if work is None else (Path(work),)
+    if len(work) != len(each):
+        raise OptionsError(
+            f"got {len(work)} work directories for options of {len(each)} videos, expected one for "
+            "each"
+        )
+    return tuple(work)
 
 
 def _settled(options: Asked, manifest: Manifest) -> tuple[Settings, tuple[Settings, ...]]:

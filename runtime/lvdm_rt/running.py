@@ -4,6 +4,7 @@ Knows requests, the encoder and the text encoder; nothing of threads or of who r
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,13 @@ from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.sampling import SamplingRun
-from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.model import Model
 from lvdm_rt.request import DENOISER, Request
 from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]
+Work = WorkDir | WorkDirs
 
 
 def check_texts(request: Request, model: Model, text: TextEncoder | None) -> None:
@@ -36,12 +38,26 @@ def check_texts(request: Request, model: Model, text: TextEncoder | None) -> Non
         text.tokens(told)
 
 
+def work_of(request: Request, stack: ExitStack) -> Work | None:
+    """Lock what a request keeps its finished latents in until the stack is left.
+
+    Raises OtherRunError, WorkError.
+    """
+    folders = [
+        stack.enter_context(WorkDir(path, identity, resume=request.resume, restart=request.restart))
+        for path, identity in zip(request.work, request.identities, strict=False)
+    ]
+    if request.work_of_each:
+        return WorkDirs(folders)
+    return folders[0] if folders else None
+
+
 def sampling_run(
     request: Request,
     model: Model,
     text: TextEncoder | None,
     step: Callable[[int], None],
-    work: WorkDir | None,
+    work: Work | None,
 ) -> SamplingRun:
     """Return the run of a request; encodes what it is given. See `SamplingRun` for `step`.
 

@@ -22,7 +22,7 @@ from lvdm_rt.long.keyframes import VideoLatents
 from lvdm_rt.long.network import Network, checked, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.prompting import Prompting
-from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.options import Settings
 
 Array = NDArray[np.float32]
@@ -53,7 +53,7 @@ class SamplingRun:
     noise: NoiseSource
     step: Callable[[int], None]
     condition: Array | None = None
-    work: WorkDir | None = None
+    work: WorkDir | WorkDirs | None = None
     prompting: Prompting | None = None
 
     @cached_property
