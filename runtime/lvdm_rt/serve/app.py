@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from lvdm_rt.serve.answers import answer, error_answer
 from lvdm_rt.serve.api import parse_request
 from lvdm_rt.serve.conditions import upload_suffix
 from lvdm_rt.serve.gate import Gate, GateRules
+from lvdm_rt.serve.pictures import VARIANTS
 from lvdm_rt.serve.refusals import RefusedError
 from lvdm_rt.serve.service import Asking, Service
 
@@ -82,12 +84,17 @@ def _fault(_: Request, __: Exception) -> Response:
 
 
 def _create(service: Service) -> Handler:
+    reading = asyncio.Semaphore(service.limits.uploads)
+
     async def create(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise RefusedError(
                 f"got an Idempotency-Key of {len(key)} characters, expected 1 to 255"
             )
+        client = request.client.host if request.client else ""
+        if key is None:  # or the job may be there already
+            await run_in_threadpool(service.check_room, client)
         upload = service.store.folder / "conditions" / f"video_{uuid4().hex}.upload"
         try:
             try:
@@ -95,9 +102,9 @@ def _create(service: Service) -> Handler:
                     fields, kept = await _read(request, upload)
             except TimeoutError as err:
                 raise RefusedError("the request took too long to come", 408, "timeout") from err
-            client = request.client.host if request.client else ""
             asking = Asking(fields=parse_request(fields), client=client, key=key, upload=kept)
-            job = await run_in_threadpool(service.accept, asking)
+            async with nullcontext() if kept is None else reading:
+                job = await run_in_threadpool(service.accept, asking)
         finally:
             for left in upload.parent.glob(f"{upload.name}*"):
                 remove(left)
@@ -188,11 +195,17 @@ def _delete(service: Service) -> Handler:
 def _content(service: Service) -> Handler:
     async def content(request: Request) -> Response:
         variant = request.query_params.get("variant", "video")
-        if variant != "video":
-            raise RefusedError(f"got variant {quoted(variant)}, expected video", param="variant")
         job = request.path_params["id"]
-        path = await run_in_threadpool(service.result, job)
-        return FileResponse(path, media_type="video/mp4", filename=path.name)
+        if variant == "video":
+            path = await run_in_threadpool(service.result, job)
+            return FileResponse(path, media_type="video/mp4", filename=path.name)
+        if variant not in VARIANTS:
+            raise RefusedError(
+                f"got variant {quoted(variant)}, expected video, {' or '.join(VARIANTS)}",
+                param="variant",
+            )
+        path = await run_in_threadpool(service.picture, job, variant)
+        return FileResponse(path, media_type="image/png", filename=path.name)
 
     return content
 

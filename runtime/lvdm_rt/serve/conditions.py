@@ -6,7 +6,6 @@ Names are the server's; of what a client calls its file only a known suffix coun
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,11 +35,10 @@ class WantedFrames:
 
 
 class ConditionReader:
-    """Reads uploads, a few at a time."""
+    """Reads uploads, within limits."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._free = threading.BoundedSemaphore(limits.uploads)
 
     def read(self, upload: Path, wanted: WantedFrames, target: Path) -> str:
         """Read the last frames of an upload into `target`, and return their sha256.
@@ -48,14 +46,13 @@ class ConditionReader:
         Raises RefusedError for what is no whole video, or is too large.
         """
         part = target.with_name(f".{target.name}.partial.npy")
-        with self._free:
-            try:
-                self._run(upload, wanted, part)
-                sha256 = frames_sha256(load_frames(part))
-                sync(part)
-                part.replace(target)
-            finally:
-                remove(part)
+        try:
+            self._run(upload, wanted, part)
+            sha256 = frames_sha256(load_frames(part))
+            sync(part)
+            part.replace(target)
+        finally:
+            remove(part)
         return sha256
 
     def _run(self, upload: Path, wanted: WantedFrames, part: Path) -> None:

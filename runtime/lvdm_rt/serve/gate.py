@@ -20,7 +20,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OPEN = ("/", "/health", "/ready")  # without a token: no job and no number is told there
 _PAGE = "/page/"
 _READING = ("GET", "HEAD", "OPTIONS")
-_BODIES = ("application/json", "multipart/form-data")
+_FORM = "multipart/form-data"
+_BODIES = ("application/json", _FORM)
 _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -34,7 +35,8 @@ class GateRules:
     hosts: frozenset[str] | None = frozenset(LOOPBACK)
     token: str | None = None
     origins: frozenset[str] = frozenset()
-    body: int = 1 << 20
+    body: int = 64 << 20  # bytes of a form, which may hold a video
+    fields: int = 1 << 20  # bytes of any other request
 
 
 class Gate:
@@ -50,14 +52,15 @@ class Gate:
             return
         headers = Headers(scope=scope)
         hardened = self._hardened(send)
+        most = self._rules.body if _kind(headers) == _FORM else self._rules.fields
         try:
-            self._check(scope, headers)
+            self._check(scope, headers, most)
         except RefusedError as err:
             await error_answer(err)(scope, receive, hardened)
             return
-        await self._app(scope, self._limited(receive), hardened)
+        await self._app(scope, _limited(receive, most), hardened)
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Headers, most: int) -> None:
         """Raise RefusedError unless the request may pass."""
         rules = self._rules
         host = headers.get("host", "")
@@ -78,8 +81,8 @@ class Gate:
                     "got no valid token; send Authorization: Bearer TOKEN", 401, "invalid_api_key"
                 )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > rules.body:
-            raise _too_large(rules.body)
+        if not length.isdecimal() or int(length[:20]) > most:
+            raise _too_large(most)
 
     def _check_sender(self, headers: Headers, host: str) -> None:
         """Refuse what a page of another site can send, and bodies that it may send unasked."""
@@ -94,7 +97,7 @@ class Gate:
                 403,
                 "cross_site",
             )
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _kind(headers)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if has_body and kind not in _BODIES:
             raise RefusedError(
@@ -102,20 +105,6 @@ class Gate:
                 415,
                 "unsupported_media_type",
             )
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Count a body while it comes."""
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._rules.body:
-                raise _too_large(self._rules.body)
-            return message
-
-        return limited
 
     def _hardened(self, send: Send) -> Send:
         """Add what browsers should know of every answer."""
@@ -130,6 +119,26 @@ class Gate:
             await send(message)
 
         return hardened
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """Count a body while it comes."""
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise _too_large(most)
+        return message
+
+    return limited
+
+
+def _kind(headers: Headers) -> str:
+    """Return the type of a body without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _name(host: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Limits:
     """What one request and one client may take; see the options of `lvdm-rt serve`."""
 
-    body: int = 64 << 20  # bytes of a request, an uploaded video included
+    body: int = 64 << 20  # bytes of a request with an uploaded video
+    fields: int = 1 << 20  # bytes of one without
     body_seconds: float = 60.0  # until it has come
     frames: int = 4096  # of one video
     queue: int = 64  # jobs that wait

@@ -14,7 +14,7 @@ import uvicorn
 
 from lvdm_engines import lock
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.errors import OptionsError, WorkError, cause
+from lvdm_engines.errors import OptionsError, VideoError, WorkError, cause
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.serve.app import make_app
 from lvdm_rt.serve.gate import LOOPBACK, GateRules
@@ -22,6 +22,7 @@ from lvdm_rt.serve.limits import Limits
 from lvdm_rt.serve.metrics import Metrics
 from lvdm_rt.serve.service import Keeping, Service
 from lvdm_rt.serve.store import JobStore
+from lvdm_rt.video import missing_encoder
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def serve(job: ServeJob, ready: Callable[[str], None]) -> None:
     Raises LvdmError before anything is served.
     """
     check_open_to(job)
+    if missing := missing_encoder("mp4"):
+        raise VideoError(f"cannot make videos to be served: {missing}")
     with ExitStack() as stack:
         stack.enter_context(_owned(job.folder))
         listening = stack.enter_context(_bound(job.host, job.port))
@@ -91,7 +94,8 @@ def _serve(
     try:
         while not server.started and thread.is_alive():
             time.sleep(_POLL)
-        ready(address(job.host, listening.getsockname()[1]))
+        if server.started:
+            ready(address(job.host, listening.getsockname()[1]))
         while thread.is_alive():
             thread.join(1)
     finally:
@@ -107,6 +111,7 @@ def _config(job: ServeJob, service: Service) -> uvicorn.Config:
         token=job.token,
         origins=frozenset(job.origins),
         body=job.limits.body,
+        fields=job.limits.fields,
     )
     return uvicorn.Config(
         make_app(service, rules),

@@ -29,6 +29,7 @@ from lvdm_rt.serve.hub import Hub, StatusChanged
 from lvdm_rt.serve.jobs import VideoJob
 from lvdm_rt.serve.limits import Limits
 from lvdm_rt.serve.metrics import Metrics
+from lvdm_rt.serve.pictures import draw
 from lvdm_rt.serve.refusals import RefusedError, no_such_video
 from lvdm_rt.serve.store import JobStore
 from lvdm_rt.serve.worker import Worker
@@ -118,7 +119,7 @@ class Service:
         known = self._known(asking, asked)
         if known is not None:
             return known
-        self._check_room(asking.client)  # before an upload is read
+        self.check_room(asking.client)  # before an upload is read
         settings = self._settings(asking.fields)
         job = VideoJob(
             id=f"video_{uuid.uuid4().hex}",
@@ -188,14 +189,15 @@ class Service:
         with self._admitting:
             if job.key is not None and (known := self.store.by_key(job.client, job.key)):
                 return known  # asked for twice at once
-            self._check_room(job.client)
+            self.check_room(job.client)
             job = self.store.add(job)
         self.metrics.job("queued")
         self.hub.tell(job.id, StatusChanged("queued"))
         self.worker.wake()
         return job
 
-    def _check_room(self, client: str) -> None:
+    def check_room(self, client: str) -> None:
+        """Raise RefusedError where the queue is full, or a client has enough jobs."""
         wait = max(1, math.ceil(self.worker.batch_seconds))
         if self.store.count("queued") >= self.limits.queue:
             raise RefusedError(
@@ -233,6 +235,13 @@ class Service:
                 409 if found.status in ("queued", "in_progress") else 404,
                 "no_content",
             )
+        return path
+
+    def picture(self, job: str, variant: str) -> Path:
+        """Return a picture of a video, one of `pictures.VARIANTS`. Raises RefusedError."""
+        video, path = self.result(job), self.store.picture(job, variant)
+        if not path.is_file():
+            draw(self.get(job), video, variant, path)
         return path
 
     def delete(self, job: str) -> VideoJob | None:

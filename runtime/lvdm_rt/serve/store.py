@@ -1,7 +1,7 @@
 """The jobs of a server in an SQLite file, and the places of what belongs to them in its folder.
 
     jobs.sqlite3              every job and its state; a change is on the disk before it is told
-    results/ID.mp4, .json     whole videos with their settings
+    results/ID.*              whole videos with their settings, and pictures of them
     work/ID/                  finished clips of a job that is being made
     conditions/ID.npy         the frames that a job continues
 
@@ -90,6 +90,10 @@ class JobStore:
     def result(self, job: str) -> Path:
         """Return where the video of a job is, or will be."""
         return self.folder / "results" / f"{job}.mp4"
+
+    def picture(self, job: str, variant: str) -> Path:
+        """Return where a picture of a video is, once somebody has asked for it."""
+        return self.folder / "results" / f"{job}.{variant}.png"
 
     def work(self, job: str) -> Path:
         """Return where finished clips of a job are."""
@@ -194,8 +198,7 @@ class JobStore:
     def clear(self, job: str, *, result: bool) -> None:
         """Remove what a job needed while it was made, and its result."""
         if result:
-            video = self.result(job)
-            for path in (video, video.with_name(f"{video.name}.json")):
+            for path in self.result(job).parent.glob(f"{job}.*"):
                 remove(path)
         self.clear_work(job)
         remove(self.condition(job))
@@ -207,6 +210,7 @@ class JobStore:
     def sweep(self) -> None:
         """Remove the files of jobs that are gone, which a killed process can leave."""
         jobs = {job.id: job for job in self._jobs("")}
+        begun = {job.batch for job in jobs.values() if job.status == "in_progress"}
         for name in _FOLDERS:
             for path in list((self.folder / name).iterdir()):
                 ours = _OURS.fullmatch(path.name)
@@ -214,8 +218,8 @@ class JobStore:
                     continue
                 job = jobs.get(ours[1] or ours[2])
                 needed = job is not None and (
-                    job.status in ("queued", "in_progress")
-                    or (name == "results" and job.status == "completed")
+                    not job.has_ended
+                    or (job.status == "completed" and (name == "results" or job.batch in begun))
                 )
                 if not needed or path.name.endswith(".partial"):
                     remove(path)
