@@ -54,6 +54,8 @@ class VideoObject(msgspec.Struct, kw_only=True):
     fps: float
     seed: int
     continues_video: bool
+    seconds_to_first_frame: float | None
+    seconds_to_completion: float | None
     error: JobError | None
     remixed_from_video_id: None = None
     settings: Settings
@@ -171,9 +173,15 @@ def video_object(job: VideoJob, progress: int) -> VideoObject:
         fps=settings.fps,
         seed=settings.seed,
         continues_video=job.condition is not None,
+        seconds_to_first_frame=_since(job, job.first_frame),
+        seconds_to_completion=_since(job, job.ended) if completed else None,
         error=job.error,
         settings=settings,
     )
+
+
+def _since(job: VideoJob, moment: float | None) -> float | None:
+    return None if moment is None else round(moment - job.created, 3)
 
 
 def job_error(err: Exception) -> JobError:

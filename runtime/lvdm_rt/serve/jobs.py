@@ -40,6 +40,7 @@ class VideoJob(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None = None
     created: float
     started: float | None = None
+    first_frame: float | None = None
     ended: float | None = None
     expires: float | None = None
     bytes: int | None = None

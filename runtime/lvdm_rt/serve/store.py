@@ -41,6 +41,7 @@ _COLUMNS = {
     "batch": "INTEGER",
     "created": "REAL NOT NULL",
     "started": "REAL",
+    "first_frame": "REAL",
     "ended": "REAL",
     "expires": "REAL",
     "bytes": "INTEGER",
@@ -160,6 +161,14 @@ class JobStore:
                 "WHERE id = ? AND status IN ('queued', 'in_progress')",
                 [(batch, now, job.id) for job in jobs],
             )
+
+    def show(self, job: str, now: float) -> bool:
+        """Note when the first frames of a job were there; False if that was noted before."""
+        with self._lock:
+            done = self._db.execute(
+                "UPDATE job SET first_frame = ? WHERE id = ? AND first_frame IS NULL", (now, job)
+            )
+        return done.rowcount == 1
 
     def end(
         self,

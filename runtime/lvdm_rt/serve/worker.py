@@ -59,7 +59,6 @@ class Worker:
         self._making: frozenset[str] = frozenset()
         self._ended_early = False
         self._percent: dict[str, int] = {}
-        self._resumed = {job.id for job in store.with_status("in_progress")}
         self._renewed: set[int] = set()  # batches that were begun anew
         self.batch_seconds = 1.0  # that the last one took
 
@@ -169,7 +168,6 @@ class Worker:
             now = self._store.get(job.id)
             if now is None or now.has_ended:  # and does not go on alone
                 self._percent.pop(job.id, None)
-                self._resumed.discard(job.id)
                 self._store.clear(job.id, result=False)
 
     def _is_being_made(self, batch: int) -> bool:
@@ -227,8 +225,9 @@ class Worker:
             return
         first = film.count == 0
         new = film.add(chunk)
-        if first and film.job.id not in self._resumed:
-            self._metrics.first_frame(time.time() - film.job.created)
+        now = time.time()
+        if first and self._store.show(film.job.id, now):
+            self._metrics.first_frame(now - film.job.created)
         self._metrics.frames(len(new))
         self._hub.tell(film.job.id, FramesMade(film.count - len(new), new))
         if film.is_whole():

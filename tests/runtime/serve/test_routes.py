@@ -31,6 +31,7 @@ def test_a_video_is_made_and_can_be_fetched_whole_or_in_parts(client, service):
     done = ended(client, told["id"])
     assert (done["status"], done["progress"], done["error"]) == ("completed", 100, None)
     assert done["completed_at"] >= done["created_at"]
+    assert 0 < done["seconds_to_first_frame"] <= done["seconds_to_completion"]
     content = client.get(f"/v1/videos/{told['id']}/content")
     assert content.headers["content-type"] == "video/mp4"
     assert content.headers["content-disposition"] == f'attachment; filename="{told["id"]}.mp4"'
