@@ -163,6 +163,33 @@ def test_a_parked_job_is_gone_on_with_and_ends_in_the_same_file(folder, held, al
     assert sessions["predict"].rows == []  # what was finished was not made again
 
 
+def test_a_batch_keeps_its_company_over_a_restart(folder, held, tmp_path):
+    def begun(place, sessions):
+        for session in sessions.values():
+            session.jitter = True  # rounds as the number of rows makes it
+        with serving(place, sessions, start=False) as service:
+            jobs = [ask(service, seed) for seed in range(3)]
+            service.start()
+            if sessions is not held:
+                assert ended(service, *jobs) == ["completed"] * 3
+                return results(service, jobs)
+            assert held["predict"].reached.wait(30)
+            threading.Timer(0.05, held["predict"].go.set).start()
+            service.stop(0)
+            return jobs
+
+    held["interpolate"].hook, held["predict"].hook = held["predict"].hook, lambda call: None
+    whole = begun(tmp_path / "undisturbed", make_sessions(make_manifest()))
+    jobs = begun(folder, held)
+    sessions = make_sessions(make_manifest())
+    for session in sessions.values():
+        session.jitter = True
+    with serving(folder, sessions) as service:
+        assert ended(service, *jobs) == ["completed"] * 3
+        assert results(service, jobs) == whole
+    assert max(sessions["interpolate"].rows) > 3
+
+
 def test_a_whole_file_of_a_job_that_was_not_yet_called_so_is_not_made_again(folder):
     with serving(folder) as service:
         job = ask(service, 1)
