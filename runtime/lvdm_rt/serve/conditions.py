@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.atomic import remove, sync
 from lvdm_rt.request import frames_sha256
-from lvdm_rt.serve.limits import Limits
+from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.refusals import RefusedError
 
 _SUFFIXES = (
@@ -37,7 +37,7 @@ class WantedFrames:
 class ConditionReader:
     """Reads uploads, within limits."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServeLimits) -> None:
         self._limits = limits
 
     def read(self, upload: Path, wanted: WantedFrames, target: Path) -> str:

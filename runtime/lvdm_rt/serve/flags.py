@@ -86,7 +86,7 @@ def serve_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def serve_job(flags: dict[str, Any]) -> ServeJob:
     """Return what flags mean. Raises OptionsError for a token file that cannot be read."""
     from lvdm_engines.backends.backend import SessionOptions
-    from lvdm_rt.serve.limits import Limits
+    from lvdm_rt.serve.limits import ServeLimits
     from lvdm_rt.serve.server import ServeJob
     from lvdm_rt.serve.service import Keeping
 
@@ -101,7 +101,7 @@ def serve_job(flags: dict[str, Any]) -> ServeJob:
         session=SessionOptions(
             **{name: flags[name] for name in ("threads", "precision", "device")}
         ),
-        limits=Limits(
+        limits=ServeLimits(
             frames=flags["max_frames"],
             queue=flags["max_queue"],
             client_jobs=flags["max_client_jobs"],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServeLimits:
     """What one request and one client may take; see the options of `lvdm-rt serve`."""
 
     body: int = 64 << 20  # bytes of a request with an uploaded video

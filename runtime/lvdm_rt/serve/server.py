@@ -18,7 +18,7 @@ from lvdm_engines.errors import OptionsError, VideoError, WorkError, cause
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.serve.app import make_app
 from lvdm_rt.serve.gate import LOOPBACK, GateRules
-from lvdm_rt.serve.limits import Limits
+from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.metrics import Metrics
 from lvdm_rt.serve.service import Keeping, Service
 from lvdm_rt.serve.store import JobStore
@@ -48,7 +48,7 @@ class ServeJob:
     batch_size: int | None = None
     exact: bool = False
     grace: float = 10.0
-    limits: Limits = field(default_factory=Limits)
+    limits: ServeLimits = field(default_factory=ServeLimits)
     keeping: Keeping = field(default_factory=Keeping)
 
 

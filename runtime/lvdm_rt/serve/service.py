@@ -27,7 +27,7 @@ from lvdm_rt.serve.api import (
 from lvdm_rt.serve.conditions import ConditionReader, WantedFrames, load_frames
 from lvdm_rt.serve.hub import Hub, StatusChanged
 from lvdm_rt.serve.jobs import VideoJob
-from lvdm_rt.serve.limits import Limits
+from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.metrics import Metrics
 from lvdm_rt.serve.pictures import draw
 from lvdm_rt.serve.refusals import RefusedError, no_such_video
@@ -64,7 +64,7 @@ class Service:
         store: JobStore,
         metrics: Metrics,
         *,
-        limits: Limits | None = None,
+        limits: ServeLimits | None = None,
         keeping: Keeping | None = None,
         batch_size: int | None = None,
         exact: bool = False,
@@ -74,7 +74,7 @@ class Service:
         Raises OptionsError where the folder has unfinished jobs of another model.
         """
         self.pipeline, self.store, self.metrics = pipeline, store, metrics
-        self.limits, self._keeping = limits or Limits(), keeping or Keeping()
+        self.limits, self._keeping = limits or ServeLimits(), keeping or Keeping()
         self._batch_size, self._exact = batch_size, exact
         self.hub = Hub()
         self._conditions = ConditionReader(self.limits)

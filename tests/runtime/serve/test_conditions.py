@@ -5,7 +5,7 @@ import pytest
 from toy_serving import until
 
 from lvdm_rt.serve import conditions
-from lvdm_rt.serve.limits import Limits
+from lvdm_rt.serve.limits import ServeLimits
 
 pytestmark = pytest.mark.slow  # each starts a process
 
@@ -55,7 +55,7 @@ def test_a_reader_that_breaks_or_hangs_is_a_refusal(client, film, monkeypatch):
 
 def test_a_reader_without_enough_memory_is_a_refusal(service, film, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(film)
-    reader = conditions.ConditionReader(Limits(upload_memory=1 << 20))
+    reader = conditions.ConditionReader(ServeLimits(upload_memory=1 << 20))
     wanted = conditions.WantedFrames(count=4, size=(16, 16), fps=8)
     with pytest.raises(conditions.RefusedError, match=r"Cannot allocate|too much memory"):
         reader.read(tmp_path / "clip.mp4", wanted, tmp_path / "frames.npy")
@@ -64,7 +64,7 @@ def test_a_reader_without_enough_memory_is_a_refusal(service, film, tmp_path):
 def test_frames_are_kept_at_the_size_of_the_model(film, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(film)
     wanted = conditions.WantedFrames(count=4, size=(8, 12), fps=8)
-    sha256 = conditions.ConditionReader(Limits()).read(
+    sha256 = conditions.ConditionReader(ServeLimits()).read(
         tmp_path / "clip.mp4", wanted, tmp_path / "frames.npy"
     )
     frames = conditions.load_frames(tmp_path / "frames.npy")

@@ -5,7 +5,7 @@ import re
 import pytest
 from toy_serving import serving, until
 
-from lvdm_rt.serve.limits import Limits
+from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.video import read_sidecar
 
 FORM = {"prompt": "", "num_frames": "12", "seed": "3"}
@@ -158,7 +158,7 @@ def test_the_same_key_asks_for_the_same_job_once(client):
 
 @pytest.mark.parametrize(
     ("limits", "code"),
-    [(Limits(queue=2), "queue_full"), (Limits(client_jobs=2), "too_many_jobs")],
+    [(ServeLimits(queue=2), "queue_full"), (ServeLimits(client_jobs=2), "too_many_jobs")],
 )
 def test_too_much_is_refused_with_a_time_to_wait(folder, client_of, limits, code):
     with serving(folder, start=False, limits=limits) as service:
