@@ -14,7 +14,7 @@ import uvicorn
 
 from lvdm_engines import lock
 from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.errors import OptionsError, VideoError, WorkError, cause
+from lvdm_engines.errors import BackendError, OptionsError, VideoError, WorkError, cause
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.serve.app import make_app
 from lvdm_rt.serve.gate import LOOPBACK, GateRules
@@ -98,6 +98,7 @@ def _serve(
             ready(address(job.host, listening.getsockname()[1]))
         while thread.is_alive():
             thread.join(1)
+        raise BackendError("the web server has ended by itself; what is told above says why")
     finally:
         service.stop(job.grace)
         server.should_exit = True

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from lvdm_engines.errors import OtherRunError, VideoError
+from lvdm_engines.errors import LvdmError, OtherRunError, VideoError
 from lvdm_rt.background import RunStream
 from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_rt.progress import Progress
@@ -152,7 +152,8 @@ class Worker:
                     self._finish(film)
             self._run(batch, films)
         except Exception as err:  # noqa: BLE001 - the next job is not to blame
-            _log.exception("batch %d has failed", batch)
+            known = isinstance(err, LvdmError)
+            _log.error("batch %d has failed: %s", batch, err, exc_info=None if known else err)
             if isinstance(err, OtherRunError) and batch not in self._renewed:
                 self._renewed.add(batch)  # clips of another engine, or of an older version
                 for name in films:
@@ -258,6 +259,7 @@ class Worker:
             self._tell_status(job.id, status)
 
     def _tell_status(self, job: str, status: Status) -> None:
+        _log.info("%s is %s", job, status)
         self._metrics.job(status)
         self._hub.tell(job, StatusChanged(status))
 
