@@ -128,7 +128,7 @@ def table(load: Load, requests: int, seconds: float) -> Iterator[str]:
     yield "|---|---|---|---|"
     rows = {"to first frame": load.first, "to whole file": load.whole, "to cancel": load.cancelling}
     for name, values in rows.items():
-        cuts = statistics.quantiles(values, n=20)
+        cuts = statistics.quantiles(values, n=20, method="inclusive")
         yield f"| {name} | {statistics.median(values):.2f} | {cuts[-1]:.2f} | {max(values):.2f} |"
     quarter = len(load.memory) // 4
     before, after = load.memory[quarter : 2 * quarter], load.memory[-quarter:]
