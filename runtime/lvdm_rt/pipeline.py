@@ -28,12 +28,12 @@ from lvdm_rt.long.sampling import LatentChunk, SamplingRun, sample
 from lvdm_rt.long.workdir import belongs_to
 from lvdm_rt.model import Model, OnCall
 from lvdm_rt.options import GenerateOptions, Settings, resolve
-from lvdm_rt.progress import Counter, Progress, ProgressCallback
+from lvdm_rt.progress import Counter, Preview, PreviewCallback, Progress, ProgressCallback
 from lvdm_rt.request import Asked, Folders, Request, needed_frames, prepare
 from lvdm_rt.running import Work, check_texts, sampling_run, work_of
 from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
 
-__all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
+__all__ = ["Chunk", "LatentChunk", "Pipeline", "Preview", "Progress", "ProgressCallback"]
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -157,6 +157,7 @@ class Pipeline:
         resume: bool = False,
         restart: bool = False,
         progress: ProgressCallback | None = None,
+        preview: PreviewCallback | None = None,
     ) -> RunStream[Chunk]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
@@ -167,13 +168,14 @@ class Pipeline:
         left there is not sampled again, and frames start from the first one all the same; with
         `restart` it is thrown away. A sequence of options may have a directory for each video, with
         which it goes on in whatever company.
-        `progress` is called from the threads that work, one call at a time.
+        `progress` is called from the threads that work, one call at a time, and `preview` after
+        each network call with coarse pictures of its clips, where the bundle has a map for them.
 
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
-        SessionError and whatever `progress` raises.
+        SessionError and whatever `progress` and `preview` raise.
         """
         request = self._prepared(options, condition, work, resume=resume, restart=restart)
-        counter = request.begin(progress)
+        counter = request.begin(progress, preview)
         return self._watched(self._stream(request, counter), counter.stop)
 
     def sample_latents(
@@ -227,9 +229,7 @@ class Pipeline:
         return request
 
     def _run(self, request: Request, counter: Counter, work: Work | None) -> SamplingRun:
-        return sampling_run(
-            request, self._model.until(counter.stop), self._text, counter.step, work
-        )
+        return sampling_run(request, self._model.until(counter.stop), self._text, counter, work)
 
     def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
+from lvdm_rt.decoding.preview import previewing
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
 from lvdm_rt.long.prompting import unreached
 from lvdm_rt.long.sampling import network_calls
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
-from lvdm_rt.progress import Counter, ProgressCallback
+from lvdm_rt.progress import Counter, PreviewCallback, ProgressCallback
 from lvdm_rt.text.prompts import Prompts, check_prompted
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,14 @@ class Request:
     restart: bool
     backend: str  # of each graph, with its precision
 
-    def begin(self, progress: ProgressCallback | None) -> Counter:
-        """Return a counter of all steps and frames; warn of what can be done but surprises."""
+    def begin(
+        self, progress: ProgressCallback | None, preview: PreviewCallback | None = None
+    ) -> Counter:
+        """Return a counter of all steps and frames; warn of what can be done but surprises.
+
+        Raises PlanError for a preview that the model has no map for.
+        """
+        estimated = None if preview is None else previewing(self.manifest, preview)
         predict = self.manifest.model.predict
         if self.settings.mode == "autoregressive" and predict and predict.stride > 1:
             _log.warning(
@@ -75,7 +82,7 @@ class Request:
         self._tell_prompts()
         steps = network_calls(self.settings, self.manifest.model, self.plan)
         videos = self.settings.videos
-        return Counter(videos * steps, videos * self.plan.frames, progress)
+        return Counter(videos * steps, videos * self.plan.frames, progress, estimated)
 
     def prompts(self, video: int) -> Prompts:
         """Return what a video shows, nothing where the model reads no text."""

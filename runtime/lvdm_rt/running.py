@@ -3,7 +3,6 @@
 Knows requests, the encoder and the text encoder; nothing of threads or of who reads the latents.
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import numpy as np
@@ -17,6 +16,7 @@ from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.sampling import SamplingRun
 from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.model import Model
+from lvdm_rt.progress import Counter
 from lvdm_rt.request import DENOISER, Request
 from lvdm_rt.text.encoder import TextEncoder
 
@@ -56,10 +56,10 @@ def sampling_run(
     request: Request,
     model: Model,
     text: TextEncoder | None,
-    step: Callable[[int], None],
+    counter: Counter,
     work: Work | None,
 ) -> SamplingRun:
-    """Return the run of a request; encodes what it is given. See `SamplingRun` for `step`.
+    """Return the run of a request; encodes what it is given; `counter` is told of each step.
 
     Raises SessionError, NumericsError.
     """
@@ -80,7 +80,8 @@ def sampling_run(
         noise=_noise(request),
         condition=given,
         work=work,
-        step=step,
+        step=counter.step,
+        estimated=counter.estimated,
         prompting=None if text is None else _prompting(request, model, text),
     )
 

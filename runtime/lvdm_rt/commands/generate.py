@@ -4,12 +4,11 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,11 +29,13 @@ from lvdm_engines.manifest import ModelFacts
 from lvdm_rt.commands.described import Described
 from lvdm_rt.commands.job import GenerateJob, Result
 from lvdm_rt.commands.outputs import Outputs, refuse_existing
+from lvdm_rt.commands.previewing import preview_file
 from lvdm_rt.long import workdir
 from lvdm_rt.long.plan import plan
 from lvdm_rt.long.workdir import holds_clips, work_path
 from lvdm_rt.options import Settings, resolve
-from lvdm_rt.pipeline import Pipeline, Progress
+from lvdm_rt.pipeline import Pipeline
+from lvdm_rt.progress import PreviewCallback, ProgressCallback
 from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.text.prompts import check_prompted
 from lvdm_rt.video import (
@@ -48,9 +49,16 @@ from lvdm_rt.video import (
 _log = logging.getLogger(__name__)
 
 
+class _Tell(NamedTuple):
+    """Who is told how far a run is, and what its clips seem to become."""
+
+    progress: ProgressCallback | None
+    preview: PreviewCallback | None
+
+
 def generate(
     job: GenerateJob,
-    progress: Callable[[Progress], None] | None = None,
+    progress: ProgressCallback | None = None,
     stdout: BinaryIO | None = None,
 ) -> Result:
     """Generate the videos of `job`, each written whole or not at all.
@@ -70,11 +78,13 @@ def generate(
     for group, settings in zip(groups, asked, strict=True):
         check_prompted(settings[0].prompts, bundle.manifest)
         _check_early(job, group.names, bundle.manifest.model, settings[0])
+    preview = preview_file(job, bundle.manifest)
+    tell = _Tell(progress, None if preview is None else preview.show)
     with Pipeline.open(bundle, job.backend, job.session) as pipeline:
         finished = False
         for group, settings in zip(groups, asked, strict=True):
             try:
-                _generate(job, group.names, settings, pipeline, progress, stdout)
+                _generate(job, group.names, settings, pipeline, tell, stdout)
             except BaseException as err:
                 if finished and _may_pass(err) and KEPT not in getattr(err, "__notes__", ()):
                     err.add_note(KEPT)
@@ -92,7 +102,7 @@ def _generate(
     names: list[str],
     settings: list[Settings],
     pipeline: Pipeline,
-    progress: Callable[[Progress], None] | None,
+    tell: _Tell,
     stdout: BinaryIO | None,
 ) -> None:
     """Make the videos of one call, to `names`."""
@@ -114,7 +124,8 @@ def _generate(
             work=work,
             resume=job.resume,
             restart=job.restart,
-            progress=progress,
+            progress=tell.progress,
+            preview=tell.preview,
         )
         try:
             with stream, outputs:
