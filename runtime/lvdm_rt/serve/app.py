@@ -24,6 +24,7 @@ from lvdm_rt.serve.answers import answer, error_answer
 from lvdm_rt.serve.api import parse_request
 from lvdm_rt.serve.conditions import upload_suffix
 from lvdm_rt.serve.gate import Gate, GateRules
+from lvdm_rt.serve.live import live_routes
 from lvdm_rt.serve.pictures import VARIANTS
 from lvdm_rt.serve.refusals import RefusedError
 from lvdm_rt.serve.service import Asking, Service
@@ -45,6 +46,7 @@ def make_app(service: Service, rules: GateRules) -> Starlette:
         Route("/v1/videos/{id}", _get(service), methods=["GET"]),
         Route("/v1/videos/{id}", _delete(service), methods=["DELETE"]),
         Route("/v1/videos/{id}/content", _content(service), methods=["GET"]),
+        *live_routes(service),
         Route("/v1/models", _models(service), methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
         Route("/ready", _ready(service), methods=["GET"]),

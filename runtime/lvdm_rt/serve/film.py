@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_rt.serve.jobs import VideoJob
+from lvdm_rt.serve.live_film import LiveFilm
 from lvdm_rt.video import VideoSpec, VideoWriter, is_finished, open_writer
 
 
@@ -25,7 +26,9 @@ class Film:
         self.job, self._path = job, path
         self._told = sidecar_of(job, pipeline)
         self._size = pipeline.manifest.model.frame_size
+        self._fps = frame_rate(job)
         self._writer: VideoWriter | None = None
+        self._live = LiveFilm(path, self._size, self._fps)
 
     @property
     def count(self) -> int:
@@ -44,6 +47,7 @@ class Film:
         """Append what is new of a chunk and return it. Raises VideoError."""
         new = chunk.frames[max(0, self.count - chunk.start) :]
         if len(new):
+            self._live.add(new)
             if self._writer is None:
                 self._writer = open_writer(str(self._path), self._spec(), replace=True)
             self._writer.write(new)
@@ -53,20 +57,27 @@ class Film:
         return VideoSpec(
             frames=self.job.settings.frames,
             size=self._size,
-            fps=Fraction(self.job.settings.fps).limit_denominator(1001),
+            fps=self._fps,
             settings=json.dumps(self._told),
         )
 
     def close(self) -> int:
         """Give the file its name and return its size in bytes. Raises VideoError."""
+        self._live.end()
         if self._writer is not None:
             self._writer.close()
         return self._path.stat().st_size
 
     def abort(self) -> None:
-        """Remove what is not whole; harmless after `close`."""
+        """Remove what is not whole, and live pictures; harmless to the video after `close`."""
+        self._live.remove()
         if self._writer is not None:
             self._writer.abort()
+
+
+def frame_rate(job: VideoJob) -> Fraction:
+    """Return the frames per second of a video as files have them."""
+    return Fraction(job.settings.fps).limit_denominator(1001)
 
 
 def sidecar_of(job: VideoJob, pipeline: Pipeline) -> dict[str, Any]:

@@ -9,18 +9,18 @@ them stays. When a batch fails, each member is tried alone. Knows no HTTP.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from lvdm_engines.errors import LvdmError, OtherRunError, VideoError
 from lvdm_rt.background import RunStream
 from lvdm_rt.pipeline import Chunk, Pipeline
-from lvdm_rt.progress import Progress
+from lvdm_rt.progress import Preview, PreviewCallback, Progress
 from lvdm_rt.serve.api import job_error
 from lvdm_rt.serve.conditions import load_frames
 from lvdm_rt.serve.film import Film
-from lvdm_rt.serve.hub import Advanced, FramesMade, Hub, StatusChanged
+from lvdm_rt.serve.hub import Advanced, FilmGrew, Hub, Previewed, StatusChanged
 from lvdm_rt.serve.jobs import JobError, Status, VideoJob
 from lvdm_rt.serve.metrics import Metrics
 from lvdm_rt.serve.store import JobStore
@@ -204,7 +204,18 @@ class Worker:
             work=[self._store.work(job.id) for job in members],
             resume=True,
             progress=lambda done: self._advance(done, members, films),
+            preview=self._shown_to(members) if self._pipeline.manifest.preview else None,
         )
+
+    def _shown_to(self, members: list[VideoJob]) -> PreviewCallback:
+        """Return what tells each member how the first of its clips in a network call looks."""
+
+        def show(clips: Sequence[Preview]) -> None:
+            first = {clip.video: clip for clip in reversed(clips)}
+            for video, clip in first.items():
+                self._hub.tell(members[video].id, Previewed(clip.stage, clip.pictures))
+
+        return show
 
     def _advance(self, done: Progress, members: list[VideoJob], films: Films) -> None:
         """Tell how far each member is; they take their steps together."""
@@ -230,7 +241,7 @@ class Worker:
         if first and self._store.show(film.job.id, now):
             self._metrics.first_frame(now - film.job.created)
         self._metrics.frames(len(new))
-        self._hub.tell(film.job.id, FramesMade(film.count - len(new), new))
+        self._hub.tell(film.job.id, FilmGrew(film.count))
         if film.is_whole():
             self._finish(film)
 

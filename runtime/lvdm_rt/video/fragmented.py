@@ -74,8 +74,15 @@ class FragmentedFilm:
         """Append frames, uint8 (f, h, w, 3), and return the fragments that became whole.
 
         The last frame is a whole picture: it ends the fragment before it, which need not wait for
-        the frames that come next.
+        the frames that come next. Raises VideoError.
         """
+        try:
+            self._encode(frames)
+        except (av.FFmpegError, OSError) as err:
+            raise VideoError(f"cannot encode live pictures: {cause(err, otherwise='')}") from err
+        return self._bytes.take()
+
+    def _encode(self, frames: Frames) -> None:
         for index, pixels in enumerate(np.pad(frames, self._pad, "edge")):
             frame = to_yuv(pixels)
             frame.pts, frame.time_base = self._count, self._time_base
@@ -83,13 +90,22 @@ class FragmentedFilm:
             frame.pict_type = PictureType.I if whole else PictureType.NONE
             self._container.mux(self._stream.encode(frame))
             self._count += 1
-        return self._bytes.take()
 
     def close(self) -> bytes:
-        """Return the last fragment."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        """Return the last fragment. Raises VideoError."""
+        try:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+        except (av.FFmpegError, OSError) as err:
+            raise VideoError(f"cannot encode live pictures: {cause(err, otherwise='')}") from err
         return self._bytes.take()
+
+
+def live_codec(size: tuple[int, int], fps: Fraction) -> str:
+    """Return the codec that a `FragmentedFilm` of such frames has. Raises VideoError."""
+    film = FragmentedFilm(size, fps)
+    film.close()
+    return film.codec
 
 
 def _muxer(*, reordered: bool = False) -> dict[str, str]:
