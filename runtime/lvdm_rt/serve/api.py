@@ -11,7 +11,7 @@ import msgspec
 from lvdm_engines.errors import LvdmError, quoted
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.checks import check_number, check_range
-from lvdm_rt.options import GenerateOptions, Settings
+from lvdm_rt.options import PRESETS, GenerateOptions, Settings
 from lvdm_rt.serve.jobs import JobError, Status, VideoJob
 from lvdm_rt.serve.refusals import RefusedError
 
@@ -114,6 +114,20 @@ def options_of(asked: VideoRequest, manifest: Manifest, seed: int) -> GenerateOp
         text_guidance=weight if reads_text else None,
         **_texts(asked, manifest),
     )
+
+
+def model_facts(manifest: Manifest, most: int) -> dict[str, Any]:
+    """Return what a client can know of a model that makes videos of `most` frames at most."""
+    return {
+        "size": frame_size(manifest),
+        "fps": manifest.defaults.fps,
+        "frames": GenerateOptions().frames,
+        "max_frames": most,
+        "steps": manifest.defaults.steps,
+        "presets": sorted(PRESETS | manifest.defaults.presets),
+        "reads_text": manifest.model.context is not None,
+        "previews": manifest.preview is not None,
+    }
 
 
 def _frames(asked: VideoRequest, manifest: Manifest) -> int:

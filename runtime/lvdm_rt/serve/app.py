@@ -21,10 +21,11 @@ from starlette.routing import Route
 from lvdm_engines.atomic import remove
 from lvdm_engines.errors import quoted
 from lvdm_rt.serve.answers import answer, error_answer
-from lvdm_rt.serve.api import parse_request
+from lvdm_rt.serve.api import model_facts, parse_request
 from lvdm_rt.serve.conditions import upload_suffix
 from lvdm_rt.serve.gate import Gate, GateRules
 from lvdm_rt.serve.live import live_routes
+from lvdm_rt.serve.pages import page_routes
 from lvdm_rt.serve.pictures import VARIANTS
 from lvdm_rt.serve.refusals import RefusedError
 from lvdm_rt.serve.service import Asking, Service
@@ -47,6 +48,7 @@ def make_app(service: Service, rules: GateRules) -> Starlette:
         Route("/v1/videos/{id}", _delete(service), methods=["DELETE"]),
         Route("/v1/videos/{id}/content", _content(service), methods=["GET"]),
         *live_routes(service),
+        *page_routes(),
         Route("/v1/models", _models(service), methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
         Route("/ready", _ready(service), methods=["GET"]),
@@ -215,9 +217,10 @@ def _content(service: Service) -> Handler:
 def _models(service: Service) -> Handler:
     manifest = service.pipeline.manifest
     told = {"id": manifest.name, "object": "model", "created": 0, "owned_by": "lvdm-rt"}
+    facts = {**told, "lvdm_rt": model_facts(manifest, service.limits.frames)}
 
     async def models(_: Request) -> Response:
-        return answer({"object": "list", "data": [told]})
+        return answer({"object": "list", "data": [facts]})
 
     return models
 

@@ -1,7 +1,7 @@
 """What browsers and others see of a video while it is made: its film as it grows, and events.
 
     GET /v1/videos/{id}/stream      fragmented MP4, from the first frame on, whenever one comes
-    GET /v1/videos/{id}/events      server-sent events: status, progress, preview
+    GET /v1/videos/{id}/events      server-sent events: status, progress, frames, preview
 
 Knows HTTP, the hub and live films; nothing of how videos are made.
 """
@@ -23,7 +23,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from lvdm_rt.serve.film import frame_rate
-from lvdm_rt.serve.hub import Advanced, News, Previewed, StatusChanged
+from lvdm_rt.serve.hub import Advanced, FilmGrew, News, Previewed, StatusChanged
 from lvdm_rt.serve.live_film import live_path
 from lvdm_rt.serve.refusals import RefusedError
 from lvdm_rt.serve.service import Service
@@ -146,6 +146,8 @@ def _as_event(item: News) -> bytes | None:
     if isinstance(item, Advanced):
         facts = item._asdict()
         return _event("progress", {"progress": facts.pop("percent"), **facts})
+    if isinstance(item, FilmGrew):
+        return _event("frames", item._asdict())
     if isinstance(item, Previewed):
         strip = png_bytes(np.concatenate(list(item.pictures), axis=1))
         picture = f"data:image/png;base64,{base64.b64encode(strip).decode()}"
