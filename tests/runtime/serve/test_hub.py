@@ -4,11 +4,10 @@ import asyncio
 import threading
 
 import numpy as np
-import pytest
 
-from lvdm_rt.serve.hub import Advanced, FramesMade, Hub, Listener, StatusChanged
+from lvdm_rt.serve.hub import Advanced, FilmGrew, Hub, Listener, Previewed, StatusChanged
 
-FRAMES = FramesMade(0, np.zeros((4, 16, 16, 3), np.uint8))
+PICTURES = Previewed("predict", np.zeros((4, 2, 2, 3), np.uint8))
 DONE = StatusChanged("completed")
 
 
@@ -16,8 +15,8 @@ def at(percent):
     return Advanced(percent, percent, 100, 0, 8)
 
 
-def heard(told, *, frames=True, from_thread=False):
-    """What a listener hears of a job that is told of while it listens."""
+def heard(told, *, from_thread=False):
+    """What a listener hears of a job that is told of before it looks."""
 
     async def listen():
         hub = Hub()
@@ -27,7 +26,7 @@ def heard(told, *, frames=True, from_thread=False):
                 hub.tell("a", item)
             hub.tell("b", at(99))
 
-        with hub.listen("a", frames=frames) as news:
+        with hub.listen("a") as news:
             if from_thread:
                 thread = threading.Thread(target=tell)
                 thread.start()
@@ -36,41 +35,37 @@ def heard(told, *, frames=True, from_thread=False):
             items = [item async for item in news]
             if from_thread:
                 thread.join()
-        return items, news.lost
+        return items
 
     return asyncio.run(asyncio.wait_for(listen(), 10))
 
 
 def test_a_listener_hears_of_its_job_until_that_has_ended():
-    told = [StatusChanged("in_progress"), FRAMES, at(50), FRAMES, DONE]
-    assert heard(told) == (told, False)
+    told = [PICTURES, at(50), FilmGrew(4), DONE]
+    assert heard([*told, at(51)]) == told
 
 
 def test_what_a_thread_tells_wakes_the_listener():
-    assert heard([FRAMES, FRAMES, DONE], from_thread=True) == ([FRAMES, FRAMES, DONE], False)
+    assert heard([FilmGrew(4), DONE], from_thread=True)[-1] == DONE
 
 
-def test_of_progress_that_waits_only_the_newest_is_heard():
-    assert heard([at(1), at(2), at(3), DONE])[0] == [at(3), DONE]
+def test_of_each_kind_that_waits_only_the_newest_is_heard():
+    told = [at(1), FilmGrew(4), at(2), FilmGrew(8), PICTURES, StatusChanged("in_progress"), at(3)]
+    assert heard([*told, DONE]) == [FilmGrew(8), PICTURES, at(3), DONE]
 
 
-def test_who_wants_no_frames_gets_none():
-    assert heard([FRAMES, at(1), FRAMES, DONE], frames=False)[0] == [at(1), DONE]
-
-
-def test_a_listener_that_is_too_slow_is_let_go_and_nobody_waits_for_it():
+def test_who_listens_slowly_costs_no_memory_and_nobody_waits():
     async def listen():
-        slow, quick = (Listener(frames=True, most_waiting=10_000) for _ in range(2))
-        heard = 0
-        for _ in range(10):
-            slow.add(FRAMES)
-            quick.add(FRAMES)
-            heard += (await anext(quick)) is FRAMES
-        with pytest.raises(StopAsyncIteration):
-            await anext(slow)
-        return slow.lost, quick.lost, heard
+        slow, quick = Listener(), Listener()
+        for count in range(1000):
+            slow.add(FilmGrew(count))
+            quick.add(FilmGrew(count))
+            assert await anext(quick) == FilmGrew(count)
+        assert await anext(slow) == FilmGrew(999)
+        slow.end()
+        return [item async for item in slow]
 
-    assert asyncio.run(listen()) == (True, False, 10)
+    assert asyncio.run(listen()) == []
 
 
 def test_all_listeners_come_to_an_end_with_the_server():
@@ -91,7 +86,7 @@ def test_a_closed_event_loop_ends_no_worker():
     kept = []
 
     async def listen():
-        kept.append(Listener(frames=True))
+        kept.append(Listener())
 
     asyncio.run(listen())
-    kept[0].add(FRAMES)
+    kept[0].add(FilmGrew(4))
