@@ -1,17 +1,16 @@
 """The page in a real browser: it plays what is being made, and what was made, pixel by pixel."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_times import CHROMIUM, times
 from toy_serving import ServerProcess
 
 from lvdm_engines.bundle import builtin_bundles
 from lvdm_rt.video import ReadSpec, read_frames
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
@@ -128,24 +127,10 @@ def test_a_browser_plays_a_video_while_it_is_made_and_afterwards(server, opened,
 
 def test_the_picture_is_there_within_two_seconds_of_the_first_frames(server, opened):
     page = opened(server.url)
-    page.evaluate(
-        """() => {
-          window.seen = {};
-          const note = (name) => () => (window.seen[name] ??= performance.now());
-          document.getElementById("player").addEventListener("playing", note("playing"));
-          const fetched = window.fetch;
-          window.fetch = (path, ...rest) => {
-            if (path.endsWith("/stream")) note("frames")();
-            return fetched(path, ...rest);
-          };
-          document.getElementById("make").addEventListener("click", note("asked"));
-        }"""
-    )
-    fill(page, seed=8)
-    page.click("#make")
-    page.wait_for_function("() => window.seen.playing")
-    seen = page.evaluate("window.seen")
-    assert seen["playing"] - seen["frames"] < 2000
+    page.wait_for_selector("#model:not(:empty)")
+    seen = times(page, seconds=8, seed=8)
+    assert seen["playing"] - seen["frames"] < 2
+    assert seen["asked"] < seen["picture"] < seen["playing"]
 
 
 def test_a_browser_that_comes_late_begins_at_the_start(server, opened):

@@ -43,8 +43,9 @@ async function carefully(work) {
     return await work();
   } catch (problem) {
     if (problem.name === "AbortError") return undefined;
-    if (problem instanceof NeedsToken) $("door").showModal();
-    else {
+    if (problem instanceof NeedsToken) {
+      if (!$("door").open) $("door").showModal();
+    } else {
       $("problem").textContent = problem.message;
       $("problem").hidden = false;
     }
@@ -115,7 +116,7 @@ async function show(video) {
   const { signal } = watching;
   clearStage();
   render(video);
-  $("screen").parentElement.scrollIntoView({ block: "start" });
+  $("screen").scrollIntoView({ block: "nearest" });
   if (!going(video)) return carefully(() => showFile(video, signal));
   return carefully(async () => {
     while (going(job) && !signal.aborted) {
