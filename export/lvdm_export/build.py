@@ -86,9 +86,9 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             parity |= exported.parity
             references |= exported.references
             gc.collect()
-        tell("preview: fitting colours to latents")
         preview = fit_preview(writer.path, graphs, model)
-        report(f"preview: R² {preview.r2:.2f}, off by {preview.levels:.0f} of 255 levels")
+        told = f"R² {preview.r2:.2f}, off by {preview.levels:.0f} of 255 levels"
+        tell(f"preview: colours fitted to latents, {told}")
         writer.record(references)
         tell("hashing checkpoints")
         for path, checkpoint in inputs.checkpoints.items():

@@ -33,11 +33,11 @@ class LiveFilm:
         self._path, self._size, self._fps = live_path(result), size, fps
         self._film: FragmentedFilm | None = None
         self._file: BinaryIO | None = None
-        self._failed = False
+        self._closed = False
 
     def add(self, frames: Frames) -> None:
         """Append frames, uint8 (f, h, w, 3)."""
-        if self._failed:
+        if self._closed:
             return
         try:
             if self._film is None or self._file is None:
@@ -47,19 +47,19 @@ class LiveFilm:
                 self._file.write(self._film.start)
             self._file.write(self._film.write(frames))
         except (OSError, VideoError) as err:
-            self._failed = True
+            self._closed = True
             _log.warning("%s: live pictures end here: %s", self._path.name, err)
 
     def end(self) -> None:
         """Append what is left, which makes it whole."""
-        if self._file is None or self._film is None or self._failed:
+        if self._file is None or self._film is None or self._closed:
             return
         try:
             self._file.write(self._film.close())
         except (OSError, VideoError) as err:
             _log.warning("%s: live pictures end early: %s", self._path.name, err)
         self._film = None
-        self._failed = True  # nothing may follow
+        self._closed = True
 
     def remove(self) -> None:
         """Close and remove the file."""
