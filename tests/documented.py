@@ -38,6 +38,7 @@ NOT_RUN = {
     r"eval .*--frames 1024": "takes hours",
     r"bench --paper-size": "takes 16 GiB and many minutes",
     r"^make documented": "is what runs here",
+    r"lvdm-rt serve(?!.*&)": "serves until it is stopped",
 }
 TOO_LONG = -1  # in place of an exit code
 PROGRAMS = "lvdm-rt|lvdm-export|lvdm-tools"

@@ -27,7 +27,7 @@ LAYERS = {
     "lvdm_engines": [
         "errors lock",
         "atomic",
-        "manifest manifest_json contract hub onnx_data bundle bundle_writer session",
+        "manifest manifest_json preview_map contract hub onnx_data bundle bundle_writer session",
         "backends.plan_facts backends.backend backends.processor backends.user_folders",
         "backends.gpu backends.trial",
         "backends.ort backends.ov backends.trt",
@@ -81,6 +81,9 @@ HOMES = {
     "cuda": ("engines/lvdm_engines/backends/",),
     "polygraphy": ("export/",),
     "ray": ("runtime/lvdm_rt/scale/",),
+    "starlette": ("runtime/lvdm_rt/serve/",),
+    "uvicorn": ("runtime/lvdm_rt/serve/",),
+    "prometheus_client": ("runtime/lvdm_rt/serve/",),
     "tokenizers": ("runtime/lvdm_rt/text/", "export/lvdm_export/text/", "tools/lvdm_tools/train/"),
 }
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))

@@ -15,7 +15,7 @@ from test_arrows import LAYERS
 from test_command_lines import SCRIPTS
 
 import lvdm_rt
-from lvdm_rt.cli import batch, generate
+from lvdm_rt.cli import batch, generate, serve
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = [(page, command) for page in pages(ROOT) for command in commands(page)]
@@ -76,6 +76,13 @@ def test_the_page_of_batch_names_every_option():
     table = text("docs/batch.md").partition("## Options")[2].partition("\n## ")[0]
     told = set(re.findall(r"`(-{1,2}[a-z][\w-]*)", table))
     assert {o for option in batch.params for o in option.opts if o.startswith("-")} - told == set()
+
+
+def test_the_table_of_options_names_every_option_of_serve():
+    table = text("docs/serving.md").partition("## Options")[2].partition("\n## ")[0]
+    names = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    told = set(re.findall(r"--[\w-]+", " ".join(names)))
+    assert told == {max(option.opts, key=len) for option in serve.params}
 
 
 def test_the_reference_names_everything_that_the_library_gives():

@@ -10,12 +10,14 @@ from lvdm_engines.bundle import file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.contract import graph_tensors
 from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ModelFacts, ScheduleFacts
+from lvdm_engines.preview_map import PreviewMap
 
 MODEL = toy.model_facts(
     latent=LatentFacts(channels=2, size=(2, 2), scale=1.0, shift=0.0),
     schedule=ScheduleFacts("sqrt-linear", 100, 0.0015, 0.0155),
     noise_levels=50,
 )
+PREVIEW = PreviewMap((127.5,) * 3, ((63.75,) * 3,) * 2)
 BLOCKS = [0, 4, 4, 2, 8, 2, 8, 3]  # (b, t, 4 frames, h, 8 rows, w, 8 columns, colour)
 
 
@@ -94,7 +96,10 @@ def write_graph(
 
 
 def write_bundle(target: Path, weight: float = 0.7) -> Path:
-    """Write a bundle named toy: encoder, decoder, predictor and infill network."""
+    """Write a bundle named toy: encoder, decoder, predictor and infill network.
+
+    Its previews are exact: the decoder is a linear map.
+    """
     graphs = {
         "encoder": encoder_nodes(),
         "decoder": decoder_nodes(),
@@ -104,5 +109,6 @@ def write_bundle(target: Path, weight: float = 0.7) -> Path:
     with BundleWriter(target) as writer:
         facts = {name: write_graph(writer.path, name, *parts) for name, parts in graphs.items()}
         defaults = Defaults("ddim", 5, 1.0, guidance=0.1, noise_level=10, fps=8.0)
-        writer.finish(toy.manifest(name="toy", model=MODEL, graphs=facts, defaults=defaults))
+        parts = {"model": MODEL, "graphs": facts, "defaults": defaults, "preview": PREVIEW}
+        writer.finish(toy.manifest(name="toy", **parts))
     return target

@@ -24,6 +24,12 @@ def check_contract(manifest: Manifest, source: str) -> None:
                 f"{source}: model.{name} is present but graph {name!r} is not; "
                 "export the bundle again with that model"
             )
+    channels = manifest.model.latent.channels
+    if manifest.preview is not None and len(manifest.preview.weights) != channels:
+        raise BundleError(
+            f"{source}: preview has weights of {len(manifest.preview.weights)} channels, expected "
+            f"{channels}; correct it or export the bundle again"
+        )
     for name, graph in manifest.graphs.items():
         inputs, optional, outputs = graph_tensors(name, manifest.model)
         problem = difference("input", graph.inputs, inputs, optional)

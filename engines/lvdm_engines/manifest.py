@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from lvdm_engines.errors import quoted
+from lvdm_engines.preview_map import PreviewMap
 
 SCHEMA = 1
 GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
@@ -271,6 +272,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     graphs: dict[str, GraphFacts]
     provenance: Provenance
     tokenizer: TokenizerFacts | None = None
+    preview: PreviewMap | None = None
     defaults: Defaults = Defaults()
     parity: dict[str, dict[str, Any]] = {}
     quality: dict[str, Any] = {}
@@ -284,15 +286,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if name in DENOISERS and getattr(self.model, name) is None:
                 raise ValueError(f"graph {name!r} is present but model.{name} is not")
         if ("text_encoder" in self.graphs) != (self.tokenizer is not None):
-            there, missing = "graph 'text_encoder'", "tokenizer"
-            if self.tokenizer is not None:
-                there, missing = missing, there
+            names = ("graph 'text_encoder'", "tokenizer")
+            there, missing = names if self.tokenizer is None else names[::-1]
             raise ValueError(f"{there} is present but {missing} is not")
-        level, levels = self.defaults.noise_level, self.model.noise_levels
-        if level is not None and level >= (levels or 0):
-            raise ValueError(
-                f"defaults.noise_level {level} is outside the model's {levels or 0} levels"
-            )
+        level, levels = self.defaults.noise_level, self.model.noise_levels or 0
+        if level is not None and level >= levels:
+            raise ValueError(f"defaults.noise_level {level} is outside the model's {levels} levels")
 
     def worst_error(self, graphs: Iterable[str]) -> float | None:
         """Return the largest difference from torch that was measured, relative, or None."""

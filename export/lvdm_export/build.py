@@ -32,6 +32,7 @@ from lvdm_export.graph.graphs import (
     encoder_graph,
     text_encoder_graph,
 )
+from lvdm_export.graph.preview import fit_preview
 from lvdm_export.graph.sizes_fit import check_sizes
 from lvdm_export.inputs import (
     BuildOptions,
@@ -73,7 +74,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             found = [*inputs.checkpoints.values(), *([text.checkpoint] if text else [])]
             check_sums(options.sha256, found)
         networks = _networks(options, inputs, model, text)
-        tell = _numbered(report, 1 + len(networks) * steps(options.precision))
+        tell = _numbered(report, 2 + len(networks) * steps(options.precision))
         target = ExportTarget(writer.path, model, options.precision, tell, options.weights)
         graphs: dict[str, GraphFacts] = {}
         parity: dict[str, dict[str, object]] = {}
@@ -85,6 +86,9 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             parity |= exported.parity
             references |= exported.references
             gc.collect()
+        preview = fit_preview(writer.path, graphs, model)
+        told = f"R² {preview.r2:.2f}, off by {preview.levels:.0f} of 255 levels"
+        tell(f"preview: colours fitted to latents, {told}")
         writer.record(references)
         tell("hashing checkpoints")
         for path, checkpoint in inputs.checkpoints.items():
@@ -95,6 +99,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             graphs={name: graphs[name] for name in sorted(graphs)},
             provenance=_provenance(options, inputs, text),
             tokenizer=None if text is None else text.keep_tokenizer(writer),
+            preview=preview.map,
             defaults=sampling,
             parity=parity,
         )

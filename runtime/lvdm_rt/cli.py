@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ import click
 
 from lvdm_engines.command_line import HELP, CommandLine, log_as_events, silence_stdout
 from lvdm_engines.completion import BUNDLE
-from lvdm_engines.errors import KEPT, LvdmError
+from lvdm_engines.errors import KEPT, BackendError, LvdmError
 from lvdm_rt.commands.flags import generate_flags, job_of, settled
 from lvdm_rt.commands.viewing import compare_flags, sheet_flags
 from lvdm_rt.commands.voice import listen, style_of, typed
 from lvdm_rt.scale.cli import batch
 from lvdm_rt.scale.flags import cluster_of, ray_flags
+from lvdm_rt.serve.flags import serve_flags
 
 if TYPE_CHECKING:
     from lvdm_rt.commands.job import GenerateJob, Result
@@ -138,6 +140,32 @@ def compare(**flags: Any) -> None:
 
 
 lvdm_rt.add_command(batch)
+
+
+@lvdm_rt.command()
+@serve_flags
+def serve(**flags: Any) -> None:
+    """Make videos for those who ask over HTTP, and show them in a browser.
+
+    Prints its address when it is ready; ends with Ctrl-C or SIGTERM. What is in the folder is gone
+    on with by the next server there.
+    """
+    from lvdm_rt.serve.flags import serve_job
+
+    listen(flags["verbose"], quiet=flags["quiet"])
+    try:
+        from lvdm_rt.serve.server import serve
+    except ModuleNotFoundError as err:
+        raise _without_extra(err, "serve") from err
+    with suppress(KeyboardInterrupt):
+        serve(serve_job(flags), lambda url: print(url, flush=True))
+
+
+def _without_extra(err: ModuleNotFoundError, extra: str) -> Exception:
+    """Return the error that names the extra which brings a package, where that is what misses."""
+    if err.name is None or err.name.startswith("lvdm_"):
+        return err
+    return BackendError(f"{err.name} is not installed; pip install 'lvdm-rt[{extra}]'")
 
 
 def _generate(job: GenerateJob, style: str, cluster: ClusterOptions | None) -> Result:

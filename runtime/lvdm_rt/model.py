@@ -3,7 +3,8 @@
 What sessions answer is checked here, whoever made them.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -15,6 +16,9 @@ from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_engines.session import Cancellable, Session, check_outputs, sizes_of
 from lvdm_rt.background import Stop
 
+OnCall = Callable[[str, float], None]
+"""Is told of a network call: its graph, and the seconds that it took."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -23,6 +27,7 @@ class Model:
     manifest: Manifest
     sessions: Mapping[str, Session]
     stop: Stop = field(default_factory=Stop)
+    on_call: OnCall | None = None
 
     def until(self, stop: Stop) -> Self:
         """Return the model for one run, whose calls end when `stop` is set."""
@@ -49,7 +54,10 @@ class Model:
         """
         session = self.session(graph)
         with self.stop.calling(session.cancel if isinstance(session, Cancellable) else None):
+            started = time.perf_counter()
             outputs = session.run(feeds)
+        if self.on_call is not None:
+            self.on_call(graph, time.perf_counter() - started)
         sizes = sizes_of(session.inputs, {name: feed.shape for name, feed in feeds.items()})
         check_outputs(session.outputs, outputs, sizes, graph)
         return outputs

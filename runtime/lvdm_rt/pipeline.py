@@ -25,15 +25,15 @@ from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.frames import Chunk
 from lvdm_rt.long.sampling import SamplingRun, sample
 from lvdm_rt.long.videos import LatentChunk
-from lvdm_rt.long.workdir import WorkDir, belongs_to
-from lvdm_rt.model import Model
+from lvdm_rt.long.workdir import belongs_to
+from lvdm_rt.model import Model, OnCall
 from lvdm_rt.options import GenerateOptions, Settings, resolve
-from lvdm_rt.progress import Counter, Progress, ProgressCallback
-from lvdm_rt.request import Asked, Request, needed_frames, prepare
-from lvdm_rt.running import Making, check_texts, films_of, make_here, sampling_run
+from lvdm_rt.progress import Counter, Preview, PreviewCallback, Progress, ProgressCallback
+from lvdm_rt.request import Asked, Folders, Request, needed_frames, prepare
+from lvdm_rt.running import Making, Work, check_texts, films_of, make_here, sampling_run, work_of
 from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
 
-__all__ = ["Chunk", "LatentChunk", "Pipeline", "Progress", "ProgressCallback"]
+__all__ = ["Chunk", "LatentChunk", "Pipeline", "Preview", "Progress", "ProgressCallback"]
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -55,14 +55,16 @@ class Pipeline:
         manifest: Manifest,
         sessions: Mapping[str, Session],
         tokenizer: Any = None,
+        on_call: OnCall | None = None,
         making: Making = make_here,
     ) -> None:
         """Take a model's sessions by graph name, and a `tokenizers.Tokenizer` if it reads text.
 
-        `making` samples and decodes, unless told otherwise with these sessions.
+        `on_call` is told of each network call: its graph and how many seconds it took. `making`
+        samples and decodes, unless told otherwise with these sessions.
         """
         self._making = making
-        self._model = Model(manifest, dict(sessions))
+        self._model = Model(manifest, dict(sessions), on_call=on_call)
         self._text = None if tokenizer is None else TextEncoder(self._model, tokenizer)
         self._owned = ExitStack()
         self._streams: weakref.WeakSet[RunStream[Any]] = weakref.WeakSet()
@@ -75,6 +77,7 @@ class Pipeline:
         bundle: str | Path | Bundle = "sky-tiny",
         backend: str = "auto",
         options: SessionOptions | None = None,
+        on_call: OnCall | None = None,
     ) -> Self:
         """Open a bundle, one that is loaded or a directory or the name of a built-in one.
 
@@ -85,7 +88,7 @@ class Pipeline:
         found = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         tokenizer = load_tokenizer(found) if found.manifest.tokenizer else None
         sessions = open_sessions(found, list(found.manifest.graphs), backend, options)
-        pipeline = cls(found.manifest, sessions, tokenizer)
+        pipeline = cls(found.manifest, sessions, tokenizer, on_call)
         for session in sessions.values():
             pipeline._owned.callback(session.close)
         return pipeline
@@ -162,10 +165,11 @@ class Pipeline:
         options: Asked,
         *,
         condition: Frames | None = None,
-        work: str | Path | None = None,
+        work: Folders = None,
         resume: bool = False,
         restart: bool = False,
         progress: ProgressCallback | None = None,
+        preview: PreviewCallback | None = None,
     ) -> RunStream[Chunk]:
         """Yield chunks of several videos; up to `batch_size` of them take turns.
 
@@ -174,14 +178,16 @@ class Pipeline:
         `condition` holds frames uint8 (f, h, w, 3) that each video continues; only new frames are
         yielded. `work` is a directory for finished latents: with `resume` what an interrupted run
         left there is not sampled again, and frames start from the first one all the same; with
-        `restart` it is thrown away.
-        `progress` is called from the threads that work, one call at a time.
+        `restart` it is thrown away. A sequence of options may have a directory for each video, with
+        which it goes on in whatever company.
+        `progress` is called from the threads that work, one call at a time, and `preview` after
+        each network call with coarse pictures of its clips, where the bundle has a map for them.
 
         Raises OptionsError and PlanError at once; while iterating also WorkError, NumericsError,
-        SessionError and whatever `progress` raises.
+        SessionError and whatever `progress` and `preview` raise.
         """
         request = self._prepared(options, condition, work, resume=resume, restart=restart)
-        counter = request.begin(progress)
+        counter = request.begin(progress, preview)
         return self._watched(self._stream(request, counter), counter.stop)
 
     def sample_latents(
@@ -225,7 +231,7 @@ class Pipeline:
         self,
         options: Asked,
         condition: Frames | None,
-        work: str | Path | None,
+        work: Folders,
         *,
         resume: bool,
         restart: bool = False,
@@ -234,14 +240,12 @@ class Pipeline:
         check_texts(request, self._model, self._text)
         return request
 
-    def _run(self, request: Request, counter: Counter, work: WorkDir | None) -> SamplingRun:
-        return sampling_run(
-            request, self._model.until(counter.stop), self._text, counter.step, work
-        )
+    def _run(self, request: Request, counter: Counter, work: Work | None) -> SamplingRun:
+        return sampling_run(request, self._model.until(counter.stop), self._text, counter, work)
 
     def _latents(self, request: Request, counter: Counter) -> Generator[LatentChunk, None, None]:
         with ExitStack() as stack:
-            yield from sample(self._run(request, counter, self._work(request, stack)))
+            yield from sample(self._run(request, counter, work_of(request, stack)))
 
     def owns(self, work: Path, options: Asked, condition: Frames | None = None) -> bool:
         """Tell whether a work directory holds clips of this request, and not of another.
@@ -253,11 +257,11 @@ class Pipeline:
 
     def _stream(self, request: Request, counter: Counter) -> Generator[Chunk, None, None]:
         with ExitStack() as stack:
-            chunks = self._decoded(request, counter, self._work(request, stack))
+            chunks = self._decoded(request, counter, work_of(request, stack))
             yield from prefetch(chunks, FRAMES_AHEAD, counter.stop)
 
     def _decoded(
-        self, request: Request, counter: Counter, work: WorkDir | None
+        self, request: Request, counter: Counter, work: Work | None
     ) -> Generator[Chunk, None, None]:
         """Encode, sample and decode; runs in a thread, so that the reader's can be interrupted."""
         run = self._run(request, counter, work)
@@ -266,14 +270,6 @@ class Pipeline:
             for chunk in chunks:
                 counter.decoded(len(chunk.frames))
                 yield chunk
-
-    def _work(self, request: Request, stack: ExitStack) -> WorkDir | None:
-        if request.work is None:
-            return None
-        work = WorkDir(
-            request.work, request.identity, resume=request.resume, restart=request.restart
-        )
-        return stack.enter_context(work)
 
     def _holding(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """Keep this pipeline, which closes what it has opened, while somebody reads."""

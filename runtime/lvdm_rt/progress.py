@@ -1,8 +1,11 @@
 """How far a run is, and the place where it notices that it should stop."""
 
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lvdm_rt.background import Stop
 
@@ -19,13 +22,40 @@ class Progress(NamedTuple):
 ProgressCallback = Callable[[Progress], None]
 
 
+class Preview(NamedTuple):
+    """What the new latents of one clip seem to become, after a sampler step.
+
+    `pictures` are uint8 (t, h, w, 3), one for each latent, a pixel for each of its places.
+    """
+
+    video: int
+    stage: str
+    clip: int
+    pictures: NDArray[np.uint8]
+
+
+PreviewCallback = Callable[[Sequence[Preview]], None]
+"""Is told of all clips of a network call together."""
+
+Estimated = Callable[[Sequence[Any], NDArray[np.float32]], None]
+"""Is told of the sites of a batch's clips what their latents (b, c, t, h, w) seem to become."""
+
+
 class Counter:
-    """Counts what several threads do and reports it, one report at a time."""
+    """Counts what several threads do and reports it, one report at a time.
+
+    `estimated` is who wants to know on the way what latents seem to become, None for nobody.
+    """
 
     def __init__(
-        self, total_steps: int, total_frames: int, report: ProgressCallback | None
+        self,
+        total_steps: int,
+        total_frames: int,
+        report: ProgressCallback | None,
+        estimated: Estimated | None = None,
     ) -> None:
         self.stop = Stop()
+        self.estimated = estimated
         self._now = Progress(0, total_steps, 0, total_frames)
         self._report = report
         self._lock = threading.Lock()

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
+from lvdm_rt.decoding.preview import previewing
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
 from lvdm_rt.long.prompting import unreached
 from lvdm_rt.long.sampling import network_calls
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
-from lvdm_rt.progress import Counter, ProgressCallback
+from lvdm_rt.progress import Counter, PreviewCallback, ProgressCallback
 from lvdm_rt.text.prompts import Prompts, check_prompted
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ _log = logging.getLogger(__name__)
 Frames = NDArray[np.uint8]
 Asked = GenerateOptions | Settings | Sequence[GenerateOptions | Settings]
 """Options of videos that differ in their numbers alone, or of each video."""
+Folders = str | Path | Sequence[Path] | None
+"""A directory for finished latents, or one for each of several options."""
 
 DENOISER = {
     Stage.PREDICT: "predict",
@@ -54,13 +58,20 @@ class Request:
     each: tuple[Settings, ...]
     plan: ClipPlan
     condition: Frames | None
-    work: Path | None
+    work: tuple[Path, ...]  # one for all videos, or one for each
+    work_of_each: bool
     resume: bool
     restart: bool
     backend: str  # of each graph, with its precision
 
-    def begin(self, progress: ProgressCallback | None) -> Counter:
-        """Return a counter of all steps and frames; warn of what can be done but surprises."""
+    def begin(
+        self, progress: ProgressCallback | None, preview: PreviewCallback | None = None
+    ) -> Counter:
+        """Return a counter of all steps and frames; warn of what can be done but surprises.
+
+        Raises PlanError for a preview that the model has no map for.
+        """
+        estimated = None if preview is None else previewing(self.manifest, preview)
         predict = self.manifest.model.predict
         if self.settings.mode == "autoregressive" and predict and predict.stride > 1:
             _log.warning(
@@ -71,7 +82,7 @@ class Request:
         self._tell_prompts()
         steps = network_calls(self.settings, self.manifest.model, self.plan)
         videos = self.settings.videos
-        return Counter(videos * steps, videos * self.plan.frames, progress)
+        return Counter(videos * steps, videos * self.plan.frames, progress, estimated)
 
     def prompts(self, video: int) -> Prompts:
         """Return what a video shows, nothing where the model reads no text."""
@@ -98,6 +109,13 @@ class Request:
                     "another one begins in the same clip",
                     frame,
                 )
+
+    @property
+    def identities(self) -> list[dict[str, Any]]:
+        """What the latents in each work directory depend on."""
+        if not self.work_of_each:
+            return [self.identity]
+        return [changed(self, settings=own, each=()).identity for own in self.each]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -140,7 +158,7 @@ def prepare(
     model: Model,
     options: Asked,
     condition: Frames | None,
-    work: str | Path | None,
+    work: Folders,
     *,
     resume: bool,
     restart: bool = False,
@@ -153,6 +171,7 @@ def prepare(
     for own in each or (settings,):
         check_prompted(own.prompts, model.manifest)
     model.session("decoder")
+    folders = _folders(work, each)
     given = 0
     if condition is not None:
         check_frames(condition, facts.frame_size)
@@ -175,11 +194,23 @@ def prepare(
         each=each,
         plan=planned,
         condition=condition,
-        work=None if work is None else Path(work),
+        work=folders,
+        work_of_each=not isinstance(work, str | Path | None),
         resume=resume,
         restart=restart,
         backend=model.arithmetic,
     )
+
+
+def _folders(work: Folders, each: tuple[Settings, ...]) -> tuple[Path, ...]:
+    if isinstance(work, str | Path | None):
+        return () if work is None else (Path(work),)
+    if len(work) != len(each):
+        raise OptionsError(
+            f"got {len(work)} work directories for options of {len(each)} videos, expected one for "
+            "each"
+        )
+    return tuple(work)
 
 
 def _settled(options: Asked, manifest: Manifest) -> tuple[Settings, tuple[Settings, ...]]:

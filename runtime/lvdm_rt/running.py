@@ -4,6 +4,7 @@ Knows requests, the encoder and the text encoder; nothing of who reads the frame
 """
 
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.sampling import SamplingRun, sample
-from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.model import Model
+from lvdm_rt.progress import Counter
 from lvdm_rt.request import DENOISER, Request
 from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]
+Work = WorkDir | WorkDirs
 Making = Callable[[Request, SamplingRun, Films, Stop], Generator[Chunk, None, None]]
 """How the videos of a run are made until it is to stop: yields their frames."""
 
@@ -43,14 +46,28 @@ def check_texts(request: Request, model: Model, text: TextEncoder | None) -> Non
         text.tokens(told)
 
 
+def work_of(request: Request, stack: ExitStack) -> Work | None:
+    """Lock what a request keeps its finished latents in until the stack is left.
+
+    Raises OtherRunError, WorkError.
+    """
+    folders = [
+        stack.enter_context(WorkDir(path, identity, resume=request.resume, restart=request.restart))
+        for path, identity in zip(request.work, request.identities, strict=False)
+    ]
+    if request.work_of_each:
+        return WorkDirs(folders)
+    return folders[0] if folders else None
+
+
 def sampling_run(
     request: Request,
     model: Model,
     text: TextEncoder | None,
-    step: Callable[[int], None],
-    work: WorkDir | None,
+    counter: Counter,
+    work: Work | None,
 ) -> SamplingRun:
-    """Return the run of a request; encodes what it is given. See `SamplingRun` for `step`.
+    """Return the run of a request; encodes what it is given; `counter` is told of each step.
 
     Raises SessionError, NumericsError.
     """
@@ -71,7 +88,8 @@ def sampling_run(
         noise=_noise(request),
         condition=given,
         work=work,
-        step=step,
+        step=counter.step,
+        estimated=counter.estimated,
         prompting=None if text is None else _prompting(request, model, text),
     )
 

@@ -56,6 +56,7 @@ def test_a_graph_with_external_data_names_both_files():
         (("defaults", "presets"), "x" * 10**6, "Expected `object`, got `str`"),
         (("graphs", "predict", "sha256"), "12", "regex"),
         (("graphs", "sample"), {}, "missing required field"),
+        (("preview",), {"bias": [0, 0], "weights": []}, "of length 3 - at `$.preview.bias`"),
         (("model", "predict", "clip"), 2**62, "Expected `int` <= 4096 - at `$.model.predict.clip`"),
         (("model", "schedule", "steps"), 2**62, "Expected `int` <= 1048576"),
         (("model", "frame_size"), [2**40, 2**40], "Expected `int` <= 16384"),

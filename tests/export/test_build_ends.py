@@ -42,7 +42,7 @@ def test_a_failed_export_leaves_nothing_behind_and_keeps_what_was_there(official
     shutil.copytree(bundle.path, tmp_path / "old")
 
     def stop(line):
-        if line == "1/13 encoder: reading weights":  # 3 graphs of 4 steps each, and the hashes
+        if line == "1/14 encoder: reading weights":  # 3 graphs of 4 steps, preview, and hashes
             raise KeyboardInterrupt
 
     for name, force in (("new", False), ("old", True)):

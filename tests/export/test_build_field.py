@@ -1,6 +1,7 @@
 """A whole export of what the field has: shards, wrapped keys, v, a schedule without signal."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,7 +52,11 @@ def test_shards_of_a_network_that_gives_v_become_a_bundle_that_gives_noise(
     assert bundle.manifest.provenance.ema
     assert "is read as" in lines[0]
     assert "sha256" in lines[-1]
-    assert [line.split()[0] for line in lines[1:-1]] == [f"{n}/13" for n in range(1, 14)]
+    assert [line.split()[0] for line in lines[1:-1]] == [f"{n}/14" for n in range(1, 15)]
+    assert re.search(
+        r"preview: colours fitted to latents, R² -?\d\.\d\d, off by \d+ of 255", lines[-3]
+    )
+    assert len(bundle.manifest.preview.weights) == model.latent.channels
     rng = np.random.default_rng(0)
     feeds = {
         "latents": rng.standard_normal((2, 2, 5, 4, 4)).astype(np.float32),

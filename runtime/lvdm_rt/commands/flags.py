@@ -119,6 +119,8 @@ _FLAGS = (
                  help="Playback rate of OUT; the model's if not given."),
     click.option("--crf", type=click.IntRange(0, 63), metavar="N",
                  help="Quality of mp4 (16) and webm (20); less is better and larger."),
+    click.option("--preview", metavar="FILE", shell_complete=PATH,
+                 help="Keep a coarse picture (.png, .gif) of what is being sampled here."),
     click.option("--exact/--no-exact", help="Bit-identical results for any grouping of clips."),
     click.option("--from", "repeat", metavar="OUT.json", shell_complete=PATH,
                  help="Repeat the video that has this sidecar; other flags change it."),
@@ -160,7 +162,7 @@ def settled(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
             flags["fps"] = None
         if flags["out"] and "crf" not in given and not _has_quality(flags["out"]):
             flags["crf"] = None
-    for name in ("bundle", "condition"):
+    for name in ("bundle", "condition", "preview"):
         if flags[name] == "":
             raise click.UsageError(f"--{name} got an empty name; give one, or leave the flag out")
     _refuse_contradictions(flags, given)
@@ -252,6 +254,7 @@ def job_of(flags: dict[str, Any]) -> GenerateJob:
             **{name: flags[name] for name in ("threads", "precision", "device")}
         ),
         condition=None if flags["condition"] is None else Path(flags["condition"]),
+        preview=None if flags["preview"] is None else Path(flags["preview"]),
         repeats=flags.get("repeats"),
         listed=() if listing is None else read_listing(Path(listing)),
         **{name: flags[name] for name in same},

@@ -21,9 +21,10 @@ from lvdm_rt.commands.making import (
     may_pass,
 )
 from lvdm_rt.commands.outputs import refuse_existing
+from lvdm_rt.commands.previewing import preview_file
 from lvdm_rt.long.workdir import work_path
 from lvdm_rt.options import resolve
-from lvdm_rt.pipeline import Pipeline, Progress
+from lvdm_rt.pipeline import Pipeline, ProgressCallback
 from lvdm_rt.text.prompts import check_prompted
 
 Opening = Callable[[Bundle, str, SessionOptions | None], AbstractContextManager[Pipeline]]
@@ -31,7 +32,7 @@ Opening = Callable[[Bundle, str, SessionOptions | None], AbstractContextManager[
 
 def generate(
     job: GenerateJob,
-    progress: Callable[[Progress], None] | None = None,
+    progress: ProgressCallback | None = None,
     stdout: BinaryIO | None = None,
     opening: Opening | None = None,
 ) -> Result:
@@ -53,11 +54,14 @@ def generate(
     for call in calls:
         check_prompted(call.settings.prompts, bundle.manifest)
         check_early(call, bundle.manifest.model)
+    preview = preview_file(job, bundle.manifest)
     with (opening or Pipeline.open)(bundle, job.backend, job.session) as pipeline:
         finished = False
         for call in calls:
             try:
-                make_videos(call, pipeline, progress, stdout)
+                make_videos(
+                    call, pipeline, progress, stdout, None if preview is None else preview.show
+                )
             except BaseException as err:
                 if finished and may_pass(err) and KEPT not in getattr(err, "__notes__", ()):
                     err.add_note(KEPT)

@@ -19,6 +19,7 @@ class GenerateJob:
     numbered after `out`.
 
     `condition` has pictures of at most `max_pixels`; `join` puts its frames before the new ones.
+    `preview` is a picture of what is being sampled, rewritten as that changes.
     `force` replaces what lies at `out`, `restart` throws away what an interrupted run left.
     `repeats` holds the settings of a sidecar that this job must repeat.
     """
@@ -29,6 +30,7 @@ class GenerateJob:
     backend: str = "auto"
     session: SessionOptions | None = None
     condition: Path | None = None
+    preview: Path | None = None
     max_pixels: int = MAX_PIXELS
     join: bool = False
     crf: int | None = None

@@ -37,6 +37,7 @@ from lvdm_rt.long.plan import plan
 from lvdm_rt.long.workdir import holds_clips
 from lvdm_rt.options import Settings
 from lvdm_rt.pipeline import Pipeline, ProgressCallback
+from lvdm_rt.progress import PreviewCallback
 from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, VideoSpec, check_output, read_frames
 
@@ -76,6 +77,7 @@ def make_videos(
     pipeline: Pipeline,
     progress: ProgressCallback | None = None,
     stdout: BinaryIO | None = None,
+    preview: PreviewCallback | None = None,
 ) -> None:
     """Make the videos of one call; with `resume` those that are there already are kept.
 
@@ -100,6 +102,7 @@ def make_videos(
             resume=call.resume,
             restart=call.restart,
             progress=progress,
+            preview=preview,
         )
         try:
             with stream, outputs:

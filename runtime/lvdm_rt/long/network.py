@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import DeviceMemoryError, NumericsError
 from lvdm_rt.diffusion.noise import Site
+from lvdm_rt.diffusion.schedule import Schedule
 from lvdm_rt.model import Model
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,23 @@ def checked(
                 f"{where}: the network returned NaN or infinity; check the bundle with "
                 "lvdm-export verify, or use its fp32 graphs"
             )
+        return out
+
+    return call
+
+
+def estimating(
+    eps: Callable[[Array, int], Array], schedule: Schedule, tell: Callable[[Array], None]
+) -> Callable[[Array, int], Array]:
+    """Return `eps` which tells what the clean latents seem to be: x_0 of x and eps, at each call.
+
+    At the first steps x is nothing but noise, while x_0 shows already where it goes.
+    """
+
+    def call(x: Array, t: int) -> Array:
+        out = eps(x, t)
+        a = float(schedule.alpha_bar[t])
+        tell((x - (1 - a) ** 0.5 * out) / a**0.5)
         return out
 
     return call

@@ -17,7 +17,7 @@ from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
 from lvdm_rt.diffusion.schedule import Schedule, Timesteps, karras_timesteps, make_schedule
-from lvdm_rt.long.network import Network, checked, name_bad
+from lvdm_rt.long.network import Network, checked, estimating, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.videos import (
@@ -27,8 +27,9 @@ from lvdm_rt.long.videos import (
     VideosInWork,
     window_of,
 )
-from lvdm_rt.long.workdir import WorkDir
+from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.options import Settings
+from lvdm_rt.progress import Estimated
 
 Array = NDArray[np.float32]
 
@@ -41,6 +42,8 @@ class SamplingRun:
 
     `condition` holds the last latents of a condition video (c, plan.given, h, w). `step(n)` is
     called after n clips took one sampler step (or were read back); it may raise to stop the run.
+    `estimated(sites, latents)` is told after each network call what the new latents (b, c, t, h, w)
+    of its clips seem to become; where nobody listens nothing is computed.
     """
 
     model: ModelFacts
@@ -49,8 +52,9 @@ class SamplingRun:
     networks: Mapping[Stage, Network]
     noise: NoiseSource
     step: Callable[[int], None]
+    estimated: Estimated | None = None
     condition: Array | None = None
-    work: WorkDir | None = None
+    work: WorkDir | WorkDirs | None = None
     prompting: Prompting | None = None
 
     @cached_property
@@ -174,9 +178,12 @@ def _sample_batch(run: SamplingRun, window: ClipWindow, work: ClipWork) -> Array
         None if run.prompting is None else run.prompting.told(run.plan, sites),
         settings.guidance_interval,
     )
+    eps = checked(eps, sites, len(timesteps))
+    if (told := run.estimated) is not None:
+        eps = estimating(eps, run.schedule, lambda x_0: told(sites, x_0[:, :, window.new]))
     shape = (run.model.latent.channels, window.clip, *run.model.latent.size)
     process = Process(
-        eps=checked(eps, sites, len(timesteps)),
+        eps=eps,
         schedule=run.schedule,
         noise=lambda i: draw_rows(run.noise, sites, FIRST_STEP + i, shape),
         given=(lambda x: overwrite(x, z, mask)) if window.given else nothing_given,

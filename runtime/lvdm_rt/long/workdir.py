@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -150,6 +150,22 @@ class WorkDir:
                 f"{self._path} holds an interrupted run of these settings; --resume goes on with "
                 "it, --restart throws it away"
             )
+
+
+class WorkDirs:
+    """Work directories of several videos, one each: any batch with a video goes on with it."""
+
+    def __init__(self, folders: Sequence[WorkDir]) -> None:
+        """Keep the clips of each video in its own directory, as if it were made alone."""
+        self._folders = folders
+
+    def load(self, site: Site, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """Return the latents of a finished clip, None if it is not there or damaged."""
+        return self._folders[site.video].load(site._replace(video=0), shape)
+
+    def save(self, site: Site, latents: NDArray[np.float32]) -> None:
+        """Store a finished clip, durably. Raises WorkError."""
+        self._folders[site.video].save(site._replace(video=0), latents)
 
 
 def work_path(out: str) -> Path | None:

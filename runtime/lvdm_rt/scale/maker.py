@@ -16,6 +16,7 @@ from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.long.sampling import SamplingRun, sample_clips
 from lvdm_rt.long.videos import ClipWork
 from lvdm_rt.pipeline import Pipeline
+from lvdm_rt.progress import Counter
 from lvdm_rt.request import Request
 from lvdm_rt.running import sampling_run
 
@@ -81,10 +82,9 @@ class ClipMaker:
                     f"{pipeline.arithmetic}; choose with --backend and --precision, so that all do "
                     "the same"
                 )
-            self._run = sampling_run(request, pipeline.model, pipeline.text, _not_told, None)
+            # steps are counted where the clips are wanted
+            self._run = sampling_run(
+                request, pipeline.model, pipeline.text, Counter(0, 0, None), None
+            )
             self._request = request
         return self._run
-
-
-def _not_told(_: int) -> None:
-    """Take a step that is counted where the clips are wanted."""

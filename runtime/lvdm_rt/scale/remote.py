@@ -81,7 +81,7 @@ def pool_pipeline(manifest: Manifest, tokenizer: Any, pool: Pool) -> Pipeline:
     """Return a pipeline that lets a pool do its work, whose workers have that model open."""
     told = pool.submit(ClipMaker.told).result()
     sessions = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
-    return Pipeline(manifest, sessions, tokenizer, partial(spread, pool))
+    return Pipeline(manifest, sessions, tokenizer, making=partial(spread, pool))
 
 
 def open_maker(place: str, backend: str, options: SessionOptions) -> ClipMaker:

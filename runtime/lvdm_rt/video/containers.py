@@ -70,6 +70,21 @@ ENCODERS: Mapping[str, EncoderSettings] = {
 }
 
 
+def tag_yuv(stream: "VideoStream") -> None:
+    """Say of a stream what `to_yuv` makes."""
+    stream.pix_fmt = "yuv420p"
+    stream.color_primaries = stream.color_trc = _BT709
+    stream.colorspace, stream.color_range = _BT709, _LIMITED_RANGE
+
+
+def to_yuv(pixels: Frames) -> VideoFrame:
+    """Return uint8 (h, w, 3) as encoders of films take it: yuv420p, BT.709, limited range."""
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    return frame.reformat(
+        format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
+    )
+
+
 class ContainerSink:
     """An MP4 or WebM file. An odd side of an MP4 gets its last row or column twice."""
 
@@ -88,9 +103,7 @@ class ContainerSink:
             "VideoStream", self._container.add_stream(encoder.codec, spec.fps, options=options)
         )
         self._stream.height, self._stream.width = height + self._pad[0], width + self._pad[1]
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.color_primaries = self._stream.color_trc = _BT709
-        self._stream.colorspace, self._stream.color_range = _BT709, _LIMITED_RANGE
+        tag_yuv(self._stream)
         self._time_base = 1 / spec.fps
         self._container.metadata["comment"] = spec.settings
         self._sound: Sound | None = None
@@ -103,13 +116,7 @@ class ContainerSink:
         """Append frames, uint8 (f, h, w, 3)."""
         padded = np.pad(frames, ((0, 0), (0, self._pad[0]), (0, self._pad[1]), (0, 0)), "edge")
         for pixels in padded:
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(
-                format="yuv420p",
-                dst_colorspace="ITU709",
-                dst_color_range="MPEG",
-                interpolation="AREA",
-            )
+            frame = to_yuv(pixels)
             frame.pts, frame.time_base = self._count, self._time_base
             self._container.mux(self._stream.encode(frame))
             self._count += 1
@@ -218,6 +225,28 @@ def _append_gif_comment(path: Path, text: bytes) -> None:
         file.write(b"\x00\x3b")
 
 
+class PngEncoder:
+    """Pictures of one size, each as the bytes of a PNG file."""
+
+    def __init__(self, size: tuple[int, int], encoder: EncoderSettings = ENCODERS["png"]) -> None:
+        """Open the encoder for pictures of `size` (height, width)."""
+        self._codec = cast("VideoCodecContext", av.CodecContext.create(encoder.codec, "w"))
+        self._codec.height, self._codec.width = size
+        self._codec.pix_fmt = "rgb24"
+        self._codec.sample_aspect_ratio = Fraction(1)  # 0 is written, and refused by decoders
+        self._codec.time_base = Fraction(1, 8)  # which no picture has
+        self._codec.thread_count = 1  # one frame in, one file out
+        self._codec.options = dict(encoder.options)
+        self._count = 0
+
+    def encode(self, pixels: Frames) -> bytes:
+        """Return uint8 (h, w, 3) as a file."""
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.pts = self._count
+        self._count += 1
+        return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+
+
 class PngSink:
     """A directory of PNG frames, numbered from zero with at least six digits."""
 
@@ -225,22 +254,13 @@ class PngSink:
         """Make the directory `path`."""
         path.mkdir()
         self._path = path
-        self._codec = cast("VideoCodecContext", av.CodecContext.create(encoder.codec, "w"))
-        self._codec.height, self._codec.width = spec.size
-        self._codec.pix_fmt = "rgb24"
-        self._codec.sample_aspect_ratio = Fraction(1)  # 0 is written, and refused by decoders
-        self._codec.time_base = 1 / spec.fps
-        self._codec.thread_count = 1  # one frame in, one file out
-        self._codec.options = dict(encoder.options)
+        self._encoder = PngEncoder(spec.size, encoder)
         self._count = 0
 
     def write(self, frames: Frames) -> None:
         """Append frames, uint8 (f, h, w, 3)."""
         for pixels in frames:
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts = self._count
-            data = b"".join(bytes(packet) for packet in self._codec.encode(frame))
-            (self._path / f"{self._count:06d}.png").write_bytes(data)
+            (self._path / f"{self._count:06d}.png").write_bytes(self._encoder.encode(pixels))
             self._count += 1
 
     def close(self) -> None:

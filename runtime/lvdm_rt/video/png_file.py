@@ -1,4 +1,4 @@
-"""One picture as a PNG file, whole or not at all."""
+"""One picture as a PNG, in memory or as a file that is whole or not there at all."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,8 +7,14 @@ import av
 
 from lvdm_engines.atomic import new_directory, sync, sync_directory
 from lvdm_engines.errors import VideoError
-from lvdm_rt.video.containers import ENCODERS, PngSink
+from lvdm_rt.video.containers import ENCODERS, PngEncoder, PngSink
 from lvdm_rt.video.spec import Frames, VideoSpec
+
+
+def png_bytes(pixels: Frames) -> bytes:
+    """Return uint8 (h, w, 3) as the bytes of a PNG file."""
+    height, width = pixels.shape[:2]
+    return PngEncoder((height, width)).encode(pixels)
 
 
 def write_png(path: Path, pixels: Frames) -> None:

@@ -170,7 +170,7 @@ def test_only_a_run_of_these_settings_can_be_gone_on_with(generate, stopped, mon
     def full(*_, **__):
         raise WorkError("the disk is full")
 
-    monkeypatch.setattr("lvdm_rt.pipeline.WorkDir", full)
+    monkeypatch.setattr("lvdm_rt.running.WorkDir", full)
     assert generate("sky.npz", "--seed", "8", code=1) == "lvdm-rt: the disk is full\n"
 
 
