@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,20 +65,14 @@ def connect(
     worker needs; and whatever the first worker that cannot open what it should hold raises.
     """
     ray = load_ray()
-    ours = not ray.is_initialized()
-    crew = None
-    if ours:
-        _join(ray, options)
-    try:
+    with _joined(ray, options):
         share = _share(ray, options)
         crew = Crew(ray, share, opening(share))
-        crew.await_first(options.seconds)
-        yield crew
-    finally:
-        if crew is not None:
+        try:
+            crew.await_first(options.seconds)
+            yield crew
+        finally:
             crew.close()
-        if ours:
-            ray.shutdown()
 
 
 def load_ray() -> Any:
@@ -89,6 +84,32 @@ def load_ray() -> Any:
     except ImportError as err:
         raise ClusterError("ray is not installed; pip install 'lvdm-rt[ray]'") from err
     return ray
+
+
+@contextmanager
+def _joined(ray: Any, options: ClusterOptions) -> Iterator[None]:
+    """Be part of a cluster, or of one of its own, unless this process is already.
+
+    Ray's own processes end with the thread that started them; in the main one Ray would take
+    SIGTERM for itself.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="lvdm-rt ray") as thread:
+        try:
+            thread.submit(_join, ray, options).result()
+            _take_back(signal.SIGTERM)
+            yield
+        finally:
+            thread.submit(ray.shutdown).result()
+
+
+def _take_back(number: int) -> None:
+    """Let Python handle a signal again, for which Ray's native part has put itself in between."""
+    handler = signal.getsignal(number)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(number, handler)
 
 
 def _join(ray: Any, options: ClusterOptions) -> None:
@@ -105,15 +126,10 @@ def _join(ray: Any, options: ClusterOptions) -> None:
         _check_address(options.address, options.seconds)
         how |= {"address": options.address}
     where = options.address or "this machine"
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**how)
     except (ConnectionError, OSError, RuntimeError, ValueError) as err:
         raise ClusterError(f"{where}: no cluster can be used: {one_line(str(err), 300)}") from err
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, before)  # which Ray replaces by its own
 
 
 def _check_address(address: str, seconds: float) -> None:

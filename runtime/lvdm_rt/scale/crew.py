@@ -89,6 +89,7 @@ class Crew:
         self._idle, self._waiting = deque[Any](), deque[_Piece]()
         self._running: set[_Piece] = set()
         self._ended: Exception | None = None  # why nothing is done any more
+        self._door = threading.Lock()  # nothing comes in after the end
         self._started: Future[None] = Future()
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         placed = ray.remote(
@@ -111,7 +112,11 @@ class Crew:
         Cancelling the future keeps a piece that is not begun from being done.
         """
         piece = _Piece(function, arguments)
-        self._events.put(partial(self._take, piece))
+        with self._door:
+            if self._ended is None:
+                self._events.put(partial(self._take, piece))
+            else:
+                piece.promise.set_exception(self._ended)
         return piece.promise
 
     def map(self, function: Callable[..., Any], units: Iterable[Any]) -> Iterator[Outcome]:
@@ -152,12 +157,14 @@ class Crew:
 
     def close(self) -> None:
         """End the workers at once, whatever they do; what is not done raises ClusterError."""
-        self._events.put(None)
+        with self._door:
+            self._ended = ClusterError("the workers were ended")
+            self._events.put(None)
         self._thread.join()
         for actor in self._actors:
             with suppress(Exception):  # of a cluster that is gone already
                 self._ray.kill(actor)
-        self._end(ClusterError("the workers were ended"))
+        self._end(self._ended)
 
     def _serve(self) -> None:
         while (event := self._events.get()) is not None:
