@@ -193,7 +193,7 @@ def main(arguments: Sequence[str]) -> int:
         "--unit", type=float, default=0.004, help="seconds of a latent in a network"
     )
     parser.add_argument("--moments", type=int, default=10, help="at which a node is lost")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a piece of units")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a piece of units")
     parser.add_argument("--rounds", type=int, default=8, help="pieces of units for each worker")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     asked = parser.parse_args(arguments)

@@ -13,7 +13,7 @@ from toy_files import with_tests_on_path
 from lvdm_rt import Pipeline
 from lvdm_rt.scale.cluster import ClusterOptions, connect, load_ray
 from lvdm_rt.scale.crew import Crew
-from lvdm_rt.scale.maker import ClipMaker
+from lvdm_rt.scale.maker import PieceMaker
 from lvdm_rt.scale.remote import pool_pipeline
 
 UNITS = {"predict": 4.0, "interpolate": 5.0}  # latents of a clip; a unit is a latent's time
@@ -26,14 +26,14 @@ class ToyOpening:
 
     unit: float = 0.0
 
-    def __call__(self) -> ClipMaker:
+    def __call__(self) -> PieceMaker:
         """Open it."""
         manifest = make_manifest()
         sessions = make_sessions(manifest)
         for session in sessions.values():
             session.jitter = True
             session.hook = lambda _, session=session: time.sleep(self.unit * _cost(session))
-        return ClipMaker(Pipeline(manifest, sessions))
+        return PieceMaker(Pipeline(manifest, sessions))
 
 
 def _cost(session: Any) -> float:

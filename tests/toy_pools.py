@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from toy_arrays import make_sessions
 
 from lvdm_rt import Pipeline
-from lvdm_rt.scale.maker import ClipMaker
+from lvdm_rt.scale.maker import PieceMaker
 from lvdm_rt.scale.remote import pool_pipeline
 
 
@@ -52,7 +52,7 @@ def spread_over(manifest, count, *, sessions=None, delay=lambda _: 0.0, tokenize
     made = [
         Pipeline(manifest, sessions or make_sessions(manifest), tokenizer) for _ in range(count)
     ]
-    pool = ThreadPool([ClipMaker(pipeline) for pipeline in made], delay)
+    pool = ThreadPool([PieceMaker(pipeline) for pipeline in made], delay)
     try:
         with pool_pipeline(manifest, tokenizer, pool) as pipeline:
             yield pipeline, pool

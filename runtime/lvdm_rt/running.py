@@ -13,7 +13,7 @@ from lvdm_engines.errors import PlanError
 from lvdm_rt.background import Stop, prefetch
 from lvdm_rt.decoding.autoencoder import Autoencoder
 from lvdm_rt.decoding.detail_fade import DetailFade
-from lvdm_rt.decoding.frames import Chunk, Films, decode_videos
+from lvdm_rt.decoding.frames import Chunk, FilmsInWork, decode_videos
 from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.prompting import Prompting
@@ -26,7 +26,7 @@ from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]
 Work = WorkDir | WorkDirs
-Making = Callable[[Request, SamplingRun, Films, Stop], Generator[Chunk, None, None]]
+Making = Callable[[Request, SamplingRun, FilmsInWork, Stop], Generator[Chunk, None, None]]
 """How the videos of a run are made until it is to stop: yields their frames."""
 
 LATENTS_AHEAD = 4  # chunks of latents that may wait for the decoder
@@ -94,10 +94,10 @@ def sampling_run(
     )
 
 
-def films_of(request: Request, run: SamplingRun, model: Model) -> Films:
+def films_of(request: Request, run: SamplingRun, model: Model) -> FilmsInWork:
     """Return what the latents of a run become."""
     autoencoder = Autoencoder(model)
-    return Films(
+    return FilmsInWork(
         request.plan,
         lambda: autoencoder.decoder(request.settings.overlap),
         run.lead,
@@ -106,7 +106,7 @@ def films_of(request: Request, run: SamplingRun, model: Model) -> Films:
 
 
 def make_here(
-    _: Request, run: SamplingRun, films: Films, stop: Stop
+    _: Request, run: SamplingRun, films: FilmsInWork, stop: Stop
 ) -> Generator[Chunk, None, None]:
     """Sample videos in a thread of its own, with the sessions of the run, and decode them."""
     return decode_videos(films, prefetch(sample(run), LATENTS_AHEAD, stop))

@@ -53,7 +53,7 @@ class FilmWindow(NamedTuple):
     ends: bool
 
 
-class Films:
+class FilmsInWork:
     """Videos while they are decoded: which windows to decode, and what frames come of them.
 
     `before` holds the latents (c, plan.lead, h, w) of the condition that the first window shares
@@ -110,7 +110,7 @@ class Films:
 
 
 def decode_videos(
-    films: Films, latents: Generator[LatentChunk, None, None]
+    films: FilmsInWork, latents: Generator[LatentChunk, None, None]
 ) -> Generator[Chunk, None, None]:
     """Decode videos as their latents come and yield exactly `plan.frames` frames of each."""
     with closing(latents):

@@ -30,7 +30,7 @@ class GraphTold(NamedTuple):
     outputs: tuple[TensorSpec, ...]
 
 
-class ClipMaker:
+class PieceMaker:
     """An open pipeline, and the run of the request that it was asked for last."""
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -18,7 +18,7 @@ from lvdm_engines.manifest import Manifest
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.scale.cluster import ClusterOptions, connect
 from lvdm_rt.scale.crew import Share
-from lvdm_rt.scale.maker import ClipMaker, GraphTold
+from lvdm_rt.scale.maker import PieceMaker, GraphTold
 from lvdm_rt.scale.spread import Pool, spread
 from lvdm_rt.text.encoder import load_tokenizer
 
@@ -37,7 +37,7 @@ class RemoteSession:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute all outputs; raises what the worker raises."""
         outputs: dict[str, NDArray[Any]] = self._pool.submit(
-            ClipMaker.call, self._graph, feeds
+            PieceMaker.call, self._graph, feeds
         ).result()
         return outputs
 
@@ -79,14 +79,14 @@ def spread_pipeline(
 
 def pool_pipeline(manifest: Manifest, tokenizer: Any, pool: Pool) -> Pipeline:
     """Return a pipeline that lets a pool do its work, whose workers have that model open."""
-    told = pool.submit(ClipMaker.told).result()
+    told = pool.submit(PieceMaker.told).result()
     sessions = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
     return Pipeline(manifest, sessions, tokenizer, making=partial(spread, pool))
 
 
-def open_maker(place: str, backend: str, options: SessionOptions) -> ClipMaker:
+def open_maker(place: str, backend: str, options: SessionOptions) -> PieceMaker:
     """Open what a worker holds. Raises BundleError, BackendError."""
-    return ClipMaker(Pipeline.open(place, backend, options))
+    return PieceMaker(Pipeline.open(place, backend, options))
 
 
 def place_of(bundle: Bundle) -> str:

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_rt.background import Stop
-from lvdm_rt.decoding.frames import Chunk, Films, FilmWindow
+from lvdm_rt.decoding.frames import Chunk, FilmsInWork, FilmWindow
 from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipBatch, batches
 from lvdm_rt.long.sampling import SamplingRun, steps_of, store, stored
 from lvdm_rt.long.videos import VideosInWork
 from lvdm_rt.request import Request
-from lvdm_rt.scale.maker import ClipMaker
+from lvdm_rt.scale.maker import PieceMaker
 
 Array = NDArray[np.float32]
 Frames = NDArray[np.uint8]
@@ -35,7 +35,7 @@ _URGENCY = {Stage.PREDICT: 0, Stage.SHORT: 0, Stage.REFINE: 2, Stage.INFILL: 3} 
 
 
 class Pool(Protocol):
-    """Workers that hold a `ClipMaker` each."""
+    """Workers that hold a `PieceMaker` each."""
 
     @property
     def size(self) -> int:
@@ -46,7 +46,7 @@ class Pool(Protocol):
 
 
 def spread(
-    pool: Pool, request: Request, run: SamplingRun, films: Films, stop: Stop
+    pool: Pool, request: Request, run: SamplingRun, films: FilmsInWork, stop: Stop
 ) -> Generator[Chunk, None, None]:
     """Make the videos of a run with the workers of a pool; yields their frames until `stop` is set.
 
@@ -83,7 +83,7 @@ class _Decoding:
 class _Spread:
     """What waits, what is being done, and what came of it."""
 
-    def __init__(self, pool: Pool, request: Request, run: SamplingRun, films: Films) -> None:
+    def __init__(self, pool: Pool, request: Request, run: SamplingRun, films: FilmsInWork) -> None:
         self._pool, self._run, self._films = pool, run, films
         self._told = replace(request, condition=None)  # no piece needs it
         self._videos = VideosInWork(run.plan, run.model.latent, run.condition)
@@ -143,7 +143,7 @@ class _Spread:
         if (latents := stored(self._run, clips.batch)) is not None:
             self._keep(clips, latents)
         else:
-            self._running[self._pool.submit(ClipMaker.sample, self._told, work)] = clips
+            self._running[self._pool.submit(PieceMaker.sample, self._told, work)] = clips
         return True
 
     def _decode(self, decoding: _Decoding) -> bool:
@@ -151,7 +151,7 @@ class _Spread:
             return False
         decoding.begun = True
         latents = decoding.window.window.latents
-        self._running[self._pool.submit(ClipMaker.decode, self._told, latents)] = decoding
+        self._running[self._pool.submit(PieceMaker.decode, self._told, latents)] = decoding
         return True
 
     def _ended(self, piece: _Clips | _Decoding, result: Any) -> Iterator[Chunk]:
