@@ -49,7 +49,8 @@ class ToyActor:
 
     def __init__(self, ray, kind, how):
         self.calls = SimpleQueue()
-        self.ready, self.run = ToyMethod(self, "ready"), ToyMethod(self, "run")
+        self.version, self.open = ToyMethod(self, "version"), ToyMethod(self, "open")
+        self.run = ToyMethod(self, "run")
         thread = threading.Thread(target=self._serve, args=(ray, kind, how), daemon=True)
         thread.start()
 

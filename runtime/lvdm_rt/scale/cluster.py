@@ -37,7 +37,7 @@ class ClusterOptions:
     `address` is HOST:PORT of a cluster that this machine is part of; without one a cluster is
     started on this machine, and ended afterwards. `workers` for which there is no room join once
     there is; None means as many as there is room for. Each has a GPU where the cluster has any and
-    no `cpus` are asked for, else so many CPU cores. `seconds` may pass until the first is ready.
+    no `cpus` are asked for, else so many CPU cores. `seconds` may pass until there is room for one.
     """
 
     address: str | None = None

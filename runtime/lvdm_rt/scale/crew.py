@@ -63,15 +63,18 @@ class ClusterWorker:
         self._opening = opening
         self._held: Any = None
 
-    def ready(self) -> str:
-        """Open what pieces are done with; return which version of this package does them."""
+    def version(self) -> str:
+        """Return which version of this package does pieces here."""
+        return version("lvdm-rt")
+
+    def open(self) -> None:
+        """Open what pieces are done with."""
         if self._held is None:
             self._held = self._opening()
-        return version("lvdm-rt")
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Do one piece."""
-        self.ready()
+        self.open()
         return function(self._held, *arguments)
 
 
@@ -90,6 +93,7 @@ class Crew:
         self._running: set[_Piece] = set()
         self._ended: Exception | None = None  # why nothing is done any more
         self._door = threading.Lock()  # nothing comes in after the end
+        self._placed: Future[None] = Future()
         self._started: Future[None] = Future()
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         placed = ray.remote(
@@ -144,16 +148,20 @@ class Crew:
                 future.cancel()
 
     def await_first(self, seconds: float) -> None:
-        """Wait until a worker is ready. Raises what keeps it from that, or ClusterError."""
+        """Wait until a worker is ready; `seconds` may pass until there is room for one.
+
+        Raises what keeps it from starting, or ClusterError.
+        """
         try:
-            self._started.result(seconds)
+            self._placed.result(seconds)
         except TimeoutError:
             free = self._ray.available_resources()
             raise ClusterError(
-                f"no worker was ready within {seconds:.0f} s: each needs {self.share}, the "
+                f"no room for a worker within {seconds:.0f} s: each needs {self.share}, the "
                 f"cluster has {free.get('CPU', 0):g} CPU cores and {free.get('GPU', 0):g} GPUs "
                 "free; wait until others have ended, or ask for less"
             ) from None
+        self._started.result()
 
     def close(self) -> None:
         """End the workers at once, whatever they do; what is not done raises ClusterError."""
@@ -225,20 +233,27 @@ class Crew:
 
     def _await(self, actor: Any) -> None:
         """Take a worker for idle once it holds what it should, however often it is restarted."""
-        self._then(actor.ready.remote(), partial(self._on_ready, actor))
+        self._then(actor.version.remote(), partial(self._on_placed, actor))
 
-    def _on_ready(self, actor: Any, ready: Future[str]) -> None:
-        err, ours = ready.exception(), version("lvdm-rt")
-        if err is None and ready.result() != ours:
+    def _on_placed(self, actor: Any, told: Future[str]) -> None:
+        err, ours = told.exception(), version("lvdm-rt")
+        if err is None and told.result() != ours:
             err = ClusterError(
-                f"a worker has lvdm-rt {ready.result()}, this machine {ours}; install the same on "
+                f"a worker has lvdm-rt {told.result()}, this machine {ours}; install the same on "
                 "every machine"
             )
         if err is None:
+            _settle(self._placed)
+            self._then(actor.open.remote(), partial(self._on_open, actor))
+        else:
+            self._go_without(actor, _as_raised(err))
+
+    def _on_open(self, actor: Any, opened: Future[None]) -> None:
+        err = opened.exception()
+        if err is None:
             self.ready += 1
             self._idle.append(actor)
-            if not self._started.done():
-                self._started.set_result(None)
+            _settle(self._started)
         else:
             self._go_without(actor, _as_raised(err))
 
@@ -251,6 +266,7 @@ class Crew:
             )
         self._actors.remove(actor)
         if not self._started.done():
+            _settle(self._placed)
             self._started.set_exception(err)
         elif self._actors:
             _log.warning("%d workers go on without another one: %s", len(self._actors), err)
@@ -265,6 +281,11 @@ class Crew:
                 piece.promise.set_exception(err)
         self._running.clear()
         self._waiting.clear()
+
+
+def _settle(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _as_raised(err: BaseException) -> BaseException:

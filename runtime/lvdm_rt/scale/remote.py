@@ -18,7 +18,7 @@ from lvdm_engines.manifest import Manifest
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.scale.cluster import ClusterOptions, connect
 from lvdm_rt.scale.crew import Share
-from lvdm_rt.scale.maker import PieceMaker, GraphTold
+from lvdm_rt.scale.maker import GraphTold, PieceMaker
 from lvdm_rt.scale.spread import Pool, spread
 from lvdm_rt.text.encoder import load_tokenizer
 

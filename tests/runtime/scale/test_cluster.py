@@ -85,6 +85,27 @@ def test_an_address_where_nothing_answers_is_told_at_once():
         enter(address)
 
 
+@pytest.mark.parametrize(
+    ("err", "line"),
+    [
+        (ConnectionError("Failed to connect"), "no cluster can be used: Failed to connect"),
+        (RuntimeError("Version mismatch:\n  Ray: 2.59"), "used: Version mismatch: Ray: 2.59"),
+    ],
+)
+def test_what_ray_says_of_a_cluster_is_one_line(monkeypatch, err, line):
+    def init(**_):
+        raise err
+
+    ended = []
+    fake = SimpleNamespace(
+        is_initialized=lambda: False, init=init, shutdown=lambda: ended.append(True)
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with pytest.raises(ClusterError, match=line):
+        enter(None)
+    assert ended
+
+
 def flags(**typed):
     return {"ray": None, "workers": None, "cpus_per_worker": None, **typed}
 

@@ -103,7 +103,7 @@ def test_a_worker_without_this_package_is_told_in_a_line(make_crew):
 
 def test_a_worker_of_another_version_does_no_work(make_crew, monkeypatch):
     class Older(crews.ClusterWorker):
-        def ready(self):
+        def version(self):
             return "0.0.9"
 
     monkeypatch.setattr(crews, "ClusterWorker", Older)
@@ -115,10 +115,17 @@ def test_no_room_for_any_worker_is_told_after_a_while(make_crew):
     nobody = threading.Event()
     crew = make_crew(1, ray=ToyRay(nobody.wait))
     with pytest.raises(
-        ClusterError, match=r"within 0 s: each needs 1 CPU cores, .* 3 CPU cores and"
+        ClusterError,
+        match=r"no room for a worker within 0 s: each needs 1 CPU cores, .* 3 CPU cores and",
     ):
         crew.await_first(0.05)
     nobody.set()
+
+
+def test_a_worker_may_take_long_to_open_what_it_holds(make_crew):
+    crew = make_crew(1, lambda: time.sleep(0.2) or "held")
+    crew.await_first(0.1)
+    assert crew.submit(lambda held: held).result(5) == "held"
 
 
 def test_what_cannot_be_pickled_is_an_error_of_its_piece_alone(make_crew):
