@@ -106,9 +106,8 @@ def _serve(
 
 
 def _config(job: ServeJob, service: Service) -> uvicorn.Config:
-    local = job.host in LOOPBACK
     rules = GateRules(
-        hosts=frozenset({*LOOPBACK, *job.hosts}) if local or job.hosts else None,
+        hosts=known_hosts(job),
         token=job.token,
         origins=frozenset(job.origins),
         body=job.limits.body,
@@ -126,6 +125,13 @@ def _config(job: ServeJob, service: Service) -> uvicorn.Config:
         limit_concurrency=job.limits.connections,
         timeout_graceful_shutdown=_LAST_ANSWERS,
     )
+
+
+def known_hosts(job: ServeJob) -> frozenset[str] | None:
+    """Return the names that a `Host` may have; None for any, where only a token lets in."""
+    if job.hosts or _is_loopback(job.host):
+        return frozenset({*LOOPBACK, job.host.lower(), *(name.lower() for name in job.hosts)})
+    return None
 
 
 def check_open_to(job: ServeJob) -> None:
