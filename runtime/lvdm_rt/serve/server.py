@@ -17,6 +17,7 @@ from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import BackendError, OptionsError, VideoError, WorkError, cause
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.serve.app import make_app
+from lvdm_rt.serve.connections import AskingProtocol
 from lvdm_rt.serve.gate import LOOPBACK, GateRules
 from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.metrics import Metrics
@@ -115,6 +116,7 @@ def _config(job: ServeJob, service: Service) -> uvicorn.Config:
     )
     return uvicorn.Config(
         make_app(service, rules),
+        http=AskingProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
