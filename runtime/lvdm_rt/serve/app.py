@@ -159,7 +159,8 @@ def _list(service: Service) -> Handler:
     async def listed(request: Request) -> Response:
         asked = request.query_params
         limit, order = asked.get("limit", "20"), asked.get("order", "desc")
-        if not (limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_LISTED):
+        count = int(limit) if limit.isdecimal() and len(limit) < 10 else 0
+        if not 1 <= count <= _MOST_LISTED:
             raise RefusedError(
                 f"got limit {quoted(limit)}, expected 1 to {_MOST_LISTED}", param="limit"
             )
@@ -169,8 +170,8 @@ def _list(service: Service) -> Handler:
         if after is not None:
             await run_in_threadpool(service.get, after)
         newest = order == "desc"
-        jobs = await run_in_threadpool(service.store.page, after, int(limit) + 1, newest=newest)
-        shown = [service.told(job) for job in jobs[: int(limit)]]
+        jobs = await run_in_threadpool(service.store.page, after, count + 1, newest=newest)
+        shown = [service.told(job) for job in jobs[:count]]
         ends = {"first_id": shown[0].id, "last_id": shown[-1].id} if shown else {}
         more = len(jobs) > len(shown)
         return answer({"object": "list", "data": shown, "has_more": more, **ends})
