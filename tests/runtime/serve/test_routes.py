@@ -222,3 +222,20 @@ def test_a_fault_of_the_server_tells_no_trace(service, client, monkeypatch):
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "server_error")
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_requests_on_their_way_are_limited_as_jobs_are(folder, client_of, monkeypatch):
+    with serving(folder, start=False, limits=ServeLimits(client_jobs=1)) as service:
+        client, accept, answers = client_of(service), service.accept, []
+
+        def slowly(asking):  # and meanwhile comes another
+            monkeypatch.setattr(service, "accept", accept)
+            answers.append(ask(client))
+            return accept(asking)
+
+        monkeypatch.setattr(service, "accept", slowly)
+        assert ask(client).status_code == 200
+        assert [answer.status_code for answer in answers] == [429]
+        assert answers[0].json()["error"]["code"] == "too_many_requests"
+        assert answers[0].headers["retry-after"] == "1"
+        assert ask(client).json()["error"]["code"] == "too_many_jobs"  # none is on its way
