@@ -132,11 +132,13 @@ class Service:
             asked=asked,
             created=time.time(),
         )
+        taken = None
         try:
-            return self._admit(self._with_condition(job, asking.upload))
-        except BaseException:
-            self.store.condition(job.id).unlink(missing_ok=True)
-            raise
+            taken = self._admit(self._with_condition(job, asking.upload))
+        finally:
+            if taken is None or taken.id != job.id:
+                self.store.condition(job.id).unlink(missing_ok=True)
+        return taken
 
     def _known(self, asking: Asking, asked: str) -> VideoJob | None:
         if asking.key is None:
