@@ -101,7 +101,7 @@ def options_of(asked: VideoRequest, manifest: Manifest, seed: int) -> GenerateOp
     weight = None
     if asked.guidance_scale is not None:
         check_number("guidance_scale", asked.guidance_scale, 1, 1001)
-        weight = asked.guidance_scale - 1
+        weight = round(asked.guidance_scale - 1, 9)  # 1.3 means --guidance 0.3
     reads_text = manifest.model.context is not None
     return GenerateOptions(
         frames=_frames(asked, manifest),
@@ -124,7 +124,7 @@ def model_facts(manifest: Manifest, most: int) -> dict[str, Any]:
         "frames": GenerateOptions().frames,
         "max_frames": most,
         "steps": manifest.defaults.steps,
-        "presets": sorted(PRESETS | manifest.defaults.presets),
+        "presets": PRESETS | manifest.defaults.presets,
         "reads_text": manifest.model.context is not None,
         "previews": manifest.preview is not None,
     }

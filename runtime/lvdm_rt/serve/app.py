@@ -1,8 +1,9 @@
 """The routes: what is read from a request, and which answer it gets. All work is the service's."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from lvdm_rt.serve.answers import answer, error_answer
 from lvdm_rt.serve.api import model_facts, parse_request
 from lvdm_rt.serve.conditions import upload_suffix
 from lvdm_rt.serve.gate import Gate, GateRules
+from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.live import live_routes
 from lvdm_rt.serve.pages import page_routes
 from lvdm_rt.serve.pictures import VARIANTS
@@ -89,14 +91,19 @@ def _fault(_: Request, __: Exception) -> Response:
 
 def _create(service: Service) -> Handler:
     reading = asyncio.Semaphore(service.limits.uploads)
+    coming = Counter[str]()
 
     async def create(request: Request) -> Response:
+        client = request.client.host if request.client else ""
+        with _counted(coming, client, service.limits):
+            return await taken(request, client)
+
+    async def taken(request: Request, client: str) -> Response:
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise RefusedError(
                 f"got an Idempotency-Key of {len(key)} characters, expected 1 to 255"
             )
-        client = request.client.host if request.client else ""
         if key is None:  # or the job may be there already
             await run_in_threadpool(service.check_room, client)
         upload = service.store.folder / "conditions" / f"video_{uuid4().hex}.upload"
@@ -115,6 +122,25 @@ def _create(service: Service) -> Handler:
         return answer(service.told(job))
 
     return create
+
+
+@contextmanager
+def _counted(coming: Counter[str], client: str, limits: ServeLimits) -> Iterator[None]:
+    """Count a request until it is answered: what is on its way takes space before it is a job."""
+    if coming[client] >= limits.client_jobs or coming.total() >= limits.queue:
+        raise RefusedError(
+            "too many requests are on their way at once; send this again when one is answered",
+            429,
+            "too_many_requests",
+            retry_after=1,
+        )
+    coming[client] += 1
+    try:
+        yield
+    finally:
+        coming[client] -= 1
+        if not coming[client]:
+            del coming[client]
 
 
 async def _read(request: Request, upload: Path) -> tuple[object, Path | None]:
@@ -159,7 +185,8 @@ def _list(service: Service) -> Handler:
     async def listed(request: Request) -> Response:
         asked = request.query_params
         limit, order = asked.get("limit", "20"), asked.get("order", "desc")
-        if not (limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_LISTED):
+        count = int(limit) if limit.isdecimal() and len(limit) < 10 else 0
+        if not 1 <= count <= _MOST_LISTED:
             raise RefusedError(
                 f"got limit {quoted(limit)}, expected 1 to {_MOST_LISTED}", param="limit"
             )
@@ -169,8 +196,8 @@ def _list(service: Service) -> Handler:
         if after is not None:
             await run_in_threadpool(service.get, after)
         newest = order == "desc"
-        jobs = await run_in_threadpool(service.store.page, after, int(limit) + 1, newest=newest)
-        shown = [service.told(job) for job in jobs[: int(limit)]]
+        jobs = await run_in_threadpool(service.store.page, after, count + 1, newest=newest)
+        shown = [service.told(job) for job in jobs[:count]]
         ends = {"first_id": shown[0].id, "last_id": shown[-1].id} if shown else {}
         more = len(jobs) > len(shown)
         return answer({"object": "list", "data": shown, "has_more": more, **ends})

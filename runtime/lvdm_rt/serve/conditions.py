@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.atomic import remove, sync
+from lvdm_engines.atomic import remove, sync, sync_directory
 from lvdm_rt.request import frames_sha256
 from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.refusals import RefusedError
@@ -51,6 +51,7 @@ class ConditionReader:
             sha256 = frames_sha256(load_frames(part))
             sync(part)
             part.replace(target)
+            sync_directory(target.parent)
         finally:
             remove(part)
         return sha256

@@ -88,7 +88,7 @@ class Gate:
         """Refuse what a page of another site can send, and bodies that it may send unasked."""
         origin = headers.get("origin")
         allowed = origin in self._rules.origins
-        own = origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        own = origin is None or origin.partition("://")[2].lower() == host.lower()
         site = headers.get("sec-fetch-site", "none")
         if not allowed and not (own and site in ("none", "same-origin")):
             raise RefusedError(

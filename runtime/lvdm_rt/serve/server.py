@@ -17,6 +17,7 @@ from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.errors import BackendError, OptionsError, VideoError, WorkError, cause
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.serve.app import make_app
+from lvdm_rt.serve.connections import AskingProtocol
 from lvdm_rt.serve.gate import LOOPBACK, GateRules
 from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.metrics import Metrics
@@ -106,9 +107,8 @@ def _serve(
 
 
 def _config(job: ServeJob, service: Service) -> uvicorn.Config:
-    local = job.host in LOOPBACK
     rules = GateRules(
-        hosts=frozenset({*LOOPBACK, *job.hosts}) if local or job.hosts else None,
+        hosts=known_hosts(job),
         token=job.token,
         origins=frozenset(job.origins),
         body=job.limits.body,
@@ -116,6 +116,7 @@ def _config(job: ServeJob, service: Service) -> uvicorn.Config:
     )
     return uvicorn.Config(
         make_app(service, rules),
+        http=AskingProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -126,6 +127,13 @@ def _config(job: ServeJob, service: Service) -> uvicorn.Config:
         limit_concurrency=job.limits.connections,
         timeout_graceful_shutdown=_LAST_ANSWERS,
     )
+
+
+def known_hosts(job: ServeJob) -> frozenset[str] | None:
+    """Return the names that a `Host` may have; None for any, where only a token lets in."""
+    if job.hosts or _is_loopback(job.host):
+        return frozenset({*LOOPBACK, job.host.lower(), *(name.lower() for name in job.hosts)})
+    return None
 
 
 def check_open_to(job: ServeJob) -> None:

@@ -132,11 +132,13 @@ class Service:
             asked=asked,
             created=time.time(),
         )
+        taken = None
         try:
-            return self._admit(self._with_condition(job, asking.upload))
-        except BaseException:
-            self.store.condition(job.id).unlink(missing_ok=True)
-            raise
+            taken = self._admit(self._with_condition(job, asking.upload))
+        finally:
+            if taken is None or taken.id != job.id:
+                self.store.condition(job.id).unlink(missing_ok=True)
+        return taken
 
     def _known(self, asking: Asking, asked: str) -> VideoJob | None:
         if asking.key is None:
@@ -252,18 +254,27 @@ class Service:
         expires = None if self._keeping.seconds is None else time.time() + self._keeping.seconds
         if self.store.end(job, "cancelled", time.time(), expires=expires):
             self.worker.drop(job)
-            self.store.clear(job, result=True)
+            self.store.clear(job)
             self.metrics.job("cancelled")
             self.hub.tell(job, StatusChanged("cancelled"))
             return self.get(job)
-        if not self.store.forget(job):
+        if not self._forget(job):
             raise no_such_video(job)
         return None
+
+    def _forget(self, job: str) -> bool:
+        """Remove a job that has ended with its files; False if there is none such."""
+        if not self.store.forget(job):
+            return False
+        self.store.clear_result(job)
+        if not self.worker.needs(job):  # which clears the rest when the others are whole
+            self.store.clear_needed(job)
+        return True
 
     def _tidy(self) -> None:
         """Remove results whose time is over, and the oldest beyond the space that they may take."""
         for job in self.store.expired(time.time()):
-            self.store.forget(job.id)
+            self._forget(job.id)
         if self._keeping.bytes is None:
             return
         done = self.store.with_status("completed")
@@ -272,7 +283,7 @@ class Service:
             if space <= self._keeping.bytes:
                 return
             space -= job.bytes or 0
-            self.store.forget(job.id)
+            self._forget(job.id)
 
 
 def _fingerprint(asking: Asking) -> str:

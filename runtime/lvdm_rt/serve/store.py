@@ -191,24 +191,32 @@ class JobStore:
         return done.rowcount == 1
 
     def forget(self, job: str) -> bool:
-        """Remove a job that has ended with its files; False if there is none such."""
+        """Know nothing more of a job that has ended; False if there is none such.
+
+        Its files are cleared by whoever knows that nobody needs them.
+        """
         with self._lock:
             done = self._db.execute(
                 "DELETE FROM job WHERE id = ? AND status IN (?, ?, ?)", (job, *ENDED)
             )
-        if done.rowcount:
-            self.clear(job, result=True)
         return done.rowcount == 1
 
     def expired(self, now: float) -> list[VideoJob]:
         """Return the jobs whose time is over."""
         return list(self._jobs("WHERE expires <= ?", now))
 
-    def clear(self, job: str, *, result: bool) -> None:
-        """Remove what a job needed while it was made, and its result."""
-        if result:
-            for path in self.result(job).parent.glob(f"{job}.*"):
-                remove(path)
+    def clear(self, job: str) -> None:
+        """Remove the result of a job, and what it needed while it was made."""
+        self.clear_result(job)
+        self.clear_needed(job)
+
+    def clear_result(self, job: str) -> None:
+        """Remove the video of a job, and pictures of it."""
+        for path in self.result(job).parent.glob(f"{job}.*"):
+            remove(path)
+
+    def clear_needed(self, job: str) -> None:
+        """Remove what a job needed while it was made."""
         self.clear_work(job)
         remove(self.condition(job))
 

@@ -79,6 +79,11 @@ class Worker:
         """Return how far a job is that is being made."""
         return self._percent.get(job, 0)
 
+    def needs(self, job: str) -> bool:
+        """Tell whether what is being made goes through the clips of this job, whole or not."""
+        with self._lock:
+            return job in self._making
+
     def drop(self, job: str) -> None:
         """Stop work on a job that was cancelled; returns when nothing is done for it any more."""
         self._end_stream(job)
@@ -156,8 +161,8 @@ class Worker:
             _log.error("batch %d has failed: %s", batch, err, exc_info=None if known else err)
             if isinstance(err, OtherRunError) and batch not in self._renewed:
                 self._renewed.add(batch)  # clips of another engine, or of an older version
-                for name in films:
-                    self._store.clear_work(name)
+                for job in members:  # those that are whole as well: they are gone through again
+                    self._store.clear_work(job.id)
             else:
                 self._fail(batch, err)
         finally:
@@ -169,7 +174,7 @@ class Worker:
             now = self._store.get(job.id)
             if now is None or now.has_ended:  # and does not go on alone
                 self._percent.pop(job.id, None)
-                self._store.clear(job.id, result=False)
+                self._store.clear_needed(job.id)
 
     def _is_being_made(self, batch: int) -> bool:
         return any(job.status == "in_progress" for job in self._store.batch(batch))
@@ -252,7 +257,7 @@ class Worker:
             self._metrics.completed(now - job.created)
             self._tell_status(job.id, "completed")
         else:  # cancelled in this moment
-            self._store.clear(job.id, result=True)
+            self._store.clear(job.id)
 
     def _fail(self, batch: int, err: Exception) -> None:
         """End the job that has failed; of several make each alone, for one may be to blame."""

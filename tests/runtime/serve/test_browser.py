@@ -215,3 +215,34 @@ def test_a_server_with_a_token_asks_for_it_once_in_a_tab(opened, tmp_path):
         assert page.evaluate("document.getElementById('player').src").startswith("blob:")
         assert page.evaluate("localStorage.length") == 0
         assert "let-me-in" not in page.evaluate("JSON.stringify(sessionStorage)")
+
+
+def test_a_video_is_asked_for_again_with_the_same_settings(server, opened):
+    asked = {"num_frames": 12, "seed": 2**64 - 1, "preset": "fast", "guidance_scale": 1.3}
+    first = server.ended(server.ask("/v1/videos", asked)["id"])
+    assert (first["settings"]["guidance"], first["settings"]["refine"]) == (0.3, 1)
+    page = opened(server.url)
+    page.click(f"#{first['id']} button")
+    page.click("#facts summary")
+    assert str(2**64 - 1) in page.inner_text("#settings")
+    page.click("#ask summary")
+    page.select_option("[name=preset]", "balanced")
+    page.click("#reuse")
+    with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
+        page.click("#make")
+    assert answer.value.json()["settings"] == first["settings"]
+    made(page)
+
+
+def test_older_videos_are_found_when_the_last_that_was_shown_is_removed(server, opened):
+    for seed in range(25):
+        job = server.ask("/v1/videos", {"num_frames": 8, "seed": seed})["id"]
+        server.ask(f"/v1/videos/{job}", method="DELETE")
+    page = opened(server.url)
+    page.wait_for_selector("#more:not([hidden])")
+    page.click("#gallery li:last-child button")
+    page.click("#remove")
+    page.wait_for_function("() => document.querySelectorAll('#gallery li').length === 23")
+    page.click("#more")
+    page.wait_for_function("() => document.querySelectorAll('#gallery li').length > 23")
+    assert page.is_hidden("#problem")

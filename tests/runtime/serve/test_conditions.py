@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from toy_serving import until
+from toy_serving import serving, until
 
 from lvdm_rt.serve import conditions
+from lvdm_rt.serve.api import VideoRequest
 from lvdm_rt.serve.limits import ServeLimits
+from lvdm_rt.serve.service import Asking
 
 pytestmark = pytest.mark.slow  # each starts a process
 
@@ -69,3 +71,22 @@ def test_frames_are_kept_at_the_size_of_the_model(film, tmp_path):
     )
     frames = conditions.load_frames(tmp_path / "frames.npy")
     assert (frames.shape, frames.dtype, len(sha256)) == ((4, 8, 12, 3), np.uint8, 64)
+
+
+def test_a_job_that_is_asked_for_twice_at_once_has_its_frames_once(film, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(film)
+    fields = VideoRequest(num_frames=8)
+    asking = Asking(fields=fields, client="a", key="k", upload=tmp_path / "clip.mp4")
+    with serving(tmp_path / "other", start=False) as service:
+        read, jobs = service._conditions.read, []
+
+        def slowly(*how):
+            service._conditions.read = read
+            jobs.append(service.accept(asking))
+            return read(*how)
+
+        service._conditions.read = slowly
+        jobs.append(service.accept(asking))
+        assert jobs[0] == jobs[1]
+        kept = [path.name for path in (service.store.folder / "conditions").iterdir()]
+        assert kept == [f"{jobs[0].id}.npy"]

@@ -2,6 +2,8 @@
 
 import pytest
 
+from lvdm_rt.serve.server import ServeJob, known_hosts
+
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - of a test
 JSON = {"Content-Type": "application/json"}
 
@@ -18,6 +20,22 @@ def test_names_of_this_machine_are_served(idle, client_of, host):
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost."])
 def test_a_name_that_was_bound_to_this_machine_by_others_is_not(idle, client_of, host):
     assert error(client_of(idle).get("/v1/videos", headers={"Host": host})) == (421, "unknown_host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0:0:0:0:0:0:0:1", "localhost"])
+def test_whoever_needs_no_token_needs_a_name_of_this_machine(idle, client_of, host):
+    client = client_of(idle, hosts=known_hosts(ServeJob(host=host)))
+    name = f"[{host}]" if ":" in host else host
+    assert client.get("/v1/videos", headers={"Host": f"{name}:8000"}).status_code == 200
+    answer = client.get("/v1/videos", headers={"Host": "evil.example"})
+    assert error(answer) == (421, "unknown_host")
+
+
+def test_other_names_are_those_that_are_allowed_in_any_case(idle, client_of):
+    job = ServeJob(host="0.0.0.0", hosts=("Films.example",))  # noqa: S104
+    client = client_of(idle, hosts=known_hosts(job))
+    assert client.get("/v1/videos", headers={"Host": "films.example"}).status_code == 200
+    assert known_hosts(ServeJob(host="0.0.0.0")) is None  # noqa: S104
 
 
 @pytest.mark.parametrize(
@@ -54,6 +72,7 @@ def test_with_the_token_everything_is_served(idle, client_of):
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://localhost:9999"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},

@@ -117,7 +117,13 @@ def test_jobs_are_listed_in_pages(idle, client_of):
     page = client.get("/v1/videos", params=rest).json()
     assert ([v["id"] for v in page["data"]], page["has_more"]) == (jobs[2:], False)
     assert [v["id"] for v in client.get("/v1/videos").json()["data"]] == jobs[::-1]
-    for bad in ({"limit": 0}, {"limit": 101}, {"limit": "x"}, {"order": "up"}):
+    for bad in (
+        {"limit": 0},
+        {"limit": 101},
+        {"limit": "x"},
+        {"limit": "0000000010000"},
+        {"order": "up"},
+    ):
         assert client.get("/v1/videos", params=bad).status_code == 400
     assert client.get("/v1/videos", params={"after": "video_0"}).status_code == 404
 
@@ -216,3 +222,20 @@ def test_a_fault_of_the_server_tells_no_trace(service, client, monkeypatch):
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "server_error")
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_requests_on_their_way_are_limited_as_jobs_are(folder, client_of, monkeypatch):
+    with serving(folder, start=False, limits=ServeLimits(client_jobs=1)) as service:
+        client, accept, answers = client_of(service), service.accept, []
+
+        def slowly(asking):  # and meanwhile comes another
+            monkeypatch.setattr(service, "accept", accept)
+            answers.append(ask(client))
+            return accept(asking)
+
+        monkeypatch.setattr(service, "accept", slowly)
+        assert ask(client).status_code == 200
+        assert [answer.status_code for answer in answers] == [429]
+        assert answers[0].json()["error"]["code"] == "too_many_requests"
+        assert answers[0].headers["retry-after"] == "1"
+        assert ask(client).json()["error"]["code"] == "too_many_jobs"  # none is on its way

@@ -23,7 +23,12 @@ export async function ask(path, options = {}) {
 }
 
 export async function askJson(path, options) {
-  return (await ask(path, options)).json();
+  return parsed(await (await ask(path, options)).text());
+}
+
+// JSON, in which seeds of more digits than a Number holds become text.
+function parsed(text) {
+  return JSON.parse(text.replaceAll(/("seed":)(\d{16,})/g, '$1"$2"'));
 }
 
 // The address of a file for <video>, <img> and downloads: its own, or of what was fetched.
@@ -48,7 +53,7 @@ export async function* events(path, signal) {
     for (const part of parts) {
       const name = /^event: (.*)$/m.exec(part);
       const data = /^data: (.*)$/m.exec(part);
-      if (name && data) yield { name: name[1], told: JSON.parse(data[1]) };
+      if (name && data) yield { name: name[1], told: parsed(data[1]) };
     }
   }
 }

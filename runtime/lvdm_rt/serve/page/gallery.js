@@ -15,7 +15,6 @@ export class Gallery {
   constructor(list, none, more, show, carefully) {
     Object.assign(this, { list, none, more, show });
     this.videos = new Map(); // id → { video, item, button }
-    this.last = null;
     more.addEventListener("click", () => carefully(() => this.load()));
   }
 
@@ -24,10 +23,10 @@ export class Gallery {
   }
 
   async load() {
-    const after = this.last ? `&after=${this.last}` : "";
+    const last = this.list.lastElementChild; // those that were removed lead nowhere
+    const after = last ? `&after=${last.id}` : "";
     const told = await askJson(`v1/videos?limit=${PAGE}${after}`);
     for (const video of told.data) this.put(video, { last: true });
-    this.last = told.last_id ?? this.last;
     this.more.hidden = !told.has_more;
   }
 

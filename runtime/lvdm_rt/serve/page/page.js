@@ -26,7 +26,7 @@ async function start() {
   document.documentElement.style.setProperty("--shape", width / height);
   $("model").textContent = `${model.name}, ${width} × ${height}`;
   for (const label of form.querySelectorAll("label.text")) label.hidden = !model.reads_text;
-  for (const name of model.presets) fields.preset.add(new Option(name, name));
+  for (const name of Object.keys(model.presets)) fields.preset.add(new Option(name, name));
   fields.num_inference_steps.placeholder = model.steps;
   fields.fps.placeholder = model.fps;
   fields.seconds.value = Math.min(model.frames, model.max_frames) / model.fps;
@@ -225,6 +225,14 @@ async function save(video) {
   setTimeout(() => letGo(address), 60_000);
 }
 
+// The preset that leads to such settings; steps and guidance have fields of their own.
+function presetOf(settings) {
+  const own = ["steps", "guidance"];
+  const leads = ([, told]) =>
+    Object.entries(told).every(([name, value]) => own.includes(name) || settings[name] === value);
+  return Object.entries(model.presets).find(leads)?.[0] ?? "";
+}
+
 function reuse(video) {
   const { settings } = video;
   fields.seconds.value = video.num_frames / video.fps;
@@ -232,7 +240,9 @@ function reuse(video) {
   fields.fps.value = video.fps === model.fps ? "" : video.fps;
   fields.prompt.value = video.prompt ?? "";
   fields.negative_prompt.value = settings.negative_prompt ?? "";
+  fields.preset.value = presetOf(settings);
   fields.num_inference_steps.value = settings.steps;
+  fields.guidance_scale.value = 1 + (model.reads_text ? settings.text_guidance : settings.guidance);
   fields.exact.checked = settings.exact;
   tellLength();
   (model.reads_text ? fields.prompt : fields.seconds).focus();
