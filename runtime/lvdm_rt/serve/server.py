@@ -147,6 +147,11 @@ def check_open_to(job: ServeJob) -> None:
             f"got host {job.host}, which others can reach, and no token; give one with "
             "--token-file FILE or in LVDM_RT_TOKEN, or leave out --host"
         )
+    if job.token is None and (job.proxies or job.hosts):
+        raise OptionsError(
+            "got a proxy or a name, by which others reach this server, and no token; give one "
+            "with --token-file FILE or in LVDM_RT_TOKEN"
+        )
 
 
 def _is_loopback(host: str) -> bool:

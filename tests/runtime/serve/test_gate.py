@@ -2,7 +2,8 @@
 
 import pytest
 
-from lvdm_rt.serve.server import ServeJob, known_hosts
+from lvdm_engines.errors import OptionsError
+from lvdm_rt.serve.server import ServeJob, check_open_to, known_hosts
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - of a test
 JSON = {"Content-Type": "application/json"}
@@ -125,3 +126,10 @@ def test_a_body_is_limited_whether_or_not_its_length_is_told(idle, client_of):
 def test_a_length_that_is_none_is_refused(idle, client_of):
     headers = {**JSON, "Content-Length": "-5"}
     assert error(client_of(idle).post("/v1/videos", content=b"{}", headers=headers))[0] == 413
+
+
+@pytest.mark.parametrize("way", [{"proxies": ("127.0.0.1",)}, {"hosts": ("films.example",)}])
+def test_what_others_reach_through_a_proxy_needs_a_token(way):
+    with pytest.raises(OptionsError, match="by which others reach this server"):
+        check_open_to(ServeJob(**way))
+    check_open_to(ServeJob(**way, token="long enough for a token"))  # noqa: S106
