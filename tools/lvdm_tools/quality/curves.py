@@ -2,11 +2,13 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from lvdm_tools.outputs import keep_matplotlib_out_of_home
+from lvdm_tools.quality.ageing import MOST, Ageing
 from lvdm_tools.quality.compare import Point
 
 _COLUMNS = 3  # of panels
@@ -21,6 +23,7 @@ class VideoComparison(msgspec.Struct, frozen=True):
     repeats: int
     seed: int
     points: tuple[Point, ...]
+    ageing: tuple[Ageing, ...] = ()
 
     @property
     def measures(self) -> list[str]:
@@ -31,6 +34,19 @@ class VideoComparison(msgspec.Struct, frozen=True):
     def subjects(self) -> list[str]:
         """The subjects in their order."""
         return list(dict.fromkeys(point.subject for point in self.points))
+
+
+def merged(comparisons: Sequence[VideoComparison]) -> VideoComparison:
+    """Put comparisons with the same real clips into one; a subject that occurs twice counts once.
+
+    Raises ValueError for none.
+    """
+    first, *_ = comparisons
+    points = {(p.subject, p.first, p.measure): p for one in comparisons for p in one.points}
+    aged = {(a.subject, a.measure): a for one in comparisons for a in one.ageing}
+    return msgspec.structs.replace(
+        first, points=tuple(points.values()), ageing=tuple(aged.values())
+    )
 
 
 def as_csv(comparison: VideoComparison) -> str:
@@ -65,7 +81,29 @@ def as_markdown(comparison: VideoComparison) -> str:
             for (subject, frames), cells in rows.items()
         ),
     ]
-    return "\n".join([*lines, "", _protocol(comparison)]) + "\n"
+    aged = ["", *_ageing(comparison)] if comparison.ageing else []
+    return "\n".join([*lines, *aged, "", _protocol(comparison)]) + "\n"
+
+
+def _ageing(comparison: VideoComparison) -> list[str]:
+    """Return a table of the last block by the first; what grew too much is bold."""
+    found = {(aged.subject, aged.measure): _ratio(aged) for aged in comparison.ageing}
+    measures = comparison.measures
+    return [
+        f"| last frames / first | {' | '.join(measures)} |",
+        f"|---|{'---|' * len(measures)}",
+        *(
+            f"| {subject} | {' | '.join(found[subject, m] for m in measures)} |"
+            for subject in comparison.subjects
+        ),
+    ]
+
+
+def _ratio(aged: Ageing) -> str:
+    if aged.ratio is None:
+        return "–"
+    told = f"{aged.ratio:.2f} [{aged.low:.2f}, {aged.high:.2f}]"
+    return f"**{told}**" if aged.ratio > MOST else told
 
 
 def _cell(point: Point) -> str:
