@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.options import NO_LEVEL
+from lvdm_rt.text.prompts import default_guidance
 from lvdm_tools.quality.subjects import Asked
 
 QUESTIONS = ("modes", "perturbation", "guidance", "samplers")
 FRAMES, VIDEOS, EVERY = 1024, 16, 5
 _LEVELS = (0.1, 0.4)  # of the trained noise levels, beside none
-_GUIDANCE = (1,)  # beside none
+_GUIDANCE = (0, 1)
 _SAMPLERS: tuple[dict[str, object], ...] = (
     {"preset": "fast"},
     {"sampler": "ddim", "steps": 20, "eta": 0.8},
@@ -35,7 +36,7 @@ def questions(
         _check(mode, bundle, manifest)
     usual = [_asked(mode, bundle) for mode, (bundle, _) in models.items()]
     perturbed = [one for mode, model in models.items() for one in _perturbed(mode, *model)]
-    guided = [one for mode, (bundle, _) in models.items() for one in _guided(mode, bundle)]
+    guided = [one for mode, model in models.items() for one in _guided(mode, *model)]
     mode, (bundle, _) = next(iter(models.items()))
     sampled = [usual[0], *(_asked(mode, bundle, **settings) for settings in _SAMPLERS)]
     found = zip(QUESTIONS, (usual, perturbed, guided, sampled), strict=True)
@@ -62,13 +63,16 @@ def _perturbed(mode: str, bundle: str, manifest: Manifest) -> Sequence[Asked]:
     if not levels:
         return [_asked(mode, bundle)]
     usual = manifest.defaults.noise_level
+    usual = NO_LEVEL if usual is None else usual
     asked = (NO_LEVEL, *(int(share * levels) for share in _LEVELS))
     others = (_asked(mode, bundle, noise_level=level) for level in asked if level != usual)
     return [_asked(mode, bundle), *others]
 
 
-def _guided(mode: str, bundle: str) -> Sequence[Asked]:
-    return [_asked(mode, bundle), *(_asked(mode, bundle, guidance=w) for w in _GUIDANCE)]
+def _guided(mode: str, bundle: str, manifest: Manifest) -> Sequence[Asked]:
+    usual, _ = default_guidance(manifest)
+    others = (_asked(mode, bundle, guidance=weight) for weight in _GUIDANCE if weight != usual)
+    return [_asked(mode, bundle), *others]
 
 
 def _asked(mode: str, bundle: str, **settings: object) -> Asked:
