@@ -133,7 +133,7 @@ def as_png(comparison: VideoComparison) -> bytes:
 
     measures = comparison.measures
     rows = -(-len(measures) // _COLUMNS)
-    figure = Figure(figsize=(4.5 * _COLUMNS, 3.2 * rows), layout="tight")
+    figure = Figure(figsize=(4.5 * _COLUMNS, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for number, measure in enumerate(measures, start=1):
         axes = figure.add_subplot(rows, _COLUMNS, number)
@@ -144,7 +144,8 @@ def as_png(comparison: VideoComparison) -> bytes:
         real = next(p.real for p in comparison.points if p.measure == measure)
         axes.axhline(real, color="black", linestyle="--", linewidth=1, label="real")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=_COLUMNS, fontsize="small")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
@@ -160,7 +161,7 @@ def _draw(axes: Any, index: int, subject: str, points: list[Point]) -> None:
         return
     middles = [(p.first + p.last) / 2 for p in points]
     axes.plot(middles, values, marker=".", linewidth=1, color=f"C{index}", label=subject)
-    axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.2)
+    axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.12)
     axes.set_xlabel("frame")
 
 
