@@ -74,10 +74,11 @@ def test_what_grows_is_told_with_an_interval_of_the_same_videos():
     def mean(rows):
         return float(rows.mean())
 
-    still, grown, none = (
+    still, grown, below, none = (
         next(ageing("x", [("m", mean, [])], ends))
-        for ends in ((first, first), (first, 1.5 * first), (0 * first, first))
+        for ends in ((first, first), (first, 1.5 * first), (-first, -2 * first), (0 * first, first))
     )
     assert (still.ratio, still.low, still.high) == pytest.approx((1, 1, 1))
     assert (grown.ratio, grown.low, grown.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert (below.ratio, below.low, below.high) == pytest.approx((2, 2, 2))  # a slope
     assert (none.ratio, none.low, none.high) == (None, None, None)

@@ -105,7 +105,7 @@ def test_one_command_leaves_a_plot_of_each_question_and_all_numbers(monkeypatch,
     subjects = {point["subject"] for point in found["points"]}
     assert len(asked) == len(subjects)  # what is in several questions is sampled once
     assert len(found["points"]) == len(subjects) * 2 * 6
-    assert len(found["ageing"]) == len(subjects) * 6
+    assert len(found["ageing"]) == len(subjects) * 5  # all but the kernel distance
     run("sky", "--autoregressive", "chain", "--out", tmp_path / "x", "--force")
     assert len(asked) == len(subjects)  # all was kept
 

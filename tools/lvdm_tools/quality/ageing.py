@@ -1,6 +1,7 @@
 """How the end of long videos differs from their beginning: each measure's last block by its first.
 
-Both blocks are of the same videos, so their ratio is surer than either.
+Both blocks are of the same videos, so their ratio is surer than either. A measure that is around 0
+for real clips, as a kernel distance is, has no such ratio.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ def ageing(
     """
     for name, measure, known in measures:
         first, last = (measure(rows, *known) for rows in ends)
-        if first <= 0:
+        if first == 0:
             yield Ageing(subject, name, None)
             continue
         together = np.concatenate(ends, axis=1)  # so that both are drawn of the same videos
@@ -49,6 +50,6 @@ def ageing(
 def _ratio(measure: Measure, clips: int) -> Measure:
     def ratio(rows: Features, *known: Features) -> float:
         first, last = measure(rows[:, :clips], *known), measure(rows[:, clips:], *known)
-        return last / first if first > 0 else np.inf
+        return last / first if first else np.inf
 
     return ratio

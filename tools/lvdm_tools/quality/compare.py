@@ -160,10 +160,9 @@ def _block(rows: Features, number: int, plan: Plan) -> Features:
 def _measures(
     network: FeatureNetwork, real: Features
 ) -> list[tuple[str, Callable[..., float], list[Features]]]:
-    """Return every measure of rows, with its name and the real clips that it takes besides."""
+    """Return measures of rows that have a ratio, by name, and what real clips they take besides."""
     return [
         (network.frechet, _between(frechet_distance), [real]),
-        (network.kernel, _between(kernel_distance), [real]),
         *((name, partial(_mean, column=column), []) for column, name in enumerate(STATISTICS)),
     ]
 

@@ -88,7 +88,7 @@ def as_markdown(comparison: VideoComparison) -> str:
 def _ageing(comparison: VideoComparison) -> list[str]:
     """Return a table of the last block by the first; what grew too much is bold."""
     found = {(aged.subject, aged.measure): _ratio(aged) for aged in comparison.ageing}
-    measures = comparison.measures
+    measures = list(dict.fromkeys(aged.measure for aged in comparison.ageing))
     return [
         f"| last frames / first | {' | '.join(measures)} |",
         f"|---|{'---|' * len(measures)}",

@@ -18,7 +18,7 @@ _LEVELS = (0.1, 0.4)  # of the trained noise levels, beside none
 _GUIDANCE = (0, 1)
 _SAMPLERS: tuple[dict[str, object], ...] = (
     {"preset": "fast"},
-    {"sampler": "ddim", "steps": 20, "eta": 0.8},
+    {"sampler": "ddim", "steps": 10, "eta": 0},
 )
 
 
