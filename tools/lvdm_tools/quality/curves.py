@@ -12,6 +12,7 @@ from lvdm_tools.quality.ageing import MOST, Ageing
 from lvdm_tools.quality.compare import Point
 
 _COLUMNS = 3  # of panels
+_BANDS = 4  # subjects whose intervals can be told apart in one panel
 
 
 class VideoComparison(msgspec.Struct, frozen=True):
@@ -140,7 +141,7 @@ def as_png(comparison: VideoComparison) -> bytes:
         axes.set_title(measure)
         for index, subject in enumerate(comparison.subjects):
             points = [p for p in comparison.points if (p.subject, p.measure) == (subject, measure)]
-            _draw(axes, index, subject, points)
+            _draw(axes, index, subject, points, bands=len(comparison.subjects) <= _BANDS)
         real = next(p.real for p in comparison.points if p.measure == measure)
         axes.axhline(real, color="black", linestyle="--", linewidth=1, label="real")
         axes.grid(alpha=0.3)
@@ -151,7 +152,7 @@ def as_png(comparison: VideoComparison) -> bytes:
     return file.getvalue()
 
 
-def _draw(axes: Any, index: int, subject: str, points: list[Point]) -> None:
+def _draw(axes: Any, index: int, subject: str, points: list[Point], *, bands: bool) -> None:
     values = [p.value for p in points]
     edges = [_edges(p) for p in points]
     if len(points) == 1:
@@ -161,7 +162,8 @@ def _draw(axes: Any, index: int, subject: str, points: list[Point]) -> None:
         return
     middles = [(p.first + p.last) / 2 for p in points]
     axes.plot(middles, values, marker=".", linewidth=1, color=f"C{index}", label=subject)
-    axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.12)
+    if bands:
+        axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.12)
     axes.set_xlabel("frame")
 
 
