@@ -51,6 +51,7 @@ def lvdm_tools() -> None:
 for _name, _module, _summary in (
     ("synth", "lvdm_tools.data.command", "Write a procedural sky time-lapse as videos."),
     ("eval", "lvdm_tools.quality.command", "Measure a bundle, or compare sets of videos."),
+    ("experiment", "lvdm_tools.quality.experiment_command", "Run the paper's experiment."),
     ("convert-i3d", "lvdm_tools.quality.convert_i3d", "Convert the network of FVD to ONNX."),
     ("bench", "lvdm_tools.bench.command", "Measure how fast a bundle runs here, beside torch."),
     ("gpu-check", "lvdm_tools.bench.gpu_command", "Measure backends on this machine's GPU."),

@@ -13,8 +13,8 @@ from lvdm_rt.pipeline import Pipeline
 from lvdm_tools.data.synth import sky_clip
 from lvdm_tools.quality import command as quality
 from lvdm_tools.quality import metrics, placed
-from lvdm_tools.quality.compare import interval
 from lvdm_tools.quality.distances import frechet_distance
+from lvdm_tools.quality.intervals import interval
 from lvdm_tools.quality.networks import FeatureNetwork
 
 

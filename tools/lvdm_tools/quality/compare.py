@@ -6,35 +6,40 @@ Knows arrays of features and whose they are; writes nothing.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from lvdm_engines.errors import ConfigError
+from lvdm_tools.quality.ageing import Ageing, ageing
+from lvdm_tools.quality.blocks import Wanted
 from lvdm_tools.quality.distances import (
     Distance,
     Features,
     frechet_distance,
     kernel_distance,
 )
+from lvdm_tools.quality.intervals import interval
 from lvdm_tools.quality.networks import CLIP, FeatureNetwork
 from lvdm_tools.quality.placed import STATISTICS, place
 from lvdm_tools.quality.subjects import Real, Subject
 
 PUBLISHED = 2048  # clips of each side in the protocol of FVD
-_DRAWS = 200  # times that videos are drawn anew for an interval
-_SHARE = 0.95  # of the draws, inside an interval
-_SEED = 16
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: videos of each subject, their frames, frames of a block, repeats."""
+    """How much is measured: videos of each subject, their frames, frames of a block, repeats.
+
+    Of the blocks it is every Nth, and the last.
+    """
 
     videos: int
     frames: int
     block: int
     repeats: int = 1
+    every: int = 1
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be cut into clips and blocks."""
@@ -43,6 +48,11 @@ class Plan:
                 f"got {self.videos} videos of {self.frames} frames in blocks of {self.block}; "
                 f"expected 2 videos or more, and lengths that clips of {CLIP} frames divide"
             )
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is measured of each video."""
+        return Wanted(self.frames, self.block, self.every)
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -64,14 +74,21 @@ class Point(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
+class Measured(NamedTuple):
+    """What was found of all subjects."""
+
+    points: list[Point]
+    ageing: list[Ageing]
+
+
 def compare(
     subjects: Sequence[Subject],
     real: Real,
     network: FeatureNetwork,
     plan: Plan,
     say: Callable[[str], None],
-) -> list[Point]:
-    """Measure every subject against the same real clips.
+) -> Measured:
+    """Measure every subject against the same real clips, and how it ages if there are blocks.
 
     Raises ConfigError: features that tell no real clips apart; and what `place` raises.
     """
@@ -81,13 +98,18 @@ def compare(
         say(
             f"{clips} real clips of {real.count} videos: floors are too small where they share some"
         )
-    known = [place(real, network, _run(plan, i), plan.block, say) for i in sets]
+    clip = Wanted(plan.block, plan.block)
+    known = [place(real, network, _run(plan, i), clip, say) for i in sets]
     _warn(known[0], network, plan, say)
-    made = (
-        (s.label, [place(s, network, _run(plan, i), plan.frames, say) for i in range(plan.repeats)])
-        for s in subjects
-    )
-    return [point for label, rows in made for point in _points(label, rows, known, network, plan)]
+    measured = Measured([], [])
+    for subject in subjects:
+        runs = (_run(plan, number) for number in range(plan.repeats))
+        made = [place(subject, network, run, plan.wanted, say) for run in runs]
+        measured.points.extend(_points(subject.label, made, known, network, plan))
+        if len(plan.wanted.blocks) > 1:
+            ends = _block(made[0], 0, plan), _block(made[0], -1, plan)
+            measured.ageing.extend(ageing(subject.label, _measures(network, known[0]), ends))
+    return measured
 
 
 def _run(plan: Plan, number: int) -> range:
@@ -116,10 +138,9 @@ def _warn(real: Features, network: FeatureNetwork, plan: Plan, say: Callable[[st
 def _points(
     label: str, made: list[Features], known: list[Features], network: FeatureNetwork, plan: Plan
 ) -> list[Point]:
-    points, per_block = [], plan.block // CLIP
-    for first in range(0, plan.frames, plan.block):
-        place_in = slice(first // CLIP, first // CLIP + per_block)
-        block = [rows[:, place_in] for rows in made]
+    points = []
+    for number, first in enumerate(plan.wanted.blocks):
+        block = [_block(rows, number, plan) for rows in made]
         where = partial(Point, label, first, first + plan.block)
         for name, measure in (
             (network.frechet, frechet_distance),
@@ -129,6 +150,21 @@ def _points(
         for column, name in enumerate(STATISTICS):
             points.append(_statistic(partial(where, name), column, block, known))
     return points
+
+
+def _block(rows: Features, number: int, plan: Plan) -> Features:
+    """Return the clips of a block, counted among those that are measured."""
+    return np.split(rows, len(plan.wanted.blocks), axis=1)[number]
+
+
+def _measures(
+    network: FeatureNetwork, real: Features
+) -> list[tuple[str, Callable[..., float], list[Features]]]:
+    """Return measures of rows that have a ratio, by name, and what real clips they take besides."""
+    return [
+        (network.frechet, _between(frechet_distance), [real]),
+        *((name, partial(_mean, column=column), []) for column, name in enumerate(STATISTICS)),
+    ]
 
 
 def _features(rows: Features) -> Features:
@@ -157,12 +193,14 @@ def _distance(
 def _statistic(
     point: Callable[..., Point], column: int, block: list[Features], known: list[Features]
 ) -> Point:
-    def mean(rows: Features) -> float:
-        return float(rows[..., column].mean())
-
+    mean = partial(_mean, column=column)
     values, theirs = [mean(rows) for rows in block], [mean(rows) for rows in known]
     spread = _spread(values, mean, [block[0]])
     return point(value=float(np.mean(values)), real=float(np.mean(theirs)), **spread)
+
+
+def _mean(rows: Features, column: int) -> float:
+    return float(rows[..., column].mean())
 
 
 def _spread(
@@ -172,22 +210,3 @@ def _spread(
         return {"std": float(np.std(values, ddof=1))}
     low, high = interval(measure, sets)
     return {"low": low, "high": high}
-
-
-def interval(
-    measure: Callable[..., float], sets: Sequence[Features], draws: int = _DRAWS
-) -> tuple[float, float]:
-    """Return what holds 95% of the values that other videos might give, by drawing videos anew.
-
-    Videos are drawn with replacement, the first axis of each set. A distance of drawn sets is too
-    large, because videos occur twice: so the draws tell the width only, and are moved until their
-    mean is the measured value (Efron and Tibshirani 1993, chapter 10).
-    """
-    rng = np.random.default_rng(_SEED)
-    drawn = [
-        measure(*(rows[rng.integers(len(rows), size=len(rows))] for rows in sets))
-        for _ in range(draws)
-    ]
-    edges = np.quantile(drawn, [(1 - _SHARE) / 2, (1 + _SHARE) / 2])
-    low, high = edges - np.mean(drawn) + measure(*sets)
-    return float(low), float(high)

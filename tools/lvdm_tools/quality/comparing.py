@@ -32,6 +32,7 @@ class ComparisonRequest:
     frames: int | None = None
     block: int = 64
     repeats: int = 1
+    every: int = 1
     stride: int = 1
     seed: int = 0
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -70,19 +71,19 @@ def run(request: ComparisonRequest, say: Say) -> VideoComparison:
         subjects = _open(request, stack, say)
         usual = PUBLISHED if network.published else _VIDEOS
         wanted = request.videos or (_LONG_VIDEOS if request.over_time else usual)
-        plan = Plan(
-            _most(subjects, wanted, request.repeats, say), *request.lengths, request.repeats
-        )
+        most = _most(subjects, wanted, request.repeats, say)
+        plan = Plan(most, *request.lengths, request.repeats, request.every)
         spec = ClipSpec(plan.block, _size(subjects), request.stride)
         known = real(request.data, spec, request.seed)
-        points = compare(subjects, known, network, plan, say)
+        found = compare(subjects, known, network, plan, say)
     return VideoComparison(
         features=network.name,
         data=request.data,
         videos=plan.videos,
         repeats=plan.repeats,
         seed=request.seed,
-        points=tuple(points),
+        points=tuple(found.points),
+        ageing=tuple(found.ageing),
     )
 
 

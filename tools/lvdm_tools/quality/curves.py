@@ -2,14 +2,17 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from lvdm_tools.outputs import keep_matplotlib_out_of_home
+from lvdm_tools.quality.ageing import MOST, Ageing
 from lvdm_tools.quality.compare import Point
 
 _COLUMNS = 3  # of panels
+_BANDS = 4  # subjects whose intervals can be told apart in one panel
 
 
 class VideoComparison(msgspec.Struct, frozen=True):
@@ -21,6 +24,7 @@ class VideoComparison(msgspec.Struct, frozen=True):
     repeats: int
     seed: int
     points: tuple[Point, ...]
+    ageing: tuple[Ageing, ...] = ()
 
     @property
     def measures(self) -> list[str]:
@@ -31,6 +35,19 @@ class VideoComparison(msgspec.Struct, frozen=True):
     def subjects(self) -> list[str]:
         """The subjects in their order."""
         return list(dict.fromkeys(point.subject for point in self.points))
+
+
+def merged(comparisons: Sequence[VideoComparison]) -> VideoComparison:
+    """Put comparisons with the same real clips into one; a subject that occurs twice counts once.
+
+    Raises ValueError for none.
+    """
+    first, *_ = comparisons
+    points = {(p.subject, p.first, p.measure): p for one in comparisons for p in one.points}
+    aged = {(a.subject, a.measure): a for one in comparisons for a in one.ageing}
+    return msgspec.structs.replace(
+        first, points=tuple(points.values()), ageing=tuple(aged.values())
+    )
 
 
 def as_csv(comparison: VideoComparison) -> str:
@@ -65,7 +82,29 @@ def as_markdown(comparison: VideoComparison) -> str:
             for (subject, frames), cells in rows.items()
         ),
     ]
-    return "\n".join([*lines, "", _protocol(comparison)]) + "\n"
+    aged = ["", *_ageing(comparison)] if comparison.ageing else []
+    return "\n".join([*lines, *aged, "", _protocol(comparison)]) + "\n"
+
+
+def _ageing(comparison: VideoComparison) -> list[str]:
+    """Return a table of the last block by the first; what grew too much is bold."""
+    found = {(aged.subject, aged.measure): _ratio(aged) for aged in comparison.ageing}
+    measures = list(dict.fromkeys(aged.measure for aged in comparison.ageing))
+    return [
+        f"| last frames / first | {' | '.join(measures)} |",
+        f"|---|{'---|' * len(measures)}",
+        *(
+            f"| {subject} | {' | '.join(found[subject, m] for m in measures)} |"
+            for subject in comparison.subjects
+        ),
+    ]
+
+
+def _ratio(aged: Ageing) -> str:
+    if aged.ratio is None:
+        return "–"
+    told = f"{aged.ratio:.2f} [{aged.low:.2f}, {aged.high:.2f}]"
+    return f"**{told}**" if aged.ratio > MOST else told
 
 
 def _cell(point: Point) -> str:
@@ -95,24 +134,25 @@ def as_png(comparison: VideoComparison) -> bytes:
 
     measures = comparison.measures
     rows = -(-len(measures) // _COLUMNS)
-    figure = Figure(figsize=(4.5 * _COLUMNS, 3.2 * rows), layout="tight")
+    figure = Figure(figsize=(4.5 * _COLUMNS, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for number, measure in enumerate(measures, start=1):
         axes = figure.add_subplot(rows, _COLUMNS, number)
         axes.set_title(measure)
         for index, subject in enumerate(comparison.subjects):
             points = [p for p in comparison.points if (p.subject, p.measure) == (subject, measure)]
-            _draw(axes, index, subject, points)
+            _draw(axes, index, subject, points, bands=len(comparison.subjects) <= _BANDS)
         real = next(p.real for p in comparison.points if p.measure == measure)
         axes.axhline(real, color="black", linestyle="--", linewidth=1, label="real")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=_COLUMNS, fontsize="small")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
 
 
-def _draw(axes: Any, index: int, subject: str, points: list[Point]) -> None:
+def _draw(axes: Any, index: int, subject: str, points: list[Point], *, bands: bool) -> None:
     values = [p.value for p in points]
     edges = [_edges(p) for p in points]
     if len(points) == 1:
@@ -122,7 +162,8 @@ def _draw(axes: Any, index: int, subject: str, points: list[Point]) -> None:
         return
     middles = [(p.first + p.last) / 2 for p in points]
     axes.plot(middles, values, marker=".", linewidth=1, color=f"C{index}", label=subject)
-    axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.2)
+    if bands:
+        axes.fill_between(middles, *zip(*edges, strict=True), color=f"C{index}", alpha=0.12)
     axes.set_xlabel("frame")
 
 

@@ -5,7 +5,7 @@ A group of videos is one file, so that an interrupted evaluation goes on where i
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
 
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from lvdm_engines.backends.user_folders import keep_cached, read_cached
 from lvdm_tools.quality import metrics
+from lvdm_tools.quality.blocks import Wanted
 from lvdm_tools.quality.distances import Features
-from lvdm_tools.quality.networks import CLIP, FeatureNetwork
+from lvdm_tools.quality.networks import FeatureNetwork
 from lvdm_tools.quality.subjects import Cut, Subject
 
-GROUP = 8  # videos that are generated side by side, and kept together
+GROUP = 4  # videos that are generated side by side, and kept together
 BATCH = 8  # clips in one call of the network
 STATISTICS: dict[str, Callable[[NDArray[np.uint8]], float]] = {
     "brightness": lambda clips: float(np.mean(metrics.mean_colour(clips))),
@@ -32,7 +33,7 @@ def place(
     subject: Subject,
     network: FeatureNetwork,
     videos: range,
-    frames: int,
+    wanted: Wanted,
     say: Callable[[str], None] = lambda _: None,
 ) -> Features:
     """Return statistics, in the order of STATISTICS, and features: (videos, clips, 4 + d).
@@ -42,19 +43,20 @@ def place(
     rows = []
     for start in range(videos.start, videos.stop, GROUP):
         group = range(start, min(start + GROUP, videos.stop))
-        rows.append(_group(subject, network, group, frames))
+        rows.append(_group(subject, network, group, wanted))
         say(f"{subject.label}: {group.stop - videos.start} of {len(videos)} videos")
     return np.concatenate(rows)
 
 
-def _group(subject: Subject, network: FeatureNetwork, group: range, frames: int) -> Features:
-    parts = (version("lvdm-rt"), subject.identity, subject.size, network.identity, group, frames)
+def _group(subject: Subject, network: FeatureNetwork, group: range, wanted: Wanted) -> Features:
+    identities = (version("lvdm-rt"), subject.identity, subject.size, network.identity)
+    parts = (*identities, group, wanted.frames, *([wanted] if wanted.every > 1 else []))
     name = f"evaluation/{hashlib.sha256(repr(parts).encode()).hexdigest()}.npy"
     kept = read_cached(name)
     if kept is not None:
         found: Features = np.load(io.BytesIO(kept), allow_pickle=False)
         return found
-    rows = _measured(subject.clips(group, frames), network, group, frames // CLIP)
+    rows = _measured(subject.clips(group, wanted), network, group, wanted.clips)
     file = io.BytesIO()
     np.save(file, rows)
     keep_cached(name, file.getvalue())
@@ -62,12 +64,12 @@ def _group(subject: Subject, network: FeatureNetwork, group: range, frames: int)
 
 
 def _measured(
-    clips: Iterator[Cut], network: FeatureNetwork, group: range, per_video: int
+    clips: Iterator[Cut], network: FeatureNetwork, group: range, numbers: Sequence[int]
 ) -> Features:
     rows: dict[tuple[int, int], Features] = {}
     while batch := list(islice(clips, BATCH)):
         pixels = np.stack([frames for _, _, frames in batch])
-        numbers = [[measure(clip[None]) for measure in STATISTICS.values()] for clip in pixels]
-        measured = np.hstack([np.array(numbers), network.run(pixels)])
+        statistics = [[measure(clip[None]) for measure in STATISTICS.values()] for clip in pixels]
+        measured = np.hstack([np.array(statistics), network.run(pixels)])
         rows.update(zip([(video, number) for video, number, _ in batch], measured, strict=True))
-    return np.array([[rows[video, number] for number in range(per_video)] for video in group])
+    return np.array([[rows[video, number] for number in numbers] for video in group])

@@ -25,9 +25,11 @@ from lvdm_tools.data.clip import ClipSource, ClipSpec
 from lvdm_tools.data.folder import look
 from lvdm_tools.data.source import open_source
 from lvdm_tools.data.video_file import read_clip
+from lvdm_tools.quality.blocks import Wanted, clips_of_blocks
 from lvdm_tools.quality.networks import CLIP
 
-Cut = tuple[int, int, NDArray[np.uint8]]  # number of a video, of its clip, (16, h, w, 3)
+Frames = NDArray[np.uint8]
+Cut = tuple[int, int, Frames]  # number of a video, of its clip, (16, h, w, 3)
 
 # fields of GenerateOptions that a subject may set; the others are the protocol's
 SETTINGS = (
@@ -56,8 +58,8 @@ class Subject(Protocol):
     def count(self) -> int | None:
         """How many videos there are."""
 
-    def clips(self, videos: range, frames: int) -> Iterator[Cut]:
-        """Yield the first frames of each video, cut into clips, in any order."""
+    def clips(self, videos: range, wanted: Wanted) -> Iterator[Cut]:
+        """Yield what is wanted of each video, cut into clips, in any order."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,15 @@ class Generated:
         settings = msgspec.json.encode(self.pipeline.settings(self.options)).decode()
         return f"{graphs} {settings} {self.pipeline.arithmetic}"
 
-    def clips(self, videos: range, frames: int) -> Iterator[Cut]:
-        """Generate videos side by side."""
+    def clips(self, videos: range, wanted: Wanted) -> Iterator[Cut]:
+        """Generate videos side by side; blocks that are not wanted are not decoded."""
         options = msgspec.structs.replace(
-            self.options, frames=frames, videos=len(videos), first_video=videos.start
+            self.options, frames=wanted.frames, videos=len(videos), first_video=videos.start
         )
-        begun: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        if wanted.every > 1:
+            yield from clips_of_blocks(self.pipeline, options, wanted)
+            return
+        begun: dict[int, tuple[int, Frames]] = {}
         for chunk in self.pipeline.stream_videos(options):
             number, rest = begun.get(chunk.video, (0, chunk.frames[:0]))
             rest = np.concatenate([rest, chunk.frames])
@@ -164,11 +169,11 @@ class Films:
         """How many are long enough."""
         return len(self.paths)
 
-    def clips(self, videos: range, frames: int) -> Iterator[Cut]:
+    def clips(self, videos: range, wanted: Wanted) -> Iterator[Cut]:
         """Read the beginnings of videos."""
         spec = ClipSpec(CLIP, self.size)
         for video in videos:
-            for number in range(frames // CLIP):
+            for number in wanted.clips:
                 yield video, number, read_clip(self.paths[video], number * CLIP, spec)
 
 
@@ -228,7 +233,7 @@ class EveryVideo:
     identity: str
     lengths: dict[Path, int]
 
-    def clip(self, index: int) -> NDArray[np.uint8]:
+    def clip(self, index: int) -> Frames:
         """Cut clip `index`. Raises TrainingError: its video is damaged."""
         paths = list(self.lengths)
         path = paths[np.random.default_rng(self.seed).permutation(len(paths))[index % len(paths)]]
@@ -256,11 +261,11 @@ class Real:
         """The data's own, and how clips are cut from it."""
         return f"{self.source.identity}, {self.source.spec}, seed {self.seed}"
 
-    def clips(self, videos: range, frames: int) -> Iterator[Cut]:
+    def clips(self, videos: range, wanted: Wanted) -> Iterator[Cut]:
         """Read clips by number."""
         for video in videos:
             whole = self.source.clip(video)
-            for number in range(frames // CLIP):
+            for number in wanted.clips:
                 yield video, number, whole[number * CLIP : (number + 1) * CLIP]
 
 
