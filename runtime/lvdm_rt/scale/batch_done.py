@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 RECORD = "batch.jsonl"
 # of a sidecar: what computed it and how it was grouped, which no job asks for
 _NOT_ASKED = {"lvdm_rt", "bundle", "arithmetic", "batch_size", "videos", "video", "file"}
-_OF_CONDITION = {"condition", "condition_sha256", "joined_frames"}
+_OF_CONDITION = {"condition", "condition_sha256", "joined_frames", "joined_sha256"}
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
