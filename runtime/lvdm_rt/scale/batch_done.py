@@ -68,7 +68,10 @@ def is_done(job: str, call: VideoCall, manifest: Manifest, record: JobRecord | N
         return False
     if call.condition is not None and (record is None or record.job != job):
         return False
-    return bool(told.get("file") == file_facts(path))
+    try:
+        return bool(told.get("file") == file_facts(path))
+    except OSError:  # which is the reason of this job alone, and told once it is to be made
+        return False
 
 
 def difference(call: VideoCall, manifest: Manifest) -> str | None:
