@@ -209,8 +209,11 @@ class Crew:
         self._running.remove(piece)
         err = done.exception()
         if err is not None and self._is_loss(err):
-            self.ready -= 1
-            self._await(actor)
+            lost = [actor, *self._idle]  # of which some may have been lost with it
+            self.ready -= len(lost)
+            self._idle.clear()
+            for one in lost:
+                self._await(one)
             piece.losses += 1
             _log.warning("a worker was lost, and what it had in hand is done again")
             if piece.losses < MOST_LOSSES:
