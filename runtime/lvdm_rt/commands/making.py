@@ -40,6 +40,7 @@ from lvdm_rt.pipeline import Pipeline, ProgressCallback
 from lvdm_rt.progress import PreviewCallback
 from lvdm_rt.request import frames_sha256, model_sha256
 from lvdm_rt.video import MAX_PIXELS, Frames, ReadSpec, VideoSpec, check_output, read_frames
+from lvdm_rt.video.sidecar import file_facts
 
 _log = logging.getLogger(__name__)
 
@@ -202,6 +203,7 @@ def _describe(call: VideoCall, pipeline: Pipeline, given: _Given | None) -> Desc
         described["condition_sha256"] = frames_sha256(given.last)
         if call.join:
             described["joined_frames"] = given.count
+            described["joined_sha256"] = file_facts(call.condition)["sha256"]
     _check_repeats(call.repeats or {}, described)
     return Described(
         frames=settings.frames,

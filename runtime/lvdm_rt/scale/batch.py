@@ -43,7 +43,7 @@ class BatchAsk:
 class BatchPlan:
     """What there is to do: records of what is done or cannot be, and units of what is missing.
 
-    `others` are records of jobs that this list does not have.
+    `others` are records of videos that this list does not ask for.
     """
 
     done: list[JobRecord]
@@ -131,6 +131,7 @@ class Batch:
 def _plan(ask: BatchAsk, manifest: Manifest, record: BatchRecord) -> BatchPlan:
     done: list[JobRecord] = []
     failed: list[JobRecord] = []
+    refused: list[JobRecord] = []
     missing: dict[str, BatchJob] = {}
     jobs: dict[str, BatchJob] = {}
     for job in read_jobs(ask.source, ask.common, manifest):
@@ -143,6 +144,8 @@ def _plan(ask: BatchAsk, manifest: Manifest, record: BatchRecord) -> BatchPlan:
             done.append(_kept(job, before))
         elif (reason := _in_the_way(job, manifest, before)) is not None:
             failed.append(_failed(BadJob(job.line, job.name, reason)))
+            if before is not None and before.status == "done":
+                refused.append(before)  # which tells of what the video is
         else:
             missing[job.name] = job
     if not jobs:
@@ -153,7 +156,7 @@ def _plan(ask: BatchAsk, manifest: Manifest, record: BatchRecord) -> BatchPlan:
     units += units_of([job for job in missing.values() if job.name not in begun], hand)
     known = {*jobs, *(job.name for job in failed)}
     others = [line for line in record.lines if line.name and line.name not in known]
-    return BatchPlan(done, failed, units, others)
+    return BatchPlan(done, failed, units, [*others, *refused])
 
 
 def _kept(job: BatchJob, before: JobRecord | None) -> JobRecord:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 RECORD = "batch.jsonl"
 # of a sidecar: what computed it and how it was grouped, which no job asks for
 _NOT_ASKED = {"lvdm_rt", "bundle", "arithmetic", "batch_size", "videos", "video", "file"}
-_OF_CONDITION = {"condition", "condition_sha256", "joined_frames"}
+_OF_CONDITION = {"condition", "condition_sha256", "joined_frames", "joined_sha256"}
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,7 +68,10 @@ def is_done(job: str, call: VideoCall, manifest: Manifest, record: JobRecord | N
         return False
     if call.condition is not None and (record is None or record.job != job):
         return False
-    return bool(told.get("file") == file_facts(path))
+    try:
+        return bool(told.get("file") == file_facts(path))
+    except OSError:  # which is the reason of this job alone, and told once it is to be made
+        return False
 
 
 def difference(call: VideoCall, manifest: Manifest) -> str | None:

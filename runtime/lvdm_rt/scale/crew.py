@@ -11,7 +11,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lvdm_engines.errors import ClusterError, LvdmError, one_line
+from lvdm_rt.scale.cluster_worker import ClusterWorker
 
 _log = logging.getLogger(__name__)
 
@@ -54,28 +55,6 @@ class _Piece:
     arguments: tuple[Any, ...]
     promise: Future[Any] = field(default_factory=Future)
     losses: int = 0
-
-
-class ClusterWorker:
-    """What runs in an actor: opens what it holds before its first piece, also after a restart."""
-
-    def __init__(self, opening: Callable[[], Any]) -> None:
-        self._opening = opening
-        self._held: Any = None
-
-    def version(self) -> str:
-        """Return which version of this package does pieces here."""
-        return version("lvdm-rt")
-
-    def open(self) -> None:
-        """Open what pieces are done with."""
-        if self._held is None:
-            self._held = self._opening()
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Do one piece."""
-        self.open()
-        return function(self._held, *arguments)
 
 
 class Crew:
@@ -176,16 +155,23 @@ class Crew:
 
     def _serve(self) -> None:
         while (event := self._events.get()) is not None:
-            event()
-            while self._idle and self._waiting:
-                piece = self._waiting.popleft()
-                if piece.promise.running() or piece.promise.set_running_or_notify_cancel():
-                    self._give(self._idle.popleft(), piece)
+            try:
+                event()
+                self._hand_out()
+            except Exception as err:  # noqa: BLE001 - of Ray, where the cluster has gone
+                _log.info("the cluster is given up", exc_info=True)
+                self._end(ClusterError(f"the cluster does not answer ({_last_line(err)})"))
+
+    def _hand_out(self) -> None:
+        while self._idle and self._waiting:
+            piece = self._waiting.popleft()
+            if piece.promise.running() or piece.promise.set_running_or_notify_cancel():
+                self._give(self._idle.popleft(), piece)
 
     def _take(self, piece: _Piece) -> None:
         if self._ended is None:
             self._waiting.append(piece)
-        else:
+        elif piece.promise.set_running_or_notify_cancel():
             piece.promise.set_exception(self._ended)
 
     def _give(self, actor: Any, piece: _Piece) -> None:
@@ -209,23 +195,34 @@ class Crew:
         self._running.remove(piece)
         err = done.exception()
         if err is not None and self._is_loss(err):
-            self.ready -= 1
-            self._await(actor)
-            piece.losses += 1
-            _log.warning("a worker was lost, and what it had in hand is done again")
-            if piece.losses < MOST_LOSSES:
-                self._waiting.appendleft(piece)
-                return
-            err = ClusterError(
-                f"{MOST_LOSSES} workers were lost over the same piece of work; their machines may "
-                f"have too little memory for it ({_last_line(err)})"
-            )
-        else:
-            self._idle.append(actor)
+            self._on_loss(actor, piece, err)
+            return
+        self._idle.append(actor)
         if err is None:
             piece.promise.set_result(done.result())
         else:
             piece.promise.set_exception(_as_raised(err))
+
+    def _on_loss(self, actor: Any, piece: _Piece, err: BaseException) -> None:
+        """Let another worker do what a lost one had in hand, and see which of the idle ones live.
+
+        A piece would else go from one lost worker of the same machine to the next.
+        """
+        _log.warning("a worker was lost, and what it had in hand is done again")
+        piece.losses += 1
+        if piece.losses < MOST_LOSSES:
+            self._waiting.appendleft(piece)
+        else:
+            text = (
+                f"{MOST_LOSSES} workers were lost over the same piece of work; their machines may "
+                f"have too little memory for it ({_last_line(err)})"
+            )
+            piece.promise.set_exception(ClusterError(text))
+        doubtful = [actor, *self._idle]
+        self._idle.clear()
+        self.ready -= len(doubtful)
+        for one in doubtful:
+            self._await(one)
 
     def _is_loss(self, err: BaseException) -> bool:
         errors = self._ray.exceptions
@@ -276,9 +273,13 @@ class Crew:
     def _end(self, err: Exception) -> None:
         """Let nobody wait for what will not be done."""
         self._ended = err
-        for piece in [*self._running, *self._waiting]:
-            if not piece.promise.done():
-                piece.promise.set_exception(err)
+        _settle(self._placed)
+        for promise in [
+            self._started,
+            *(piece.promise for piece in self._running | {*self._waiting}),
+        ]:
+            with suppress(InvalidStateError):  # it was cancelled, or has ended
+                promise.set_exception(err)
         self._running.clear()
         self._waiting.clear()
 

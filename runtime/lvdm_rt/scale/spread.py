@@ -30,7 +30,7 @@ from lvdm_rt.scale.maker import PieceMaker
 Array = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
-AHEAD = 6  # batches for each worker that may be begun, from the oldest that is not finished on
+AHEAD = 6  # batches for each worker from the oldest unfinished one on, decode windows included
 _URGENCY = {Stage.PREDICT: 0, Stage.SHORT: 0, Stage.REFINE: 2, Stage.INFILL: 3}  # decoding: 1
 
 
@@ -119,8 +119,9 @@ class _Spread:
             future.cancel()
 
     def _look_ahead(self) -> None:
-        """Take batches of the plan into view."""
-        missing = AHEAD * self._pool.size - len(self._clips)
+        """Take batches of the plan into view, unless as much is still to be decoded."""
+        windows = sum(map(len, self._windows.values()))
+        missing = AHEAD * self._pool.size - len(self._clips) - windows
         self._clips.extend(map(_Clips, islice(self._upcoming, max(0, missing))))
 
     def _begin(self) -> bool:

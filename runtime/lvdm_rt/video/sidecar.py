@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvdm_engines.atomic import read_file, sync
+from lvdm_engines.atomic import open_file, read_file, sync
 
 
 def sidecar_path(path: Path) -> Path:
@@ -44,12 +44,15 @@ def is_finished(video: Path, settings: dict[str, Any]) -> bool:
 
 
 def file_facts(video: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file, or of the files in a directory with their names."""
+    """Return size and sha256 of a file, or of the files in a directory with their names.
+
+    Raises OSError, also for what is no ordinary file.
+    """
     digest, size = hashlib.sha256(), 0
     for file in sorted(video.iterdir()) if video.is_dir() else [video]:
         if file != video:
             digest.update(f"{file.name}\0".encode())
-        with file.open("rb") as data:
+        with open_file(file) as data:
             while block := data.read(1 << 20):
                 digest.update(block)
                 size += len(block)

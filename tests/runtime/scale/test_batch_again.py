@@ -4,6 +4,7 @@ import json
 import shlex
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from toy_files import content, edited
 
@@ -104,6 +105,30 @@ def test_a_condition_that_has_changed_makes_another_job(
     before = (tmp_path / "out" / "a.npz").read_bytes()
     batch("list.jsonl", "--force")
     assert (tmp_path / "out" / "a.npz").read_bytes() != before
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_a_condition_that_has_changed_is_told_until_it_is_replaced(
+    batch, write_list, command, toy, tmp_path, frames_of, join
+):
+    words = ("generate", "-o", "given.npz", "--bundle", toy, "--frames", "40")
+    assert command(*words)[0] == 0
+    write_list({"condition": "given.npz", "join": join, "name": "a"}, {"name": "b"})
+    batch("list.jsonl")
+    with np.load(tmp_path / "given.npz") as archive:
+        held = dict(archive)
+    held["frames"] = np.concatenate([255 - held["frames"][:4], held["frames"][4:]])
+    np.savez(tmp_path / "given.npz", **held)  # what is continued, the end, is as it was
+    before = (tmp_path / "out" / "a.npz").read_bytes()
+    for _ in range(3):
+        _, err = batch("list.jsonl", code=1)
+        assert "a.npz: it exists and continues what its condition was before" in err
+    assert (tmp_path / "out" / "a.npz").read_bytes() == before
+    batch("list.jsonl", "--force")
+    assert ((tmp_path / "out" / "a.npz").read_bytes() != before) == join
+    if join:
+        np.testing.assert_array_equal(frames_of("out/a.npz")[:40], held["frames"])
+    assert "2 were done before" in batch("list.jsonl")[1]
 
 
 @pytest.mark.parametrize("condition", [{}, {"condition": "given.npz"}])

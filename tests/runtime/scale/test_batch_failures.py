@@ -1,6 +1,7 @@
 """A job that cannot be made is told and left out; what ends every job ends the batch."""
 
 import errno
+import os
 from unittest.mock import Mock
 
 import pytest
@@ -64,6 +65,25 @@ def test_a_condition_that_cannot_be_read_stops_no_other_job(batch, write_list, t
         "a.npz": "failed",
         "b.npz": "done",
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_what_is_no_file_is_not_waited_for_and_stops_no_other_job(
+    batch, write_list, tmp_path, records
+):
+    os.mkfifo(tmp_path / "pipe")
+    flags = ("list.jsonl", "--format", "png", "--frames", "2")
+    write_list({"name": "a"}, {"name": "b"})
+    batch(*flags)
+    os.mkfifo(tmp_path / "out" / "a" / "pipe")
+    (tmp_path / "out" / "b" / "folder").mkdir()
+    write_list({"name": "a"}, {"name": "b"}, {"name": "c", "condition": "pipe"}, {"name": "d"})
+    batch(*flags, code=1)
+    reasons = {name: record.get("reason", "") for name, record in records().items()}
+    assert "it holds pipe, which is no frame" in reasons["a"]
+    assert "it holds folder, which is no frame" in reasons["b"]
+    assert "pipe: it is no ordinary file" in reasons["c"]
+    assert reasons["d"] == ""
 
 
 def test_a_failed_job_is_tried_again(batch, write_list, tmp_path, records, toy, command):

@@ -73,6 +73,22 @@ def test_frames_that_come_first_are_not_waited_for(make_fake):
             assert len(pool.done) < 40  # of thousands
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "autoregressive", "frames": 500, "overlap": 0},
+        {"mode": "short", "frames": 17, "videos": 40, "batch_size": 1},
+    ],
+)
+def test_sampling_does_not_run_ahead_of_decoding(changes, tmp_path):
+    options = replace(OPTIONS, steps=1, **changes)
+    for resume in (False, True):  # what is read back would pile up as well
+        told = []
+        spread(options, 1, work=tmp_path, resume=resume, progress=told.append)
+        ahead = max(now.steps / now.total_steps - now.frames / now.total_frames for now in told)
+        assert ahead < 0.5
+
+
 def test_a_slow_reader_holds_the_workers_back():
     options = replace(OPTIONS, frames=100_000, batch_size=2)
     with spread_over(make_manifest(), 2) as (pipeline, pool), pipeline.stream(options) as stream:
