@@ -102,7 +102,7 @@ def clips(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("send_back", [False, True])
+@pytest.mark.parametrize("send_back", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_lost_node_costs_what_it_had_in_hand(losing, here, send_back):
     def ready(out):
         return len(list(out.glob("*.npz"))) >= 2
