@@ -34,16 +34,16 @@ class Outcome:
     seconds: float
     memory: int
 
-    def findings(self) -> list[str]:
-        """Return what a case may not do, of what this one did."""
+    def findings(self, errors: int = 1) -> list[str]:
+        """Return what a case with so many errors at most may not do, of what this one did."""
         lines = self.err.splitlines()
         told = {
             f"ended by signal {-self.code}": self.code < 0,
             f"exit code {self.code}": self.code > 2,
             "a traceback": "Traceback" in self.err,
             "no line": self.code in (1, 2) and not lines,
-            f"{len(lines)} lines": self.code == 1 and len(lines) > 1,
-            "an error that is too long": self.code == 1 and len(self.err) > _LONGEST,
+            f"{len(lines)} lines": self.code == 1 and len(lines) > errors,
+            "an error that is too long": self.code == 1 and len(self.err) > errors * _LONGEST,
             "characters that no terminal shows": not all(map(str.isprintable, lines)),
             f"{self.seconds:.0f} s": self.seconds > SECONDS,
             f"{self.memory >> 20} MiB": self.memory > MEMORY,

@@ -23,11 +23,18 @@ if __name__ == "__main__":
 import numpy as np
 from fuzz import child
 from fuzz.kind import Kind
-from fuzz.kinds import bundles, films, models, plans, runs
+from fuzz.kinds import bundles, films, lists, models, plans, runs
 
 KINDS = {
     kind.name: kind
-    for kind in (*bundles.KINDS, *plans.KINDS, *models.KINDS, *films.KINDS, *runs.KINDS)
+    for kind in (
+        *bundles.KINDS,
+        *plans.KINDS,
+        *models.KINDS,
+        *films.KINDS,
+        *runs.KINDS,
+        *lists.KINDS,
+    )
 }
 
 
@@ -59,7 +66,7 @@ def tried(kind: Kind, seed: int, whole: Path, scratch: Path) -> list[str]:
 
     way.write_text("")
     outcome = child.run(case, folder)
-    found = outcome.findings()
+    found = outcome.findings(kind.errors)
     changed, said = way.read_text(), outcome.err.strip()[-600:]
     return [f"{', '.join(found)} ({changed}): {said}"] if found else []
 

@@ -15,7 +15,8 @@ class Kind:
     """`prepare` writes whole files into an empty folder, in a process of its own.
 
     `make` gets a copy of them, changes something, and tells what; `run` returns an exit code; with
-    nothing changed that is 0. `daily` cases of it run in `make test`.
+    nothing changed that is 0. It has `errors` of one line each at most. `daily` cases of it run in
+    `make test`.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Kind:
     make: Callable[[Path, Rng], str]
     run: Callable[[Path], int]
     daily: int = 6
+    errors: int = 1
 
 
 def command(words: Sequence[object], script: str = "lvdm_rt") -> int:
