@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests in two processes for two cores: those that export or train networks, and all others.
-TORCH := tests/export tests/tools/bench tests/tools/train tests/engines/backends/trt/test_aot.py
+# Tests in two processes for two cores, which take as long: those that export or train networks, with
+# those of clusters, and all others.
+TORCH := tests/export tests/tools/bench tests/tools/train tests/engines/backends/trt/test_aot.py \
+	tests/runtime/scale
 LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"
