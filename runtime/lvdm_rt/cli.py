@@ -75,7 +75,10 @@ def generate(**flags: Any) -> int:
 @click.argument("bundle", default="sky-tiny", shell_complete=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(bundle: str, as_json: bool) -> None:
-    """Verify a bundle and show what it is: a built-in name, a directory, or hf://OWNER/NAME."""
+    """Verify a bundle and show what it is.
+
+    BUNDLE is a built-in name, a directory, or hf://OWNER/NAME.
+    """
     from lvdm_engines.bundle import MANIFEST, load_bundle
     from lvdm_rt.commands.text import bundle_lines
 
@@ -91,7 +94,10 @@ def info(bundle: str, as_json: bool) -> None:
 @lvdm_rt.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> int:
-    """Show which backends, formats and bundles work here, and what would fix the others."""
+    """Show what works here, and what would fix the rest.
+
+    Backends, formats and bundles.
+    """
     import msgspec
 
     from lvdm_rt.commands.doctor import diagnose
@@ -120,7 +126,9 @@ def sheet(**flags: Any) -> None:
 @lvdm_rt.command()
 @compare_flags
 def compare(**flags: Any) -> None:
-    """Write videos side by side into one, as long as the shortest is.
+    """Write videos side by side into one.
+
+    It is as long as the shortest of them.
 
     Each IN is a video, an .npz that `generate` wrote or a folder of pictures.
     """
@@ -145,7 +153,7 @@ lvdm_rt.add_command(batch)
 @lvdm_rt.command()
 @serve_flags
 def serve(**flags: Any) -> None:
-    """Make videos for those who ask over HTTP, and show them in a browser.
+    """Make videos for whoever asks over HTTP, with a page.
 
     Prints its address when it is ready; ends with Ctrl-C or SIGTERM. What is in the folder is gone
     on with by the next server there.

@@ -27,7 +27,9 @@ _MOST_TOLD = 20  # failures in full; the record has all
 
 @click.command(params=PARAMETERS)
 def batch(**flags: Any) -> int:
-    """Make the videos of a list, a JSON object or a prompt in each line.
+    """Make the videos of a list of jobs.
+
+    Each line of it is a JSON object or a prompt.
 
     What a line does not say is as the options say. The same command again makes what is missing.
     """
