@@ -29,6 +29,7 @@ INSTALLATION = "docs/installation.md"
 NOT_RUN = {
     r"^docker ": "needs docker",
     r"hf://": "needs a hub",
+    r"--ray HOST": "needs several machines",
     r"\[cuda\]": "brings gigabytes of CUDA",
     r"tensorrt|gpu-check|\.plan\b": "needs a GPU",
     r"train_sky_tiny": "takes three hours",
