@@ -62,8 +62,8 @@ def test_an_interrupted_command_leaves_its_clips_to_one_that_has_no_cluster(tmp_
         time.sleep(0.02)
     spread.send_signal(signal.SIGINT)
     code, said = ended(spread)
-    assert code == 130
-    assert re.fullmatch(r"lvdm-rt: interrupted; finished clips are kept; .* --resume\n", said)
+    line = r"lvdm-rt: interrupted; finished clips are kept; .* --resume\n"
+    assert (code, re.sub(line, "", said)) == (130, "")
     assert ended(generate(tmp_path, "-o", "sky.npz", "--resume")) == (0, "")
     assert (tmp_path / "sky.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     assert not work.exists()
