@@ -45,7 +45,7 @@ def parked(folder):
 
 
 def test_clips_of_another_engine_are_made_again_those_of_whole_videos_as_well(folder, parked):
-    for file in (folder / "work").glob("*/work.json"):
+    for file in (folder / "work").rglob("work.json"):
         file.write_text(json.dumps({**json.loads(file.read_text()), "arithmetic": "another"}))
     with serving(folder) as service:
         until(lambda: service.get(parked[1]).has_ended)

@@ -97,7 +97,7 @@ def test_what_a_killed_server_had_is_neither_lost_nor_made_twice(start, tmp_path
     server.ended(done)
     jobs = [server.ask("/v1/videos", {**LONG, "seed": seed})["id"] for seed in (1, 2)]
     jobs.append(server.ask("/v1/videos", {"num_frames": 8, "num_inference_steps": 3})["id"])
-    until(lambda: len(list((tmp_path / "videos/work").rglob("*.npy"))) >= steps)
+    until(lambda: len(list((tmp_path / "videos" / "work").rglob("*.npy"))) >= steps)
     server.end(signal.SIGKILL)
     kept = (tmp_path / f"videos/results/{done}.mp4").stat().st_mtime_ns
     again = start("--exact")
@@ -112,7 +112,7 @@ def test_what_a_killed_server_had_is_neither_lost_nor_made_twice(start, tmp_path
     assert again.end(signal.SIGTERM) == (0, "")
     left = sorted(path.name for path in (tmp_path / "videos").iterdir())
     assert left == ["conditions", "jobs.sqlite3", "results", "work"]
-    assert not list((tmp_path / "videos/work").iterdir())
+    assert not list((tmp_path / "videos" / "work").iterdir())
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
