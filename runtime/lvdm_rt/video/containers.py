@@ -48,14 +48,20 @@ class EncoderSettings:
     even: bool = False  # H.264 in yuv420p has no odd sizes
 
 
-# Threads are fixed because the encoders' output depends on their number. Even so x264 may give
-# another file for the same frames now and then (its macroblock tree; without it files are thrice
-# as large). bitexact leaves out the muxers' random and dated fields.
+# The same frames give the same file. The encoders' output depends on the number of threads, so it
+# is fixed; x264's fast macroblock tree gives now this, now that, so it is told to take the other
+# one; bitexact leaves out the muxers' random and dated fields.
 ENCODERS: Mapping[str, EncoderSettings] = {
     "mp4": EncoderSettings(
         "mp4",
         "libx264",
-        {"crf": "16", "preset": "medium", "threads": "2", "chroma_sample_location": "center"},
+        {
+            "crf": "16",
+            "preset": "medium",
+            "threads": "2",
+            "x264-params": "cpu-independent=1",
+            "chroma_sample_location": "center",
+        },
         {"movflags": "+faststart", "fflags": "+bitexact"},
         even=True,
     ),

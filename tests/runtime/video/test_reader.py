@@ -127,7 +127,10 @@ def test_a_cut_file_is_one_clear_error(scene, write, read, name, share):
 
 
 def test_a_video_that_ends_mid_frame_is_named_as_that(scene, write, read):
-    path = cut(write("in.mp4", scene(40, 32, 32)), 0.97)
+    path = write("in.mp4", scene(40, 32, 32))
+    with av.open(str(path)) as container:
+        last = max((packet for packet in container.demux() if packet.size), key=lambda p: p.pos)
+    path.write_bytes(path.read_bytes()[: last.pos + last.size // 2])
     with pytest.raises(VideoError, match="ends or is damaged inside a frame"):
         read(path, (32, 32))
 
