@@ -203,10 +203,13 @@ def run_all(folder: Path, wanted: list[str], minutes: float) -> Iterator[Outcome
 def main() -> None:
     """Run what is asked for, print the table, and fail if a command did."""
     parser = argparse.ArgumentParser(description="Run every command of the documentation.")
-    parser.add_argument("--page", action="append", default=[], help="only this page")
+    parser.add_argument("--page", action="append", default=[], help="only this one, such as docs/batch.md")
     parser.add_argument("--keep", type=Path, help="a folder, new, for all that is made")
     parser.add_argument("--minutes", type=float, default=8, help="the time of one command at most")
     asked = parser.parse_args()
+    known = {page.relative_to(ROOT).as_posix() for page in pages(ROOT)}
+    if unknown := sorted(set(asked.page) - known):
+        parser.error(f"no page {unknown[0]}; there are {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory() as name:
         folder = (asked.keep or Path(name)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
