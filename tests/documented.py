@@ -203,7 +203,9 @@ def run_all(folder: Path, wanted: list[str], minutes: float) -> Iterator[Outcome
 def main() -> None:
     """Run what is asked for, print the table, and fail if a command did."""
     parser = argparse.ArgumentParser(description="Run every command of the documentation.")
-    parser.add_argument("--page", action="append", default=[], help="only this one, such as docs/batch.md")
+    parser.add_argument(
+        "--page", action="append", default=[], help="only this one, such as docs/batch.md"
+    )
     parser.add_argument("--keep", type=Path, help="a folder, new, for all that is made")
     parser.add_argument("--minutes", type=float, default=8, help="the time of one command at most")
     asked = parser.parse_args()

@@ -86,7 +86,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
             parity |= exported.parity
             references |= exported.references
             gc.collect()
-        preview = fit_preview(writer.path, graphs, model)
+        preview = fit_preview(_autoencoder(inputs), model)
         told = f"R² {preview.r2:.2f}, off by {preview.levels:.0f} of 255 levels"
         tell(f"preview: colours fitted to latents, {told}")
         writer.record(references)
@@ -175,12 +175,6 @@ def _networks(
         key = Source(source.config.resolve(), source.checkpoint.resolve())
         shared.setdefault(key, []).append(name)
 
-    def autoencoder() -> Autoencoder:
-        checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
-        config = inputs.autoencoder.network_config()
-        assert not isinstance(config, UNet3dConfig)  # noqa: S101 - `model_facts` refused it
-        return load_autoencoder(config, checkpoint)
-
     def denoiser(names: tuple[str, ...]) -> Graph:
         unet = inputs.records[names[0]].network_config()
         assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
@@ -193,10 +187,17 @@ def _networks(
 
     return [
         *([(("text_encoder",), partial(text_encoder, text))] if text else []),
-        (("encoder",), lambda: encoder_graph(autoencoder(), model)),
-        (("decoder",), lambda: decoder_graph(autoencoder(), model)),
+        (("encoder",), lambda: encoder_graph(_autoencoder(inputs), model)),
+        (("decoder",), lambda: decoder_graph(_autoencoder(inputs), model)),
         *((tuple(names), partial(denoiser, tuple(names))) for names in shared.values()),
     ]
+
+
+def _autoencoder(inputs: Inputs) -> Autoencoder:
+    checkpoint = inputs.checkpoints[inputs.autoencoder_checkpoint]
+    config = inputs.autoencoder.network_config()
+    assert not isinstance(config, UNet3dConfig)  # noqa: S101 - `model_facts` refused it
+    return load_autoencoder(config, checkpoint)
 
 
 def _provenance(options: BuildOptions, inputs: Inputs, text: TextParts | None) -> Provenance:

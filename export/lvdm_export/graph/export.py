@@ -1,29 +1,31 @@
 """One graph of a bundle: measured in torch, exported, and compared with torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import torch
-from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import GraphSource, file_sha256
-from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
-from lvdm_engines.opening import load_backend
 from lvdm_export.graph import activations
-from lvdm_export.graph.graphs import Graph
+from lvdm_export.graph.comparison import Trial, compare, compare_one_row, same_graph, tensors
+from lvdm_export.graph.graphs import Graph, resized, with_few_latents
 from lvdm_export.graph.half_storage import round_weights
 from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
-from lvdm_export.verify import parity
-from lvdm_export.verify.probes import DISTINCT, Probe, clip_of, make_probes
+from lvdm_export.verify.probes import clip_of
 
 _COSTLY = 100.0  # GFLOP per run above which one probe has to do
+_LARGE = (
+    500.0  # GFLOP per run above which a second export, at few latents, costs less than it saves
+)
+_FEW = 8  # latents a side
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,48 @@ def steps(precision: Precision) -> int:
 def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> ExportedGraph:
     """Export a graph that serves `names`, and compare it with torch under each of them.
 
-    The graph's network is used up: it ends baked, and in the target's precision.
+    The graph's network is used up: it ends baked, and in the target's precision. A large one of an
+    autoencoder is compared at few latents, if it is the same graph there, and with one row at its
+    own size.
 
     Raises ExportError: the graph cannot be exported, runs over in half precision, or differs.
     """
     stem = names[0] if len(names) == 1 else "denoiser"
-    clip = {name: clip_of(target.model, name) for name in names}
+    clip = max(clip_of(target.model, name) for name in names)
     if target.weights == "fp16":
         round_weights(graph.module)
-    gflop = max(count_gflop(graph, n) for n in clip.values())
-    count = 1 if gflop > _COSTLY else 2
-    probes = {
-        name: make_probes(name, graph.inputs, target.model, count, graph.vocabulary)
-        for name in names
-    }
+    gflop = count_gflop(graph, clip)
     target.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
-    answers = {name: _answers(graph.module, batch) for name, batch in probes.items()}
-    measured = _to_precision(target, stem, graph, probes)
+    trial = Trial.of(graph, names, target.model, 1 if gflop > _COSTLY else 2)
+    few, small = with_few_latents(target.model, _FEW), None
+    if gflop > _LARGE and stem in ("encoder", "decoder"):
+        small = Trial.of(resized(graph, stem, few), names, few, 2)
+    measured = _to_precision(target, stem, trial)
     bake(graph.module)
     target.report(f"{stem}: exporting to ONNX ({target.precision})")
+    source = _write(target, graph, stem, clip)
+    facts = msgspec.structs.replace(source.facts, gflop=float(f"{gflop:.4g}"))
+    notes: dict[str, Any] = {"activations": measured} if measured else {}
+    with TemporaryDirectory(dir=target.folder) as beside:
+        elsewhere = replace(target, folder=Path(beside))
+        twin = None if small is None else _write(elsewhere, small.graph, stem, clip)
+        target.report(f"{stem}: comparing with torch")
+        if small is None or twin is None or not same_graph(source, twin):
+            found = compare(source, trial, target.precision)
+        else:
+            found = compare(twin, small, target.precision)
+            found = compare_one_row(source, trial, target.precision, found)
+            notes["latents"] = few.latent.size
+    return ExportedGraph(
+        facts,
+        {name: told.entry("torch fp32") | notes for name, told in found.items()},
+        trial.references(),
+    )
+
+
+def _write(target: ExportTarget, graph: Graph, stem: str, clip: int) -> GraphSource:
     path = target.folder / f"{stem}.onnx"
-    written = write_onnx(graph, path, clip=max(clip.values()), compact=target.weights == "fp16")
+    written = write_onnx(graph, path, clip=clip, compact=target.weights == "fp16")
     facts = GraphFacts(
         file=path.name,
         sha256=file_sha256(path),
@@ -83,20 +106,8 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
         inputs=graph.inputs,
         outputs=graph.outputs,
         parameters=written.parameters,
-        gflop=float(f"{gflop:.4g}"),
     )
-    source = GraphSource(stem, facts, target.folder)
-    target.report(f"{stem}: comparing with torch")
-    exported = ExportedGraph(facts, {}, {})
-    with load_backend("cpu").open(source, SessionOptions()) as session:
-        for name, batch in probes.items():
-            reference = parity.Reference.complete(answers[name])
-            told = parity.measure(session, batch, reference)
-            parity.check(name, told, target.precision)
-            activity = {"activations": measured} if measured else {}
-            exported.parity[name] = told.entry("torch fp32") | activity
-            exported.references[name] = reference.sampled()
-    return exported
+    return GraphSource(stem, facts, target.folder)
 
 
 def count_gflop(graph: Graph, clip: int) -> float:
@@ -108,33 +119,14 @@ def count_gflop(graph: Graph, clip: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def _answers(module: nn.Module, probes: list[Probe]) -> list[Any]:
-    answers = []
-    with torch.no_grad():
-        for probe in probes:
-            given = module(**_tensors(probe))
-            outputs = given if isinstance(given, tuple) else (given,)
-            if not all(output.isfinite().all() for output in outputs):
-                raise ExportError(
-                    "the network itself gives NaN or infinity in torch; check the checkpoint"
-                )
-            answers.append(outputs[0].numpy())
-    return answers
-
-
-def _tensors(probe: Probe) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(rows) for name, rows in probe.rows(0, DISTINCT).items()}
-
-
-def _to_precision(
-    target: ExportTarget, stem: str, graph: Graph, probes: dict[str, list[Probe]]
-) -> dict[str, Any] | None:
+def _to_precision(target: ExportTarget, stem: str, trial: Trial) -> dict[str, Any] | None:
     """Cast the network if it is to run in half precision and may; returns what was measured."""
     if target.precision == "fp32":
         return None
+    module = trial.graph.module
     target.report(f"{stem}: measuring the largest activations")
-    batches = [_tensors(probe) for batch in probes.values() for probe in batch]
-    largest = activations.measure(graph.module, batches)
-    activations.check(stem, graph.module, largest)
-    to_half(graph.module)
+    batches = [tensors(probe) for batch in trial.probes.values() for probe in batch]
+    largest = activations.measure(module, batches)
+    activations.check(stem, module, largest)
+    to_half(module)
     return largest.summary()

@@ -4,9 +4,10 @@ Pixels are uint8 outside, the latent normalisation z = scale * (mean + shift) is
 spread over the frame, and every float input and output is float32 whatever the precision.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -120,6 +121,21 @@ def decoder_graph(network: Autoencoder, model: ModelFacts) -> Graph:
     """Wrap an autoencoder as the graph `decoder`."""
     inputs, _, outputs = graph_tensors("decoder", model)
     return Graph(DecoderGraph(network, model.latent), tuple(inputs), (*outputs, MEAN))
+
+
+def with_few_latents(model: ModelFacts, most: int) -> ModelFacts:
+    """Return a model of the same networks for smaller frames: at most so many latents a side."""
+    (h, w), (_, rows, columns) = model.latent.size, model.downsample
+    h, w = min(h, most), min(w, most)
+    latent = msgspec.structs.replace(model.latent, size=(h, w))
+    return msgspec.structs.replace(model, latent=latent, frame_size=(h * rows, w * columns))
+
+
+def resized(graph: Graph, name: str, model: ModelFacts) -> Graph:
+    """Return an autoencoder's graph for the frames of `model`; the network is the same."""
+    inputs, _, outputs = graph_tensors(name, model)
+    more = graph.outputs[len(outputs) :]
+    return replace(graph, inputs=tuple(inputs), outputs=(*outputs, *more))
 
 
 def text_encoder_graph(network: TextEncoder, model: ModelFacts) -> Graph:

@@ -4,22 +4,20 @@ No videos are needed: smooth coloured noise is encoded, and decoded again, so th
 as the encoder gives and colours such as viewers will see. Least squares does the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lvdm_engines.backends.backend import SessionOptions
-from lvdm_engines.bundle import GraphSource
-from lvdm_engines.manifest import GraphFacts, ModelFacts
-from lvdm_engines.opening import load_backend
+from lvdm_engines.manifest import ModelFacts
 from lvdm_engines.preview_map import PreviewMap
+from lvdm_export.graph.graphs import Autoencoder, DecoderGraph, EncoderGraph, with_few_latents
 
-_PLACES = 4096  # of latents that are wanted at least, for a handful of unknown numbers
-_FEWEST, _MOST = 4, 16  # windows: colours should vary, and large decoders are slow
+_WINDOWS = 16  # each of other colours, as many as a handful of unknown numbers needs
+_SIDE = 4  # latents: larger windows gave no better map, and cost more
 _STEEP = 1.5  # amplitudes fall with frequency to this power: clouds, rather than grain
 _SEED = 1
 
@@ -36,18 +34,17 @@ class FittedPreview:
     levels: float
 
 
-def fit_preview(folder: Path, graphs: Mapping[str, GraphFacts], model: ModelFacts) -> FittedPreview:
-    """Fit the map of a bundle whose encoder and decoder lie in `folder`. Raises SessionError."""
-    sources = [GraphSource(name, graphs[name], folder) for name in ("encoder", "decoder")]
-    backend = load_backend("cpu")
-    with (
-        backend.open(sources[0], SessionOptions()) as encoder,
-        backend.open(sources[1], SessionOptions()) as decoder,
-    ):
+def fit_preview(autoencoder: Autoencoder, model: ModelFacts) -> FittedPreview:
+    """Fit the map of a model's autoencoder, on frames of few latents."""
+    encoder, decoder = (
+        EncoderGraph(autoencoder, model.latent),
+        DecoderGraph(autoencoder, model.latent),
+    )
+    with torch.no_grad():
         return fitted(
-            model,
-            lambda frames: encoder.run({"frames": frames})["latents"],
-            lambda latents: decoder.run({"latents": latents})["frames"],
+            with_few_latents(model, _SIDE),
+            lambda frames: encoder(torch.from_numpy(frames)).numpy(),
+            lambda latents: decoder(torch.from_numpy(latents))[0].numpy(),
         )
 
 
@@ -59,10 +56,9 @@ def fitted(
     """Fit colour = bias + latent × weights over windows of made-up pictures (1, f, h, w, 3)."""
     per, rows, columns = model.downsample
     h, w = model.latent.size
-    windows = -(-_PLACES // (model.decode_window * h * w))
     random = np.random.Generator(np.random.Philox(_SEED))
     x, y = [], []
-    for _ in range(min(max(windows, _FEWEST), _MOST)):
+    for _ in range(_WINDOWS):
         latents = encode(_clouds(random, model)[None])  # (1, c, t, h, w)
         frames = decode(latents)[0].reshape(-1, per, h, rows, w, columns, 3)
         x.append(latents[0].reshape(model.latent.channels, -1).T)

@@ -7,7 +7,7 @@ nothing of torch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -94,6 +94,11 @@ class Parity:
     equal_rows: float
     batch: float
     levels: int | None
+
+    def with_difference(self, apart: float, peak: float) -> Self:
+        """Add another answer that is `apart` from the reference's, relative to its `peak`."""
+        levels = None if self.levels is None else max(self.levels, round(apart * peak))
+        return replace(self, max_rel=max(self.max_rel or 0.0, apart), levels=levels)
 
     def entry(self, against: str) -> dict[str, Any]:
         """Return the numbers for the manifest's parity report."""

@@ -1,0 +1,67 @@
+"""Autoencoders that cost much to run: what they are compared on."""
+
+import pytest
+from toy_checkpoints import quiet
+
+from lvdm_engines.errors import ExportError
+from lvdm_export.checkpoint.keys import open_checkpoint
+from lvdm_export.checkpoint.weights import load_autoencoder
+from lvdm_export.config.model_facts import model_facts
+from lvdm_export.config.model_json import read_record
+from lvdm_export.graph import comparison, export
+from lvdm_export.graph.export import ExportTarget, export_graph
+from lvdm_export.graph.graphs import decoder_graph
+from lvdm_export.verify import parity
+from lvdm_export.verify.probes import answer_of
+
+pytestmark = pytest.mark.slow  # each exports a decoder twice
+
+
+@pytest.fixture
+def decode(ours, tmp_path, monkeypatch):
+    """Export a decoder as one that is large; what rows and sides of latents were run goes along."""
+    described = read_record(ours.config.parent.parent / "autoencoder" / "model.json")
+    model = model_facts({"predict": read_record(ours.config)}, described)
+    weights = open_checkpoint(ours.config.parent.parent / "autoencoder" / "model.safetensors")
+    ran, wrong = [], set()
+
+    def answer(session, feeds):
+        rows, _, _, side, _ = feeds["latents"].shape
+        ran.append((rows, side))
+        return answer_of(session, feeds) + 9 * (side in wrong)
+
+    for module in (comparison, parity):
+        monkeypatch.setattr(module, "answer_of", answer)
+    monkeypatch.setattr(export, "_LARGE", 0)
+    monkeypatch.setattr(export, "_FEW", 2)
+
+    def run():
+        graph = decoder_graph(load_autoencoder(described.network_config(), weights), model)
+        return export_graph(ExportTarget(tmp_path, model, "fp32", quiet), graph, ("decoder",))
+
+    run.ran, run.wrong = ran, wrong
+    return run
+
+
+def test_it_is_compared_at_few_latents_and_in_one_row_at_its_own_size(decode, tmp_path):
+    exported = decode()
+    assert decode.ran == [(3, 2), (1, 2), (3, 2), (1, 2), (1, 4)]
+    told = exported.parity["decoder"]
+    assert told["latents"] == (2, 2)
+    assert (told["max_rel"] <= 1 / 255, told["grey_levels"] <= 1) == (True, True)
+    assert exported.facts.outputs[0].shape[2:] == (8, 8, 3)
+    assert exported.references["decoder"]["size"] % (8 * 8 * 3) == 0  # as torch has them
+    assert [path.name for path in tmp_path.iterdir()] == ["decoder.onnx"]
+
+
+def test_one_whose_graph_depends_on_the_size_is_compared_in_full(decode, monkeypatch):
+    monkeypatch.setattr(export, "same_graph", lambda *_: False)
+    assert "latents" not in decode().parity["decoder"]
+    assert decode.ran == [(3, 4), (1, 4), (3, 4), (1, 4)]
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_what_differs_at_either_size_is_refused(decode, side):
+    decode.wrong.add(side)
+    with pytest.raises(ExportError, match="decoder differs from torch by"):
+        decode()
