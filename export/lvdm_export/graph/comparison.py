@@ -3,6 +3,7 @@
 Knows what torch answers and what a session does; nothing of how graphs are written.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,8 +21,6 @@ from lvdm_engines.opening import load_backend
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.verify import parity
 from lvdm_export.verify.probes import DISTINCT, Probe, answer_of, make_probes
-
-_WEIGHTS = 1024  # values; smaller constants may be sizes
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,19 @@ class Trial:
 
 
 def same_graph(one: GraphSource, other: GraphSource) -> bool:
-    """Tell whether two graphs have the same operators and weights, whatever their sizes.
+    """Tell whether two graphs have the same operators with the same attributes and weights.
 
-    Weights beside a file are not looked at: such graphs count as different.
+    Only whole numbers may differ, which are sizes.
     """
-    if one.facts.data_sha256 or other.facts.data_sha256:
-        return False
     return _content(one) == _content(other)
 
 
-def _content(source: GraphSource) -> tuple[list[str], list[bytes]]:
-    """Return a graph's operators and weights, in order."""
+def _content(source: GraphSource) -> tuple[list[Any], list[bytes]]:
     graph = onnx.load(source.folder / source.facts.file).graph
-    arrays = [numpy_helper.to_array(weight) for weight in graph.initializer]
-    weights = [array.tobytes() for array in arrays if array.size >= _WEIGHTS]
-    return [node.op_type for node in graph.node], weights
+    nodes = [(n.op_type, *(a.SerializeToString() for a in n.attribute)) for n in graph.node]
+    arrays = (numpy_helper.to_array(weight) for weight in graph.initializer)
+    weights = [hashlib.sha256(a.tobytes()).digest() for a in arrays if a.dtype.kind == "f"]
+    return nodes, weights
 
 
 def compare(source: GraphSource, trial: Trial, precision: Precision) -> dict[str, parity.Parity]:
@@ -79,7 +76,7 @@ def compare(source: GraphSource, trial: Trial, precision: Precision) -> dict[str
 def compare_one_row(
     source: GraphSource, trial: Trial, precision: Precision, known: dict[str, parity.Parity]
 ) -> dict[str, parity.Parity]:
-    """Try a graph on a single row of what `known` tells of its twin at few latents.
+    """Try a graph on one row, and add what differs to `known`, which its twin gave.
 
     Raises ExportError where it differs.
     """

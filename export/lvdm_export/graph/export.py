@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
 import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,12 +18,12 @@ from lvdm_export.graph.graphs import Graph, resized, with_few_latents
 from lvdm_export.graph.half_storage import round_weights
 from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
+from lvdm_export.verify.parity import Parity
 from lvdm_export.verify.probes import clip_of
 
 _COSTLY = 100.0  # GFLOP per run above which one probe has to do
-_LARGE = (
-    500.0  # GFLOP per run above which a second export, at few latents, costs less than it saves
-)
+# GFLOP per run above which an autoencoder is compared at few latents, as exporting it twice pays
+_LARGE = 500.0
 _FEW = 8  # latents a side
 
 
@@ -69,33 +68,40 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
     gflop = count_gflop(graph, clip)
     target.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
     trial = Trial.of(graph, names, target.model, 1 if gflop > _COSTLY else 2)
-    few, small = with_few_latents(target.model, _FEW), None
-    if gflop > _LARGE and stem in ("encoder", "decoder"):
+    few = with_few_latents(target.model, _FEW)
+    small: Trial | None = None
+    if gflop > _LARGE and stem in ("encoder", "decoder") and few != target.model:
         small = Trial.of(resized(graph, stem, few), names, few, 2)
     measured = _to_precision(target, stem, trial)
     bake(graph.module)
     target.report(f"{stem}: exporting to ONNX ({target.precision})")
-    source = _write(target, graph, stem, clip)
-    facts = msgspec.structs.replace(source.facts, gflop=float(f"{gflop:.4g}"))
+    source = _write(target, graph, stem, clip, gflop)
+    target.report(f"{stem}: comparing with torch")
     notes: dict[str, Any] = {"activations": measured} if measured else {}
-    with TemporaryDirectory(dir=target.folder) as beside:
-        elsewhere = replace(target, folder=Path(beside))
-        twin = None if small is None else _write(elsewhere, small.graph, stem, clip)
-        target.report(f"{stem}: comparing with torch")
-        if small is None or twin is None or not same_graph(source, twin):
-            found = compare(source, trial, target.precision)
-        else:
-            found = compare(twin, small, target.precision)
-            found = compare_one_row(source, trial, target.precision, found)
-            notes["latents"] = few.latent.size
+    known = None if small is None else _compared_small(target, source, small, clip)
+    if known is None:
+        found = compare(source, trial, target.precision)
+    else:
+        found = compare_one_row(source, trial, target.precision, known)
+        notes["latents"] = few.latent.size
     return ExportedGraph(
-        facts,
+        source.facts,
         {name: told.entry("torch fp32") | notes for name, told in found.items()},
         trial.references(),
     )
 
 
-def _write(target: ExportTarget, graph: Graph, stem: str, clip: int) -> GraphSource:
+def _compared_small(
+    target: ExportTarget, source: GraphSource, small: Trial, clip: int
+) -> dict[str, Parity] | None:
+    """Export a graph again, at few latents, and compare it there; None if it is another one."""
+    with TemporaryDirectory(dir=target.folder) as beside:
+        gflop = count_gflop(small.graph, clip)
+        twin = _write(replace(target, folder=Path(beside)), small.graph, source.name, clip, gflop)
+        return compare(twin, small, target.precision) if same_graph(source, twin) else None
+
+
+def _write(target: ExportTarget, graph: Graph, stem: str, clip: int, gflop: float) -> GraphSource:
     path = target.folder / f"{stem}.onnx"
     written = write_onnx(graph, path, clip=clip, compact=target.weights == "fp16")
     facts = GraphFacts(
@@ -106,6 +112,7 @@ def _write(target: ExportTarget, graph: Graph, stem: str, clip: int) -> GraphSou
         inputs=graph.inputs,
         outputs=graph.outputs,
         parameters=written.parameters,
+        gflop=float(f"{gflop:.4g}"),
     )
     return GraphSource(stem, facts, target.folder)
 

@@ -2,8 +2,7 @@
 
 Works on answers to probes: those of torch when a bundle is built, later a sample of them that
 the bundle keeps, so that a finished bundle can be tried again without its checkpoint: its probes
-are made anew by their rule, and the report means the same as on the day of the export. Knows
-nothing of torch.
+are made anew by their rule. Knows nothing of torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -98,7 +97,7 @@ class Parity:
     def with_difference(self, apart: float, peak: float) -> Self:
         """Add another answer that is `apart` from the reference's, relative to its `peak`."""
         levels = None if self.levels is None else max(self.levels, round(apart * peak))
-        return replace(self, max_rel=max(self.max_rel or 0.0, apart), levels=levels)
+        return replace(self, max_rel=max(apart, self.max_rel or 0.0), levels=levels)
 
     def entry(self, against: str) -> dict[str, Any]:
         """Return the numbers for the manifest's parity report."""
@@ -147,7 +146,7 @@ def check(name: str, parity: Parity, precision: Precision) -> None:
         ("gives a row alone and in a batch of 3 different results by", parity.batch, limit),
         ("gives equal rows of a batch different results by", parity.equal_rows, 0.0),
     ):
-        if value > most:
+        if not value <= most:  # NaN is outside as well
             raise ExportError(
                 f"{name} {what} {value:.2g} of its largest value, expected at most {most:.2g}; "
                 "export in fp32, or report the model's config"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,22 @@ async def _read(request: Request, upload: Path) -> tuple[object, Path | None]:
     return fields, None
 
 
+class _WholeForm(Request):
+    """A form that ends with its boundary; without it the parser leaves out the last part."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body. Raises RefusedError for one that was cut."""
+        end = b""
+        async for piece in super().stream():
+            end = (end + piece)[-4:]
+            yield piece
+        if not end.rstrip(b"\r\n").endswith(b"--"):
+            raise RefusedError("got a form without its end; send it whole", code="not_whole")
+
+
 async def _read_form(request: Request, upload: Path) -> tuple[dict[str, Any], Path | None]:
     limits = {"max_files": 1, "max_fields": _MOST_FIELDS, "max_part_size": _LONGEST_FIELD}
-    async with request.form(**limits) as form:
+    async with _WholeForm(request.scope, request.receive).form(**limits) as form:
         fields: dict[str, Any] = dict(form.multi_items())
         if len(fields) < len(form.multi_items()):
             raise RefusedError("got a field twice, expected each once")

@@ -31,9 +31,7 @@ def test_an_uploaded_video_is_continued_and_then_forgotten(client, service, film
     assert service.get(told["id"]).status == "completed"
     other = upload(client, film, seed="1").json()["id"]
     until(lambda: service.get(other).has_ended)
-    assert (
-        service.result(other).read_bytes()[:4000] == service.result(told["id"]).read_bytes()[:4000]
-    )
+    assert service.result(other).read_bytes() == service.result(told["id"]).read_bytes()
     until(lambda: not any((service.store.folder / "conditions").iterdir()))
 
 
@@ -47,6 +45,18 @@ def test_what_is_no_video_is_refused_without_a_path(client, service, content, na
     assert (answer.status_code, error["code"]) == (400, "invalid_video")
     assert error["message"].startswith("input_reference: ")
     assert "/" not in error["message"]
+    assert list((service.store.folder / "conditions").iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_a_form_that_was_cut_is_refused_and_not_taken_without_its_video(client, service, kept):
+    parts = {"input_reference": ("clip.mp4", b"0" * 3000)}
+    whole = client.build_request("POST", "/v1/videos", data={"num_frames": "8"}, files=parts)
+    body = whole.read()
+    headers = {"content-type": whole.headers["content-type"]}
+    answer = client.post("/v1/videos", content=body[: int(kept * len(body))], headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_whole")
+    assert service.store.page(None, 9, newest=True) == []
     assert list((service.store.folder / "conditions").iterdir()) == []
 
 

@@ -38,12 +38,6 @@ def test_every_frame_comes_back_close_to_what_was_written(
     assert psnr(back, frames) > LEAST_PSNR[name]
 
 
-@pytest.mark.parametrize("name", ["sky.mp4", "sky.webm"])
-def test_the_same_frames_give_the_same_file(scene, write, name):
-    frames = scene(40, 34, 48)  # of which x264's fast macroblock tree makes a few
-    assert len({write(name, frames).read_bytes() for _ in range(8)}) == 1
-
-
 @pytest.mark.parametrize("fps", [8, Fraction(30000, 1001), Fraction(15, 2), 60])
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm"])
 def test_the_frame_rate_is_kept(scene, write, read, name, fps):
@@ -113,8 +107,8 @@ def test_settings_go_into_the_comment_and_the_sidecar(scene, write, name):
 
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz"])
 def test_the_same_frames_give_the_same_bytes(scene, write, name):
-    first = write(name, scene(9, 16, 16), settings="{}").read_bytes()
-    assert write(name, scene(9, 16, 16), settings="{}").read_bytes() == first
+    frames = scene(40, 34, 48)  # of which x264's fast macroblock tree makes a few files
+    assert len({write(name, frames, settings="{}").read_bytes() for _ in range(6)}) == 1
 
 
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz", "frames"])

@@ -250,3 +250,18 @@ def test_another_system_than_linux_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(command.Path, "exists", lambda _: False)
     assert cli.run(["bench", "sky-tiny", "--quick"]) == 1
     assert "bench needs Linux" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sections", "grown"), [((), ["b"]), (("growth",), ["b", "a"])])
+def test_growth_is_measured_on_the_first_backend_or_where_asked_on_all(
+    monkeypatch, sections, grown
+):
+    monkeypatch.setattr(bench, "backend_report", lambda: {"c": "no", "b": None, "a": None})
+    for name in ("graphs", "videos", "time"):
+        monkeypatch.setitem(bench.SECTIONS, name, lambda *_: None)
+    monkeypatch.setattr(bench.machine, "peaks", lambda *_: {})
+    entry = {"frames": 24, "seconds": 1.0}
+    monkeypatch.setattr(bench.videos, "time_growth", lambda *_: [("frames", "24", dict(entry))])
+    bundle = load_bundle("sky-tiny")
+    asked = bench.Bench(bundle, TINY, lambda _: None, lambda _: None, sections=sections)
+    assert [*bench.run(asked)["growth"]] == grown
