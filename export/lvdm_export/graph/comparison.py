@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
@@ -84,7 +85,10 @@ def compare_one_row(
     with load_backend("cpu").open(source, SessionOptions()) as session:
         for name, (probe, *_) in trial.probes.items():
             reference = parity.Reference.complete([trial.answers[name][0][:1]])
-            apart = reference.difference(0, answer_of(session, probe.rows(0, 1)))
+            answer = answer_of(session, probe.rows(0, 1))
+            if not np.isfinite(answer).all():
+                raise ExportError(f"{session.outputs[0].name} holds NaN or infinity")
+            apart = reference.difference(0, answer)
             found[name] = known[name].with_difference(apart, reference.peaks[0])
             parity.check(name, found[name], precision)
     return found
