@@ -65,7 +65,7 @@ def test_one_whose_graph_depends_on_the_size_is_compared_in_full(decode, monkeyp
 @pytest.mark.parametrize(("side", "wrong"), [(2, 9), (4, 9), (4, float("nan"))])
 def test_what_differs_at_either_size_is_refused(decode, side, wrong):
     decode.wrong[side] = wrong
-    with pytest.raises(ExportError, match="decoder differs from torch by|frames holds NaN"):
+    with pytest.raises(ExportError, match=r"decoder differs from torch by|frames holds NaN"):
         decode()
 
 
