@@ -142,6 +142,8 @@ def _compare(asked: list[Asked], options: dict[str, Any]) -> None:
 
 
 def _report(bundle: str, options: dict[str, Any]) -> None:
+    import lvdm_tools.quality.random_features  # noqa: F401 - without torch it ends here, not in minutes
+
     others = scorecard.labelled(options["beside"])
     protocol = _protocol(options)
     report = _measure(bundle, options["backend"], protocol)
