@@ -1,4 +1,5 @@
 import json
+import sys
 from unittest.mock import Mock
 
 import msgspec
@@ -125,3 +126,11 @@ def test_no_other_model_is_held_to_them_and_none_by_few_clips_or_other_data(run,
 def test_what_only_a_comparison_heeds_is_refused_in_a_report(run, option):
     with pytest.raises(OptionsError, match=f"{option[0]} goes with --compare or --over-time"):
         run(*option)
+
+
+def test_a_report_without_torch_ends_before_anything_is_measured(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "lvdm_tools.quality.random_features", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(quality, "_measure", Mock(side_effect=AssertionError))
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        run()
