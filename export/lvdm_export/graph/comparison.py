@@ -25,7 +25,7 @@ from lvdm_export.verify.probes import DISTINCT, Probe, answer_of, make_probes
 
 
 @dataclass(frozen=True)
-class Trial:
+class TorchTrial:
     """A graph with its probes and torch's answers to them, by graph name."""
 
     graph: Graph
@@ -63,7 +63,9 @@ def _content(source: GraphSource) -> tuple[list[Any], list[bytes]]:
     return nodes, weights
 
 
-def compare(source: GraphSource, trial: Trial, precision: Precision) -> dict[str, parity.Parity]:
+def compare(
+    source: GraphSource, trial: TorchTrial, precision: Precision
+) -> dict[str, parity.Parity]:
     """Try a graph on all probes, in batches and alone. Raises ExportError where it differs."""
     found = {}
     with load_backend("cpu").open(source, SessionOptions()) as session:
@@ -75,7 +77,7 @@ def compare(source: GraphSource, trial: Trial, precision: Precision) -> dict[str
 
 
 def compare_one_row(
-    source: GraphSource, trial: Trial, precision: Precision, known: dict[str, parity.Parity]
+    source: GraphSource, trial: TorchTrial, precision: Precision, known: dict[str, parity.Parity]
 ) -> dict[str, parity.Parity]:
     """Try a graph on one row, and add what differs to `known`, which its twin gave.
 

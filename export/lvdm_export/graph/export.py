@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lvdm_engines.bundle import GraphSource, file_sha256
 from lvdm_engines.manifest import GraphFacts, ModelFacts, Precision
 from lvdm_export.graph import activations
-from lvdm_export.graph.comparison import Trial, compare, compare_one_row, same_graph, tensors
+from lvdm_export.graph.comparison import TorchTrial, compare, compare_one_row, same_graph, tensors
 from lvdm_export.graph.graphs import Graph, resized, with_few_latents
 from lvdm_export.graph.half_storage import round_weights
 from lvdm_export.graph.onnx_file import write_onnx
@@ -67,11 +67,11 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
         round_weights(graph.module)
     gflop = count_gflop(graph, clip)
     target.report(f"{stem}: running in torch ({gflop:.1f} GFLOP per run)")
-    trial = Trial.of(graph, names, target.model, 1 if gflop > _COSTLY else 2)
+    trial = TorchTrial.of(graph, names, target.model, 1 if gflop > _COSTLY else 2)
     few = with_few_latents(target.model, _FEW)
-    small: Trial | None = None
+    small: TorchTrial | None = None
     if gflop > _LARGE and stem in ("encoder", "decoder") and few != target.model:
-        small = Trial.of(resized(graph, stem, few), names, few, 2)
+        small = TorchTrial.of(resized(graph, stem, few), names, few, 2)
     measured = _to_precision(target, stem, trial)
     bake(graph.module)
     target.report(f"{stem}: exporting to ONNX ({target.precision})")
@@ -92,7 +92,7 @@ def export_graph(target: ExportTarget, graph: Graph, names: tuple[str, ...]) -> 
 
 
 def _compared_small(
-    target: ExportTarget, source: GraphSource, small: Trial, clip: int
+    target: ExportTarget, source: GraphSource, small: TorchTrial, clip: int
 ) -> dict[str, Parity] | None:
     """Export a graph again, at few latents, and compare it there; None if it is another one."""
     with TemporaryDirectory(dir=target.folder) as beside:
@@ -126,7 +126,7 @@ def count_gflop(graph: Graph, clip: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def _to_precision(target: ExportTarget, stem: str, trial: Trial) -> dict[str, Any] | None:
+def _to_precision(target: ExportTarget, stem: str, trial: TorchTrial) -> dict[str, Any] | None:
     """Cast the network if it is to run in half precision and may; returns what was measured."""
     if target.precision == "fp32":
         return None
