@@ -36,10 +36,8 @@ class FittedPreview:
 
 def fit_preview(autoencoder: Autoencoder, model: ModelFacts) -> FittedPreview:
     """Fit the map of a model's autoencoder, on frames of few latents."""
-    encoder, decoder = (
-        EncoderGraph(autoencoder, model.latent),
-        DecoderGraph(autoencoder, model.latent),
-    )
+    encoder = EncoderGraph(autoencoder, model.latent)
+    decoder = DecoderGraph(autoencoder, model.latent)
     with torch.no_grad():
         return fitted(
             with_few_latents(model, _SIDE),
