@@ -10,6 +10,7 @@ from lvdm_engines.manifest import LatentFacts, TensorSpec
 from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph, Graph
 from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
+from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import bake
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
@@ -65,6 +66,19 @@ def test_a_denoiser_with_every_option_becomes_a_graph(tmp_path):
     outputs = (TensorSpec("eps", "float32", ("b",)),)
     found, expected = run(DenoiserGraph(network), feeds, outputs, tmp_path / "eps.onnx")
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_decoder_of_patches_becomes_a_graph(tmp_path):
+    config = Autoencoder3dConfig(
+        n_hiddens=4, downsample=(2, 4, 4), embed_dim=2, z_channels=2, norm_groups=2, patch=2
+    )
+    network = filled(Autoencoder3d(config), 2).eval()
+    feeds = {"latents": np.random.default_rng(0).standard_normal((2, 2, 3, 4, 4), np.float32)}
+    graph = DecoderGraph(network, LatentFacts(2, (4, 4), 0.5, 0.1))
+    outputs = (TensorSpec("frames", "uint8", ("b",)), TensorSpec("mean", "float32", ("b",)))
+    found, expected = run(graph, feeds, outputs, tmp_path / "frames.onnx")
+    assert found.shape == (2, 6, 16, 16, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_a_two_dimensional_decoder_with_every_option_becomes_a_graph(tmp_path):

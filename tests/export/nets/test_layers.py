@@ -66,6 +66,28 @@ def test_the_autoencoder_takes_any_power_of_two_triple(downsample):
     assert network.decode(moments[:, :4]).shape == (1, 3, 4, 8, 8)
 
 
+def test_patches_of_pixels_become_channels_and_pixels_again():
+    config = Autoencoder3dConfig(n_hiddens=2, norm_groups=2, downsample=(2, 4, 4), patch=2)
+    network = Autoencoder3d(config).eval()
+    assert network.encoder.conv_first.conv.in_channels == network.decoder.conv_out.conv.out_channels
+    assert len(network.decoder.conv_blocks) == 1  # what patches halve, no level does
+    frames = torch.randn(1, 3, 4, 8, 8)
+    moments = network.encode(frames)
+    assert moments.shape == (1, 8, 2, 2, 2)
+    assert network.decode(moments[:, :4]).shape == frames.shape
+    seen = []
+    network.encoder.conv_first.register_forward_hook(lambda *call: seen.append(call[1][0]))
+    network.encode(frames)
+    corner = frames[:, :, :, 6:8, 2:4].permute(0, 2, 1, 3, 4).reshape(1, 4, 12)
+    assert torch.equal(seen[0][:, :, :, 3, 1].transpose(1, 2), corner)
+
+
+@pytest.mark.parametrize("patch", [3, 8])
+def test_a_patch_that_does_not_fit_the_downsampling_is_refused(patch):
+    with pytest.raises(ValueError, match=f"patch is {patch}, expected a divisor of"):
+        Autoencoder3dConfig(downsample=(4, 4, 4), patch=patch)
+
+
 @pytest.mark.parametrize("downsample", [(3, 8, 8), (0, 8, 8), (1, 1, 1)])
 def test_a_downsampling_that_is_no_power_of_two_is_refused(downsample):
     with pytest.raises(ValueError, match="powers of two"):

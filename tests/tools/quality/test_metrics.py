@@ -32,6 +32,26 @@ def test_equal_clips_have_the_best_values(noise):
     assert metrics.ssim(noise, noise) == pytest.approx(1, abs=1e-6)
 
 
+def test_the_colour_error_sees_a_purple_that_greys_where_psnr_does_not():
+    purple, grey = (
+        np.full((1, 2, 16, 16, 3), colour, np.uint8) for colour in ([128, 116, 140], 122)
+    )
+    assert metrics.colour_error(purple, purple) == 0
+    darker = purple - np.uint8(12)
+    assert metrics.psnr(grey, purple) > metrics.psnr(darker, purple)
+    assert metrics.colour_error(grey, purple) > 2 * metrics.colour_error(darker, purple)
+
+
+def test_the_colour_error_is_a_mean_over_pixels(noise):
+    other = noise[::-1]
+    each = [
+        metrics.colour_error(a[None, :1], b[None, :1]) for a, b in zip(noise, other, strict=True)
+    ]
+    assert metrics.colour_error(noise[:, :1], other[:, :1]) == pytest.approx(np.mean(each))
+    # worked by hand from the formulas of CIE 142: white against black is ΔL' alone
+    assert metrics.colour_error(plain(255), plain(0)) == pytest.approx(100.0, abs=0.01)
+
+
 def test_ssim_of_plain_frames_is_its_luminance_term():
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)

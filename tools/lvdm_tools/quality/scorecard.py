@@ -33,6 +33,7 @@ def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
     numbers: dict[str, float | None] = {
         "psnr_db": kept.psnr if kept else None,
         "ssim": kept.ssim if kept else None,
+        "colour_error_ciede2000": kept.colour_error if kept else None,
         "mean_colour_difference": made.mean_colour.difference,
         "contrast_difference": made.contrast.difference,
         "spectrum_slope_difference": made.spectrum_slope.difference,
@@ -115,6 +116,9 @@ def _rows(report: Report) -> dict[str, _Row]:
         "reconstruction SSIM": _row(
             f"≥ {quality.LEAST_SSIM:g}",
             None if kept is None else (f"{kept.ssim:.3f}", kept.ssim >= quality.LEAST_SSIM),
+        ),
+        "reconstruction ΔE₀₀ (colour)": _Row(
+            _MISSING, _MISSING if kept is None else f"{kept.colour_error:.2f}", None
         ),
     }
     for measure, statistic, digits in (

@@ -27,10 +27,11 @@ MOST_SEAM = 1.15
 
 
 class Reconstruction(msgspec.Struct, frozen=True):
-    """How well the autoencoder returns unseen clips: PSNR in dB, SSIM."""
+    """How well the autoencoder returns unseen clips: PSNR in dB, SSIM, mean ΔE₀₀."""
 
     psnr: float
     ssim: float
+    colour_error: float
     clips: int
 
     @property
@@ -143,7 +144,10 @@ def reconstruction(decoded: Clips, real: Clips) -> Reconstruction:
     Raises ConfigError: shapes differ, or frames are too small for SSIM.
     """
     return Reconstruction(
-        psnr=metrics.psnr(decoded, real), ssim=metrics.ssim(decoded, real), clips=len(real)
+        psnr=metrics.psnr(decoded, real),
+        ssim=metrics.ssim(decoded, real),
+        colour_error=metrics.colour_error(decoded, real),
+        clips=len(real),
     )
 
 

@@ -89,6 +89,7 @@ class AutoencoderLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     l1: Weight = 1.0
     kl: Weight = 1e-6
     motion: Weight = 0.0
+    chroma: Weight = 0.0
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
 

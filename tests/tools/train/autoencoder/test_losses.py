@@ -95,3 +95,11 @@ def test_the_motion_loss_sees_changes_only():
     assert losses.motion(frames, frames + 0.5).item() == pytest.approx(0.0, abs=1e-6)
     flicker = torch.tensor([0.1, -0.1, 0.1, -0.1]).view(4, 1, 1)
     assert losses.motion(frames, frames + flicker).item() == pytest.approx(0.2, rel=1e-4)
+
+
+def test_the_chroma_loss_sees_colours_only():
+    frames = torch.rand(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert losses.chroma(frames, frames + 0.5).item() == pytest.approx(0.0, abs=1e-6)
+    redder = torch.tensor([0.3, 0.0, 0.0]).view(3, 1, 1, 1)
+    # red is off by 0.2 from the pixel's grey, green and blue by 0.1 each
+    assert losses.chroma(frames, frames + redder).item() == pytest.approx(0.4 / 3, rel=1e-4)

@@ -22,6 +22,16 @@ def motion(frames: Tensor, decoded: Tensor) -> Tensor:
     return nn.functional.l1_loss(decoded.diff(dim=2), frames.diff(dim=2))
 
 
+def chroma(frames: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute error of how far each channel is from its pixel's grey, of (b, c, f, h, w).
+
+    Most of a pixel error is brightness: faint colours can fade without it growing by much.
+    """
+    error = decoded - frames
+    grey: Tensor = error.mean(dim=1, keepdim=True)
+    return (error - grey).abs().mean()
+
+
 def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Split (b, 2c, t, h, w) into mean and log variance, the latter kept in −30..20."""
     mean, logvar = moments.chunk(2, dim=1)

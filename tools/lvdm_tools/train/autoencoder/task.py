@@ -145,6 +145,9 @@ class AutoencoderTask:
         if weights.motion:
             change = losses.motion(frames, decoded)
             loss, report["motion"] = loss + weights.motion * change, change.item()
+        if weights.chroma:
+            colour = losses.chroma(frames, decoded)
+            loss, report["chroma"] = loss + weights.chroma * colour, colour.item()
         adversarial = weights.adversarial
         if adversarial is None:
             report["gradient"] = learner.update(loss, step)
@@ -175,12 +178,15 @@ class AutoencoderTask:
         return loss.item()
 
     def preview(self, step: int, folder: Path) -> dict[str, float]:
-        """Reconstruct held-out clips: sheet of pairs (original above), PSNR in dB."""
+        """Reconstruct held-out clips: sheet of pairs (original above), PSNR in dB, colour error."""
         clips = np.stack([self.held_out.clip(item) for item in range(_MEASURED_CLIPS)])
         decoded = self._reconstruct(clips)
         pairs = np.stack([clips, decoded], axis=1)[:_PREVIEW_CLIPS]
         sheets.write(folder / f"step-{step:07d}", pairs.reshape(-1, *clips.shape[1:]))
-        return {"psnr": metrics.psnr(decoded, clips)}
+        return {
+            "psnr": metrics.psnr(decoded, clips),
+            "colour_error": metrics.colour_error(decoded, clips),
+        }
 
     def _reconstruct(self, clips: NDArray[np.uint8]) -> NDArray[np.uint8]:
         with self.learners["autoencoder"].averaged(), self.fabric.autocast():
