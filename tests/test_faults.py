@@ -12,10 +12,14 @@ def begin(tmp_path_factory):
 
 
 DAILY = {"kill": 4, "interrupt": 3, "power": 4, "build": 1, "train": 2}
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.exhaustive] if kind in ("build", "train") else [])
+    for kind in faults.KINDS
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", faults.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_every_error_is_one_line(kind, begin):
     try:
         failures = faults.tried(kind, range(DAILY[kind]), begin)

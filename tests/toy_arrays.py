@@ -7,7 +7,7 @@ import time
 import numpy as np
 import toy
 
-from lvdm_engines.contract import graph_tensors
+from lvdm_engines.contract import STRIDE, graph_tensors
 from lvdm_engines.errors import DeviceMemoryError
 from lvdm_engines.manifest import (
     Defaults,
@@ -37,7 +37,7 @@ def make_manifest(model=MODEL, defaults=DEFAULTS):
         if name == "text_encoder" and tokenizer is None:
             continue
         inputs, optional, outputs = graph_tensors(name, model)
-        inputs = [*inputs, *(spec for spec in optional if name != "short")]
+        inputs = [*inputs, *(spec for spec in optional if name != "short" and spec != STRIDE)]
         graphs[name] = GraphFacts(f"{name}.onnx", "0" * 64, "fp32", tuple(inputs), tuple(outputs))
     return toy.manifest(
         name="fake", model=model, graphs=graphs, defaults=defaults, tokenizer=tokenizer

@@ -12,6 +12,9 @@ MEAN = TensorSpec("mean", "float32", ("b",))
 """An output that decoders have since bytes were found to hide NaN: the mean of the frames before
 they became bytes, in [-1, 1] or so; it is not finite where a frame is not."""
 
+STRIDE = TensorSpec("stride", "int64", ("b",))
+"""An input of denoisers that are told how far apart the latents of a clip lie in the video."""
+
 
 def check_contract(manifest: Manifest, source: str) -> None:
     """Compare every graph's declared tensors with the model's facts; `source` names the manifest.
@@ -108,8 +111,8 @@ def _denoiser(
     always = [latents, TensorSpec("timestep", "int64", ("b",)), *_context(model)]
     outputs = [TensorSpec("eps", "float32", latents.shape)]
     if name == "short":  # a network of its own, or one that was trained jointly with masks
-        return always, [mask, *levels], outputs
-    return [*always, mask, *levels], [], outputs
+        return always, [mask, *levels, STRIDE], outputs
+    return [*always, mask, *levels], [STRIDE], outputs
 
 
 def _latents(model: ModelFacts, length: int) -> TensorSpec:

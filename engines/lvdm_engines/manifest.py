@@ -293,6 +293,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if level is not None and level >= levels:
             raise ValueError(f"defaults.noise_level {level} is outside the model's {levels} levels")
 
+    @property
+    def predicts_neighbours(self) -> bool:
+        """Whether the predictor learnt neighbouring latents: at stride 1, or told the stride."""
+        predict, graph = self.model.predict, self.graphs.get("predict")
+        told = graph is not None and any(spec.name == "stride" for spec in graph.inputs)
+        return predict is not None and (predict.stride == 1 or told)
+
     def worst_error(self, graphs: Iterable[str]) -> float | None:
         """Return the largest difference from torch that was measured, relative, or None."""
         measured = (self.parity.get(graph, {}).get("max_rel") for graph in graphs)

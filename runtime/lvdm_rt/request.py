@@ -73,7 +73,8 @@ class Request:
         """
         estimated = None if preview is None else previewing(self.manifest, preview)
         predict = self.manifest.model.predict
-        if self.settings.mode == "autoregressive" and predict and predict.stride > 1:
+        neighbours = self.manifest.predicts_neighbours
+        if self.settings.mode == "autoregressive" and predict and not neighbours:
             _log.warning(
                 "the predictor was trained on every %dth latent: in mode autoregressive things "
                 "move that much faster",

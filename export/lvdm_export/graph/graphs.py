@@ -80,9 +80,10 @@ class DenoiserGraph(nn.Module):
         mask: Tensor | None = None,
         noise_level: Tensor | None = None,
         context: Tensor | None = None,
+        stride: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise in latents (b, c, t, h, w); the inputs are those of the network."""
-        return cast("Tensor", self.network(latents, timestep, mask, noise_level, context))
+        return cast("Tensor", self.network(latents, timestep, mask, noise_level, context, stride))
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _inputs_of(config: UNet3dConfig) -> list[str]:
         *(["mask"] if masked else []),
         *(["noise_level"] if config.num_classes is not None else []),
         *(["context"] if config.context_dim is not None else []),
+        *(["stride"] if config.max_stride is not None else []),
     ]
 
 

@@ -54,6 +54,8 @@ class UNet3d(nn.Module):
         )
         if config.num_classes is not None:
             self.label_emb = NoiseLevelEmbedding(config.num_classes, 4 * dim)
+        if config.max_stride is not None:
+            self.stride_emb = nn.Embedding(config.max_stride, 4 * dim)
         widths = self._build_encoder(config)
         top = widths[-1]
         self.middle_block = _Stage(
@@ -127,12 +129,16 @@ class UNet3d(nn.Module):
                     factor //= 2
                 self.output_blocks.append(stage)
 
-    def embed(self, timesteps: Tensor, noise_level: Tensor | None) -> Tensor:
-        """Embed timesteps (b) and noise levels (b) as (b, 4·model_channels); −1 adds zero."""
+    def embed(
+        self, timesteps: Tensor, noise_level: Tensor | None, stride: Tensor | None = None
+    ) -> Tensor:
+        """Embed timesteps, noise levels and strides (b) as (b, 4·model_channels); −1 adds zero."""
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels))
         if noise_level is not None:
             given = (noise_level >= 0).to(emb.dtype)[:, None]
             emb = emb + self.label_emb(noise_level.clamp(min=0)) * given
+        if stride is not None:
+            emb = emb + self.stride_emb((stride - 1).clamp(0, self.stride_emb.num_embeddings - 1))
         return cast("Tensor", emb)
 
     def forward(
@@ -142,11 +148,13 @@ class UNet3d(nn.Module):
         mask: Tensor | None = None,
         noise_level: Tensor | None = None,
         context: Tensor | None = None,
+        stride: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise in x.
 
         x (b, c, t, h, w) without the mask channel; timesteps int64 (b); mask (b, t), 1 = given;
-        noise_level int64 (b), −1 = none; context (b, l, d). Returns float32 eps (b, c, t, h, w).
+        noise_level int64 (b), −1 = none; context (b, l, d); stride int64 (b). Returns float32 eps
+        (b, c, t, h, w).
         """
         b, c, t, height, width = x.shape
         h = x.transpose(1, 2)  # (b, t, c, h, w)
@@ -157,7 +165,7 @@ class UNet3d(nn.Module):
             c += 1
         h = h.reshape(b * t, c, height, width).to(cast("FoldedConv", self.out[2]).weight.dtype)
         context = None if context is None else context.to(h.dtype)
-        emb = self.embed(timesteps, noise_level)
+        emb = self.embed(timesteps, noise_level, stride)
         skips = []
         for stage in self.input_blocks:
             h = stage(h, emb, t, context)

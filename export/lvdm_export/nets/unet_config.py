@@ -15,8 +15,10 @@ class UNet3dConfig:
     `in_channels` counts the mask channel of masked models; `attention_resolutions` are downsampling
     factors; `temporal_length` is the longest distance with a relative position of its own;
     `num_classes` is the number of noise level embeddings (None: no such input); `context_dim`
-    selects the text model. `prediction` is what the last convolution gives: ε, as all official
-    models do, or v or z_0, from which `UNet3d` makes ε with the ᾱ of its `timesteps`.
+    selects the text model; with `max_stride` the network is told how far apart in the video the
+    latents of a clip lie, 1 to so many (not in the paper). `prediction` is what the last
+    convolution gives: ε, as all official models do, or v or z_0, from which `UNet3d` makes ε with
+    the ᾱ of its `timesteps`.
     `kernel_size_t` is odd: how many frames a convolution spans, all those of blocks, in and out.
     """
 
@@ -31,6 +33,7 @@ class UNet3dConfig:
     temporal_length: Frames = 4
     use_scale_shift_norm: bool = True
     num_classes: Steps | None = None
+    max_stride: Steps | None = None
     context_dim: Width | None = None
     use_temporal_transformer: bool = False
     transformer_depth: Blocks = 1

@@ -99,6 +99,9 @@ def _row(
     if tensor == "noise_level":
         top = (model.noise_levels or 1) - 1
         return rng.integers(-1, top + 1, shape), np.full(shape, top if high else -1)
+    if tensor == "stride":
+        top = model.predict.stride if model.predict else 1
+        return rng.integers(1, top + 1, shape), np.full(shape, top if high else 1)
     if tensor == "tokens":
         top = limits.vocabulary - 1
         return rng.integers(0, top + 1, shape), np.full(shape, top if high else 0)

@@ -36,6 +36,7 @@ def guided(
     weight: float,
     text: TextCondition | None = None,
     interval: tuple[int, int] | None = None,
+    stride: int = 1,
 ) -> Eps:
     """Return eps(x, t) as above, the branches of all rows in one batch.
 
@@ -44,18 +45,19 @@ def guided(
     frames must be given, a text must differ from none, and the factor must not be 0. All branches
     see the same x, given frames included; without frames the mask is empty and there is no level.
     At timesteps outside `interval` (lowest, highest) only e(f, t) is computed (Kynkäänniemi et al.
-    2024).
+    2024). `stride` is told to networks that know how far apart the latents of a clip lie.
     """
-    everywhere = _weighted(call, mask, level, weight, text)
+    fixed = call, mask, level, stride
+    everywhere = _weighted(*fixed, weight, text)
     if interval is None:
         return everywhere
     low, high = interval
-    plain = _weighted(call, mask, level, 0.0, text and text._replace(weight=0.0))
+    plain = _weighted(*fixed, 0.0, text and text._replace(weight=0.0))
     return lambda x, t: (everywhere if low <= t <= high else plain)(x, t)
 
 
 def _weighted(
-    call: Call, mask: Array, level: int, weight: float, text: TextCondition | None
+    call: Call, mask: Array, level: int, stride: int, weight: float, text: TextCondition | None
 ) -> Eps:
     w_f = np.where(mask.any(axis=1), weight, 0.0)  # (b,)
     w_t = w_f  # of rows without a text, where e(f, t) is e(f, 0)
@@ -69,6 +71,7 @@ def _weighted(
     fixed: dict[str, NDArray[np.generic]] = {
         "mask": masks,
         "noise_level": np.where(masks.any(axis=1), level, -1).astype(np.int64),
+        "stride": np.full(len(rows), stride, np.int64),
     }
     if text is not None:
         fixed["context"] = text.context[rows]

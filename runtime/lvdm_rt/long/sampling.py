@@ -177,6 +177,7 @@ def _sample_batch(run: SamplingRun, window: ClipWindow, work: ClipWork) -> Array
         settings.guidance,
         None if run.prompting is None else run.prompting.told(run.plan, sites),
         settings.guidance_interval,
+        window.stride,
     )
     eps = checked(eps, sites, len(timesteps))
     if (told := run.estimated) is not None:

@@ -98,10 +98,11 @@ def _keep(plan: ClipPlan, video: VideoLatents, site: Site, latents: Array) -> No
 
 @dataclass(frozen=True)
 class ClipWindow:
-    """The window of a batch's clips: its length and which of its latents are given."""
+    """The window of a batch's clips: its length, which latents are given, and their stride."""
 
     clip: int
     given: tuple[int, ...]
+    stride: int = 1
 
     @property
     def new(self) -> list[int]:
@@ -113,4 +114,5 @@ def window_of(plan: ClipPlan, batch: ClipBatch) -> ClipWindow:
     """Return the window of a batch."""
     if batch.stage in (Stage.INFILL, Stage.REFINE):
         return ClipWindow(plan.stride + 1, (0, plan.stride))
-    return ClipWindow(plan.clip, tuple(range(plan.chain(batch.sites[0].clip).given)))
+    given = tuple(range(plan.chain(batch.sites[0].clip).given))
+    return ClipWindow(plan.clip, given, plan.stride)

@@ -144,7 +144,7 @@ def test_a_sidecar_from_before_keyframes_were_refined_repeats_without(
 )
 def test_what_a_changed_repeat_cannot_have_is_left_out(generate, repeat, tmp_path, before, after):
     film(tmp_path / "in.mp4")
-    generate("a.npz", *before, "--steps", "2", bundle="sky-tiny")
+    generate("a.npz", *before, "--steps", "2", "--frames", "32", bundle="sky-tiny")
     repeat(*after, bundle="sky-tiny")
 
 

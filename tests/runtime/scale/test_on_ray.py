@@ -32,7 +32,7 @@ def test_one_two_and_four_nodes_make_the_video_of_one_process():
     assert re.findall(r"^\| (\d) \|.*equal \|$", told, re.MULTILINE) == ["1", "2", "4"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_video_is_the_same_whenever_a_node_is_lost():
     told = measured("losses", "--frames", 400, "--unit", 0.0005, "--moments", 3)
     assert told.count("| equal |") == 4

@@ -202,7 +202,7 @@ def test_a_check_that_shows_nothing_is_saved_whole_and_exits_with_1(
     assert {path.name for path in tmp_path.iterdir()} == {"gpu-check.md", "gpu-check.json"}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_dry_run_goes_through_everything_on_the_cpu(tmp_path):
     options = ["--dry-run", "--backend", "cpu", "--seconds", "0", "--frames", "9"]
     done = CliRunner().invoke(gpu_command.command, [*options, "-o", str(tmp_path)])

@@ -50,7 +50,7 @@ def _check(mode: str, bundle: str, manifest: Manifest) -> None:
             f"{bundle} has no interpolate graph to fill gaps between keyframes, expected a model "
             "with a hierarchical mode"
         )
-    if mode == "autoregressive" and (predict is None or predict.stride != 1):
+    if mode == "autoregressive" and not manifest.predicts_neighbours:
         stride = "no predict graph" if predict is None else f"one of stride {predict.stride}"
         raise ConfigError(
             f"{bundle} has {stride}, expected one that was trained at stride 1: others make things "

@@ -1,7 +1,7 @@
 """Training clips of the denoiser: the three kinds, their masks and their noise; NumPy only.
 
-A batch holds clips of one length and stride. The network is not told the stride: where one network
-is trained for two strides, the clip's length has to differ too and is what tells them apart.
+A batch holds clips of one length and stride. Where one network is trained for two strides, it is
+told the stride (`network.max_stride`), or the clip's length has to tell them apart.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 class Example:
     """One clip to denoise: x and eps (c, t, h, w), mask (t); noise level −1 = none.
 
-    `sequence` says which one it was cut from.
+    `sequence` says which one it was cut from, `stride` how far apart its latents lie in it.
     """
 
     x: Array
@@ -31,6 +31,7 @@ class Example:
     mask: Array
     noise_level: int
     sequence: int
+    stride: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class ClipMaker:
         rng = generator(self.seed, DrawStream.CLIP, step, item)
         kind = self._draw(self.shape_of_step(step), rng)
         clip, sequence = self.cut(kind, rng)
-        return self.noised(clip, given(kind), rng, sequence)
+        return self.noised(clip, given(kind), rng, sequence, kind.stride)
 
     def cut(self, kind: ClipKind, rng: np.random.Generator) -> tuple[Array, int]:
         """Cut a clip (c, t, h, w) from a random place of a random sequence, and say of which."""
@@ -66,7 +67,12 @@ class ClipMaker:
         return clip, number
 
     def noised(
-        self, z_0: Array, mask: Array, rng: np.random.Generator, sequence: int = 0
+        self,
+        z_0: Array,
+        mask: Array,
+        rng: np.random.Generator,
+        sequence: int = 0,
+        stride: int = 1,
     ) -> Example:
         """Noise a clip to a random timestep; given frames enter perturbed to a random level s.
 
@@ -84,7 +90,7 @@ class ClipMaker:
                 noise = rng.standard_normal(z_0.shape, np.float32)
                 condition = perturb(z_0, level, noise, self.schedule)
             x = np.where(mask[:, None, None] > 0, condition, x)
-        return Example(x, eps, timestep, mask, level, sequence)
+        return Example(x, eps, timestep, mask, level, sequence, stride)
 
     @staticmethod
     def _draw(kinds: Sequence[ClipKind], rng: np.random.Generator) -> ClipKind:

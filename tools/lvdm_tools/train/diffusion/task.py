@@ -97,6 +97,7 @@ class DiffusionTask:
             "mask": torch.from_numpy(np.stack([e.mask for e in examples])),
             "timestep": torch.tensor([e.timestep for e in examples]),
             "noise_level": torch.tensor([e.noise_level for e in examples]),
+            "stride": torch.tensor([e.stride for e in examples]),
         }
 
     def _prompts(self, step: int, items: Sequence[int], examples: Sequence[Example]) -> Tensor:
@@ -127,8 +128,10 @@ class DiffusionTask:
     def _predict(self, network: nn.Module, batch: Batch) -> Tensor:
         mask = batch["mask"] if self.masked else None
         level = batch["noise_level"] if self.config.num_classes is not None else None
-        prompt = [batch["tokens"]] if "tokens" in batch else []
-        return cast("Tensor", network(batch["x"], batch["timestep"], mask, level, *prompt))
+        prompt = batch.get("tokens")
+        stride = batch["stride"] if self.config.max_stride is not None else None
+        inputs = batch["x"], batch["timestep"], mask, level, prompt, stride
+        return cast("Tensor", network(*inputs))
 
     def preview(self, step: int, folder: Path) -> dict[str, float]:
         """Sample clips of every kind, on sheets of their own."""
@@ -151,6 +154,7 @@ class DiffusionTask:
                 "timestep": torch.full((len(x),), t),
                 "mask": torch.from_numpy(mask),
                 "noise_level": torch.full((len(x),), level),
+                "stride": torch.full((len(x),), kind.stride),
             }
             return self._predict(network, self.fabric.to_device(batch)).float().cpu().numpy()
 
@@ -207,6 +211,12 @@ def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3
             f"noise_levels is {run.noise_levels}, but network.num_classes is {config.num_classes}: "
             f"raise it to {run.noise_levels + 1} (the official layout keeps one spare row)"
         )
+    farthest = max(kind.stride for kind in run.clips)
+    if config.max_stride is not None and farthest > config.max_stride:
+        raise ConfigError(
+            f"clips hold a stride of {farthest}, but network.max_stride is {config.max_stride}: "
+            f"raise it to {farthest}"
+        )
     if config.prediction == "x0":
         raise ConfigError("network.prediction is x0, expected eps or v: x0 can only be exported")
     if config.prediction == "v" and config.timesteps != run.schedule.steps:
@@ -235,7 +245,9 @@ def _try(config: UNet3dConfig, run: DiffusionRun, device: torch.device) -> None:
             masked = config.in_channels > config.out_channels
             mask = torch.zeros(1, kind.latents) if masked else None
             level = number if config.num_classes is not None else None
-            network(clip, number, mask, level, probe_context(run.text, config.context_dim))
+            stride = number if config.max_stride is not None else None
+            context = probe_context(run.text, config.context_dim)
+            network(clip, number, mask, level, context, stride)
 
 
 def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:

@@ -41,10 +41,16 @@ class PromptedUNet(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(
-        self, x: Tensor, timestep: Tensor, mask: Tensor | None, level: Tensor | None, tokens: Tensor
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None,
+        level: Tensor | None,
+        tokens: Tensor,
+        stride: Tensor | None,
     ) -> Tensor:
         """Return eps (b, c, t, h, w); see `UNet3d`."""
-        eps: Tensor = self.denoiser(x, timestep, mask, level, self.text_encoder(tokens))
+        eps: Tensor = self.denoiser(x, timestep, mask, level, self.text_encoder(tokens), stride)
         return eps
 
     def exported(self) -> dict[str, Tensor]:
