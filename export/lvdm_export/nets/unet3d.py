@@ -70,9 +70,11 @@ class UNet3d(nn.Module):
         if config.prediction != "eps":
             self.velocity = Velocity(config.timesteps, of_data=config.prediction == "x0")
 
-    def _attention(self, channels: int) -> nn.Module:
-        config = self.config
-        if not config.use_temporal_transformer or config.context_dim is None:
+    def _attention(self, channels: int, factor: int | None = None) -> nn.Module:
+        """Make the attention at a downsampling factor, or of the middle block."""
+        config, some = self.config, self.config.text_resolutions
+        reads = config.use_temporal_transformer and (some is None or factor in (None, *some))
+        if not reads or config.context_dim is None:
             return AttentionBlock(
                 channels,
                 config.heads(channels),
@@ -109,7 +111,7 @@ class UNet3d(nn.Module):
                 stage = _Stage([ResBlock(ch, mult * config.model_channels, config)])
                 ch = mult * config.model_channels
                 if factor in config.attention_resolutions:
-                    stage.append(self._attention(ch))
+                    stage.append(self._attention(ch, factor))
                 self.input_blocks.append(stage)
                 widths.append(ch)
         return widths
@@ -123,7 +125,7 @@ class UNet3d(nn.Module):
                 stage = _Stage([ResBlock(ch + widths.pop(), mult * config.model_channels, config)])
                 ch = mult * config.model_channels
                 if factor in config.attention_resolutions:
-                    stage.append(self._attention(ch))
+                    stage.append(self._attention(ch, factor))
                 if level > 0 and i == config.num_res_blocks:
                     stage.append(self._resample(ch, "up"))
                     factor //= 2

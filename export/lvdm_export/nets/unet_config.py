@@ -16,7 +16,8 @@ class UNet3dConfig:
     factors; `temporal_length` is the longest distance with a relative position of its own;
     `num_classes` is the number of noise level embeddings (None: no such input); `context_dim`
     selects the text model; with `max_stride` the network is told how far apart in the video the
-    latents of a clip lie, 1 to so many (not in the paper). `prediction` is what the last
+    latents of a clip lie, 1 to so many (not in the paper). Blocks at `text_resolutions` and the
+    middle one read text: all, as in the official code, unless given. `prediction` is what the last
     convolution gives: ε, as all official models do, or v or z_0, from which `UNet3d` makes ε with
     the ᾱ of its `timesteps`.
     `kernel_size_t` is odd: how many frames a convolution spans, all those of blocks, in and out.
@@ -35,6 +36,7 @@ class UNet3dConfig:
     num_classes: Steps | None = None
     max_stride: Steps | None = None
     context_dim: Width | None = None
+    text_resolutions: Sides | None = None
     use_temporal_transformer: bool = False
     transformer_depth: Blocks = 1
     norm_groups: Width = 32
@@ -50,6 +52,11 @@ class UNet3dConfig:
         """Raise ValueError for a kernel in time that would change the length of clips."""
         if self.kernel_size_t % 2 == 0:
             raise ValueError(f"kernel_size_t is {self.kernel_size_t}, expected an odd number")
+        if not set(self.text_resolutions or ()) <= set(self.attention_resolutions):
+            raise ValueError(
+                f"text_resolutions is {list(self.text_resolutions or ())}, expected some of "
+                f"attention_resolutions, {list(self.attention_resolutions)}"
+            )
 
     def activation(self) -> nn.Module:
         """Make the nonlinearity of residual blocks and embeddings."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from toy_checkpoints import filled
 
 from lvdm_export.nets.autoencoder2d import Autoencoder2d, Autoencoder2dConfig
+from lvdm_export.nets.transformer import VideoTransformer
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 
 UNET = UNet3dConfig(
@@ -233,3 +234,35 @@ def test_an_encoder_without_convolutions_between_levels_averages():
     x = torch.randn(1, 8, 16, 16)
     halved = network.encoder.down[0].downsample(x)
     assert torch.allclose(halved, x.reshape(1, 8, 8, 2, 8, 2).mean((3, 5)), atol=1e-6)
+
+
+def test_text_is_read_at_the_resolutions_that_are_named_and_in_the_middle():
+    told = dataclasses.replace(
+        UNET, attention_resolutions=(1, 2), use_temporal_transformer=True, context_dim=6
+    )
+    every, some = (
+        UNet3d(dataclasses.replace(told, text_resolutions=some)) for some in (None, (2,))
+    )
+
+    def readers(network):
+        modules = network.named_modules()
+        return {name for name, module in modules if isinstance(module, VideoTransformer)}
+
+    assert readers(every) == {
+        *(f"input_blocks.{i}.1" for i in (1, 3)),
+        "middle_block.1",
+        *(f"output_blocks.{i}.1" for i in range(4)),
+    }
+    assert readers(every) - readers(some) == {
+        "input_blocks.1.1",
+        "output_blocks.2.1",
+        "output_blocks.3.1",
+    }
+    x, context = torch.randn(1, 2, 4, 8, 8), torch.randn(1, 3, 6)
+    mask = torch.zeros(1, 4)
+    assert some.eval()(x, torch.tensor([3]), mask, context=context).shape == x.shape
+
+
+def test_text_resolutions_without_attention_are_refused():
+    with pytest.raises(ValueError, match=r"text_resolutions is \[4\], expected some of"):
+        dataclasses.replace(UNET, text_resolutions=(4,))
