@@ -36,7 +36,7 @@ NOT_RUN = {
     r"--config sky-text": "takes an hour",
     r"^make fuzz": "takes half an hour",
     r"i3d": "needs the network of FVD",
-    r"sky-tiny-continue": "takes an hour and more",
+    r"sky-tiny-continue|sky-tiny-distill": "takes an hour and more",
     r"bench --paper-size": "takes 16 GiB and many minutes",
     r"^make documented": "is what runs here",
     r"lvdm-rt serve(?!.*&)": "serves until it is stopped",

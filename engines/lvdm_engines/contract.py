@@ -68,6 +68,13 @@ def graph_tensors(
     return _denoiser(name, model)
 
 
+def predicts_neighbours(manifest: Manifest) -> bool:
+    """Tell whether the predictor learnt neighbouring latents: at stride 1, or told the stride."""
+    predict, graph = manifest.model.predict, manifest.graphs.get("predict")
+    told = graph is not None and any(spec.name == STRIDE.name for spec in graph.inputs)
+    return predict is not None and (predict.stride == 1 or told)
+
+
 def mismatch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], facts: GraphFacts) -> str:
     """Return the first way in which an engine's tensors differ from those declared, or ""."""
     problem = difference("input", inputs, facts.inputs)

@@ -29,7 +29,7 @@ MOST_VALUES = 1 << 32  # in the pixels or latents of one window
 LEAST_BETA, MOST_NOISE = 1e-7, 100  # beyond, float32 holds no noise, or no signal
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)")]  # one line to show
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+SamplerName = Literal["ddpm", "ddim", "dpmpp_2m", "distilled"]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
 Precision = Literal["fp32", "fp16"]
@@ -292,13 +292,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         level, levels = self.defaults.noise_level, self.model.noise_levels or 0
         if level is not None and level >= levels:
             raise ValueError(f"defaults.noise_level {level} is outside the model's {levels} levels")
-
-    @property
-    def predicts_neighbours(self) -> bool:
-        """Whether the predictor learnt neighbouring latents: at stride 1, or told the stride."""
-        predict, graph = self.model.predict, self.graphs.get("predict")
-        told = graph is not None and any(spec.name == "stride" for spec in graph.inputs)
-        return predict is not None and (predict.stride == 1 or told)
 
     def worst_error(self, graphs: Iterable[str]) -> float | None:
         """Return the largest difference from torch that was measured, relative, or None."""

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from lvdm_engines.contract import predicts_neighbours
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
@@ -73,7 +74,7 @@ class Request:
         """
         estimated = None if preview is None else previewing(self.manifest, preview)
         predict = self.manifest.model.predict
-        neighbours = self.manifest.predicts_neighbours
+        neighbours = predicts_neighbours(self.manifest)
         if self.settings.mode == "autoregressive" and predict and not neighbours:
             _log.warning(
                 "the predictor was trained on every %dth latent: in mode autoregressive things "

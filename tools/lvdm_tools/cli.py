@@ -111,6 +111,12 @@ def diffusion(**options: Any) -> int:
     return _train("diffusion", options)
 
 
+@train.command(params=[*_OPTIONS, _AUTOENCODER])
+def distill(**options: Any) -> int:
+    """Train a denoiser to do in few calls what another does in many."""
+    return _train("distill", options)
+
+
 def _train(kind: str, options: Mapping[str, Any]) -> int:
     from lvdm_tools.train import config, start
 

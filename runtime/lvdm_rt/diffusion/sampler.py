@@ -17,6 +17,7 @@ from lvdm_rt.diffusion.schedule import (
     all_timesteps,
     ddim_tables,
     ddim_timesteps,
+    few_timesteps,
     karras_timesteps,
     trailing_timesteps,
 )
@@ -143,4 +144,6 @@ SAMPLERS = {
     "dpmpp_2m": Sampler(
         _chosen(karras_timesteps), lambda process, x, t, _: dpmpp_2m(process, x, t)
     ),
+    # DDIM without noise at the timesteps that a student learnt (`lvdm-tools train distill`)
+    "distilled": Sampler(few_timesteps, lambda process, x, t, _: ddim(process, x, t, 0.0)),
 }

@@ -136,3 +136,12 @@ def karras_timesteps(schedule: Schedule, steps: int, first: int = -1) -> Timeste
     t = np.rint(np.interp(wanted, log_sigma, np.arange(schedule.steps))).astype(np.int64)
     unique: Timesteps = np.unique(t)[::-1]
     return unique
+
+
+def few_timesteps(schedule: Schedule, steps: int) -> Timesteps:
+    """Return those of `karras_timesteps` with one more, without the last, where no noise is left.
+
+    They are for so few steps that each has to lead somewhere.
+    """
+    timesteps = karras_timesteps(schedule, steps + 1)
+    return timesteps[: max(1, len(timesteps) - 1)]

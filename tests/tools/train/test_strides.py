@@ -8,6 +8,7 @@ import torch
 from msgspec.structs import replace
 from toy_runs import changed, train
 
+from lvdm_engines.contract import predicts_neighbours
 from lvdm_engines.errors import ConfigError
 from lvdm_export.build import build
 from lvdm_export.inputs import BuildOptions, Source
@@ -76,7 +77,7 @@ def test_a_video_is_made_in_either_mode_by_the_stride_it_needs(
         ),
         print,
     )
-    assert bundle.manifest.predicts_neighbours
+    assert predicts_neighbours(bundle.manifest)
     told = []
     call = Network.__call__
     monkeypatch.setattr(

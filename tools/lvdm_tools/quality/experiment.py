@@ -6,6 +6,7 @@ and the sampler. Knows which settings answer which question; nothing of measurin
 
 from collections.abc import Mapping, Sequence
 
+from lvdm_engines.contract import predicts_neighbours
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.options import NO_LEVEL
@@ -50,7 +51,7 @@ def _check(mode: str, bundle: str, manifest: Manifest) -> None:
             f"{bundle} has no interpolate graph to fill gaps between keyframes, expected a model "
             "with a hierarchical mode"
         )
-    if mode == "autoregressive" and not manifest.predicts_neighbours:
+    if mode == "autoregressive" and not predicts_neighbours(manifest):
         stride = "no predict graph" if predict is None else f"one of stride {predict.stride}"
         raise ConfigError(
             f"{bundle} has {stride}, expected one that was trained at stride 1: others make things "

@@ -204,7 +204,18 @@ class DiffusionRun(
     every: Every = Every()
 
 
-Run = AutoencoderRun | DiffusionRun
+class DistillRun(DiffusionRun, frozen=True, forbid_unknown_fields=True, tag="distill"):
+    """A denoiser that learns to do in few calls what another does in many.
+
+    `start_from` is the teacher, whose weights it begins with. A clip then takes `calls` calls of
+    the network, with the sampler `distilled`, each in place of `teacher_calls` of the teacher.
+    """
+
+    calls: Count = 4
+    teacher_calls: Count = 4
+
+
+Run = AutoencoderRun | DiffusionRun | DistillRun
 
 _READY = Path(__file__).parent.parent / "configs"
 
@@ -234,7 +245,7 @@ def load(path: Path, kind: str) -> Run:
 def parse(raw: object, kind: str, origin: str) -> Run:
     """Turn plain containers into a checked config."""
     try:
-        run: Run = msgspec.convert(raw, AutoencoderRun | DiffusionRun, strict=False, dec_hook=_path)
+        run: Run = msgspec.convert(raw, Run, strict=False, dec_hook=_path)
     except (msgspec.ValidationError, RecursionError) as err:
         raise ConfigError(f"{origin}: {one_line(str(err), 300)}") from err
     actual = to_plain(run)["kind"]

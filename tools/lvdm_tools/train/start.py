@@ -21,15 +21,11 @@ from lvdm_tools.train import config as configs
 from lvdm_tools.train import loop, state
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
-from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, Run
+from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, DistillRun, Run
 from lvdm_tools.train.diffusion import latents
 from lvdm_tools.train.diffusion.latents import Latents
-from lvdm_tools.train.diffusion.task import (
-    DiffusionTask,
-    check_initial,
-    check_lengths,
-    unet_config,
-)
+from lvdm_tools.train.diffusion.sizes import check_initial, check_lengths, unet_config
+from lvdm_tools.train.diffusion.task import DiffusionTask
 from lvdm_tools.train.diffusion.text import Prompts, frozen_sha256, make_prompts
 from lvdm_tools.train.model_json import FrozenDecoder, read_autoencoder, read_denoiser
 from lvdm_tools.train.state import Workspace
@@ -158,12 +154,14 @@ def _diffusion(
     extra = {"source": source.identity, "autoencoder_sha256": digest}
     if run.text is not None and run.text.frozen is not None:
         extra["frozen_sha256"] = frozen_sha256(run.text.frozen)
+    if isinstance(run, DistillRun) and run.start_from is None:
+        raise ConfigError("start_from names no teacher; give it the run to learn from")
     initial = None
     begun = _begun_with(request, workspace)
-    if begun is not None:
-        extra |= begun
-    elif run.start_from is not None:
-        initial, extra["start_from_sha256"] = read_denoiser(run.start_from)
+    extra |= begun or {}
+    start = run.start_from if begun is None or isinstance(run, DistillRun) else None
+    if start is not None:  # a student needs its teacher to the end
+        initial, extra["start_from_sha256"] = read_denoiser(start)
         check_initial(initial, config)
     _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, source.identity, digest]
@@ -185,7 +183,6 @@ def _diffusion(
     window = record.decode_window or data.window // network.config.downsample[0]
     decoder = FrozenDecoder(network, window, digest)
     sequences = latents.read(encoding)
-    start = run.start_from if begun is None else None
     text = _text(run, config, sequences, fabric, workspace.root, start)
     return DiffusionTask(run, sequences, decoder, fabric, initial, text)
 

@@ -44,6 +44,7 @@ class ClipMaker:
     noise_levels: int
     seed: int
     clean_conditions: float = 0.0
+    timesteps: Sequence[int] = ()  # the only ones to noise to; all, where there are none
 
     def shape_of_step(self, step: int) -> list[ClipKind]:
         """Draw the length and stride of a step's clips: the kinds that share them."""
@@ -79,7 +80,8 @@ class ClipMaker:
         x = q(z_0, t)·(1 − m) + q(z_0, s)·m (LVDM, sections 3.2 and 3.3), s ~ U{0 … levels − 1};
         a share of `clean_conditions` enters as z_0, with s = −1.
         """
-        timestep = int(rng.integers(self.schedule.steps))
+        known = self.timesteps or range(self.schedule.steps)
+        timestep = int(known[int(rng.integers(len(known)))])
         eps = rng.standard_normal(z_0.shape, np.float32)
         x, level = perturb(z_0, timestep, eps, self.schedule), -1
         if mask.any():

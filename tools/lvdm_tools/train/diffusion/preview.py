@@ -1,4 +1,4 @@
-"""Samples of a denoiser in training, drawn with the runtime's own DDIM."""
+"""Samples of a denoiser in training, drawn with the runtime's own samplers."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
-from lvdm_rt.diffusion.sampler import Process, ddim
-from lvdm_rt.diffusion.schedule import Schedule, ddim_timesteps
+from lvdm_rt.diffusion.sampler import SAMPLERS, Process
+from lvdm_rt.diffusion.schedule import Schedule
 from lvdm_tools.train.pixels import to_frames
 
 Array = NDArray[np.float32]
@@ -20,11 +20,18 @@ _STEPS = 25
 
 
 def sample(
-    eps: Eps, z_0: Array, mask: Array, level: int, schedule: Schedule, rng: np.random.Generator
+    eps: Eps,
+    z_0: Array,
+    mask: Array,
+    level: int,
+    schedule: Schedule,
+    rng: np.random.Generator,
+    calls: int | None = None,
 ) -> Array:
     """Draw clips like z_0 (b, c, t, h, w), of which the frames with mask (t) 1 are given.
 
-    `eps(x, t, mask, level)` is the network; the given frames stay unperturbed, told as `level`.
+    `eps(x, t, mask, level)` is the network; the given frames stay unperturbed, told as `level`. One
+    that was distilled takes as many `calls` as it learnt.
     """
     masks = np.repeat(mask[None], len(z_0), axis=0)
     x_t = rng.standard_normal(z_0.shape, np.float32)
@@ -38,8 +45,10 @@ def sample(
         noise=lambda _: rng.standard_normal(z_0.shape, np.float32),
         given=place,
     )
-    timesteps = ddim_timesteps(schedule, min(_STEPS, schedule.steps))
-    *_, x_0 = ddim(process, x_t, timesteps, eta=1.0)
+    name, eta = ("ddim", 1.0) if calls is None else ("distilled", 0.0)
+    sampler = SAMPLERS[name]
+    timesteps = sampler.timesteps(schedule, calls or min(_STEPS, schedule.steps))
+    *_, x_0 = sampler.run(process, x_t, timesteps, eta)
     return place(x_0)
 
 

@@ -1,0 +1,136 @@
+"""A student of few calls: what it is taught, its runs, and what they refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_runs import changed, different, interrupted, model_of, state_of, train
+
+from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_rt.diffusion.sampler import SAMPLERS, Process
+from lvdm_rt.diffusion.schedule import make_schedule
+from lvdm_tools.train.diffusion.distill import Distillation
+from lvdm_tools.train.diffusion.task import DiffusionTask
+
+SCHEDULE = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
+MEAN, STD = 2.0, 0.5  # of the data that the teacher knows
+
+
+def teacher(x, timestep):
+    """The best prediction of the noise in x where clips are normal with MEAN and STD."""
+    a = torch.from_numpy(SCHEDULE.alpha_bar).float()[timestep][:, None, None, None, None]
+    return (1 - a).sqrt() * (x - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
+
+
+def perfect(distillation):
+    """Return eps(x, t) of a student that gives just what it is taught."""
+
+    def eps(x, t):
+        rows = torch.full((len(x),), t)
+        nothing = torch.zeros(len(x), x.shape[2])
+        return distillation.target(teacher, torch.from_numpy(x), rows, nothing).numpy()
+
+    return eps
+
+
+def sampled(eps, calls):
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 8, 8), np.float32)
+    sampler = SAMPLERS["distilled"]
+    process = Process(eps=eps, schedule=SCHEDULE, noise=lambda _: pytest.fail("noise"))
+    *_, end = sampler.run(process, x, sampler.timesteps(SCHEDULE, calls), 0.0)
+    a = float(SCHEDULE.alpha_bar[-1])
+    exact = MEAN + STD * (x - a**0.5 * MEAN) / (a * STD**2 + 1 - a) ** 0.5
+    return end, np.abs(end - exact).max()
+
+
+def test_a_student_of_one_teacher_call_each_is_taught_what_the_teacher_says():
+    distillation = Distillation(SCHEDULE, 4, 1)
+    x = torch.randn(4, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    timestep = torch.from_numpy(distillation.timesteps.copy())
+    taught = distillation.target(teacher, x, timestep, torch.zeros(4, 3))
+    torch.testing.assert_close(taught, teacher(x, timestep), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_a_perfect_student_ends_where_many_calls_of_the_teacher_end(calls):
+    few, far = sampled(lambda x, t: teacher(torch.from_numpy(x), [t] * len(x)).numpy(), calls)
+    end, near = sampled(perfect(Distillation(SCHEDULE, calls, 8)), calls)
+    assert few.shape == end.shape
+    assert near < 0.1 * far
+
+
+def test_more_calls_of_the_teacher_lead_closer():
+    ends = [sampled(perfect(Distillation(SCHEDULE, 2, n)), 2)[1] for n in (1, 2, 4, 8)]
+    assert ends == sorted(ends, reverse=True)
+
+
+def test_given_frames_reach_every_call_of_the_teacher_as_they_are():
+    distillation, seen = Distillation(SCHEDULE, 2, 3), []
+    x = torch.randn(2, 1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
+
+    def watched(z, timestep):
+        seen.append(z)
+        return teacher(z, timestep)
+
+    distillation.target(watched, x, torch.from_numpy(distillation.timesteps.copy()), mask)
+    assert len(seen) == 3
+    for z in seen:
+        assert torch.equal(z[0, :, 0], x[0, :, 0])
+    assert not torch.equal(seen[1][0, :, 1:], x[0, :, 1:])
+    assert not torch.equal(seen[1][1], x[1])
+
+
+def test_more_calls_than_timesteps_are_refused():
+    with pytest.raises(ConfigError, match="need more than the 10 timesteps of the schedule"):
+        Distillation(make_schedule("sqrt-linear", 10, 0.0015, 0.0155), 4, 4)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_denoiser, tmp_path_factory):
+    """Settings of a student, whose teacher was trained."""
+    out = tmp_path_factory.mktemp("distill") / "teacher"
+    asked = changed(tiny_denoiser, {"network.prediction": "v", "ema": None})
+    train(asked, out)
+    student = {"kind": "distill", "start_from": str(out), "calls": 2, "teacher_calls": 2}
+    return asked | student
+
+
+def test_a_student_learns_at_its_own_timesteps_and_its_teacher_stays(
+    settings, monkeypatch, tmp_path
+):
+    seen, tasks = set(), set()
+    batch = DiffusionTask.batch
+
+    def watched(self, step):
+        made = batch(self, step)
+        tasks.add(self)
+        seen.update(made["timestep"].tolist())
+        return made
+
+    monkeypatch.setattr(DiffusionTask, "batch", watched)
+    train(changed(settings, {"steps": 12}), tmp_path / "run")
+    assert seen == set(SAMPLERS["distilled"].timesteps(SCHEDULE, 2).tolist())
+    (task,) = tasks
+    taught = {name: tensor.detach() for name, tensor in task.teacher.named_parameters()}
+    before = model_of(Path(settings["start_from"]))
+    assert not different(taught, {name: before[name] for name in taught})
+    assert different(model_of(tmp_path / "run"), before)
+
+
+@pytest.mark.slow
+def test_a_stopped_student_resumes_to_the_same_weights(settings, tmp_path):
+    train(settings, tmp_path / "whole")
+    assert interrupted(settings, tmp_path / "run", at=3) < settings["steps"]
+    train(settings, tmp_path / "run", resume=True)
+    assert not different(state_of(tmp_path / "whole"), state_of(tmp_path / "run"))
+
+
+def test_a_student_without_a_teacher_or_with_another_is_refused(settings, tmp_path):
+    with pytest.raises(ConfigError, match="start_from names no teacher"):
+        train(changed(settings, {"start_from": None}), tmp_path / "run")
+    train(changed(settings, {"steps": 2}), tmp_path / "run")
+    other = changed(settings, {"start_from": str(tmp_path / "run")})
+    with pytest.raises(TrainingError, match="start_from"):
+        train(other, tmp_path / "run", resume=True)

@@ -1,0 +1,76 @@
+"""What a student learns in place of noise: where several steps of its teacher end.
+
+One DDIM step of the student goes where `teacher_calls` steps of the teacher's DPM-Solver++(2M) go
+(progressive distillation, Salimans and Ho 2022, algorithm 2, with a solver of second order and any
+number of steps in place of two of DDIM). Given frames, noise levels and strides stay as they are.
+Knows nothing of runs or batches of data.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvdm_engines.errors import ConfigError
+from lvdm_rt.diffusion.schedule import Schedule, few_timesteps
+
+Eps = Callable[[Tensor, Tensor], Tensor]
+
+
+class Distillation:
+    """The timesteps of a student and, between them, those of its teacher."""
+
+    def __init__(self, schedule: Schedule, calls: int, teacher_calls: int) -> None:
+        """Divide the way from noise to clips.
+
+        Raises ConfigError: there are not that many timesteps.
+        """
+        self.timesteps = few_timesteps(schedule, calls)  # descending
+        ways = [
+            self._way(schedule, int(start), int(end), teacher_calls)
+            for start, end in zip(self.timesteps, [*self.timesteps[1:], 0], strict=True)
+        ]
+        if len(ways) != calls or any(len(set(way)) != teacher_calls for way in ways):
+            raise ConfigError(
+                f"calls {calls} of teacher_calls {teacher_calls} each need more than the "
+                f"{schedule.steps} timesteps of the schedule; lower them"
+            )
+        ends = [*schedule.alpha_bar[self.timesteps[1:]], 1.0]  # the last step leaves no noise
+        alpha_bar = [[*schedule.alpha_bar[way], end] for way, end in zip(ways, ends, strict=True)]
+        self._ways = torch.tensor(ways)  # (calls, teacher_calls)
+        self._alpha_bar = torch.tensor(np.array(alpha_bar), dtype=torch.float32)  # one more
+        self._row = {int(t): row for row, t in enumerate(self.timesteps)}
+
+    @staticmethod
+    def _way(schedule: Schedule, start: int, end: int, count: int) -> list[int]:
+        """Return `count` timesteps from `start`, even in log sigma, before `end`."""
+        log_sigma = np.log(schedule.sigma)
+        wanted = np.linspace(log_sigma[start], log_sigma[end], count + 1)[:-1]
+        return [int(t) for t in np.rint(np.interp(wanted, log_sigma, np.arange(schedule.steps)))]
+
+    @torch.no_grad()
+    def target(self, teacher: Eps, x: Tensor, timestep: Tensor, mask: Tensor) -> Tensor:
+        """Return the eps with which one DDIM step ends where the teacher ends.
+
+        x (b, c, t, h, w) at the student's timesteps (b), with the frames in it for which the mask
+        (b, t) is 1; `teacher(x, timesteps)` predicts eps. What is returned for these frames means
+        nothing.
+        """
+        rows = [self._row[t] for t in timestep.tolist()]
+        ways = self._ways[rows].to(x.device)  # (b, k)
+        a_bar = self._alpha_bar[rows].to(x.device)[..., None, None, None, None]  # (b, k + 1, …)
+        signal, spread = a_bar.sqrt(), (1 - a_bar).sqrt()
+        lam = torch.log(signal / spread)  # infinite where no noise is left
+        given = mask[:, None, :, None, None] > 0
+        z, z_0, earlier = x, x, x
+        for i in range(ways.shape[1]):
+            earlier, z_0 = z_0, (z - spread[:, i] * teacher(z, ways[:, i])) / signal[:, i]
+            h = lam[:, i + 1] - lam[:, i]
+            # 1 / 2r of the second order; neither the first step nor one to no noise has it
+            second = h / (2 * (lam[:, i] - lam[:, i - 1])) if i > 0 else torch.zeros_like(h)
+            d = z_0 + torch.where(h.isinf(), 0.0, second) * (z_0 - earlier)
+            z = spread[:, i + 1] / spread[:, i] * z - signal[:, i + 1] * torch.expm1(-h) * d
+            z = torch.where(given, x, z)
+        ratio = signal[:, -1] / signal[:, 0]
+        return (z - ratio * x) / (spread[:, -1] - ratio * spread[:, 0])
