@@ -24,7 +24,7 @@ PRESETS = {
     "balanced": Preset(sampler="dpmpp_2m", steps=10, refine=2),
     "fast": Preset(sampler="dpmpp_2m", steps=6, refine=1),
 }
-STEPS = {"ddim": 50, "dpmpp_2m": 10}  # of a sampler that is chosen without a number
+STEPS = {"ddim": 50, "dpmpp_2m": 10, "distilled": 4}  # of a sampler that is chosen without a number
 MAX_FRAMES = 10_000_000  # two weeks at 8 frames per second
 MAX_VIDEOS = 1_000_000
 MAX_BATCH = 4096

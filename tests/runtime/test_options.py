@@ -4,8 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.manifest import Preset
-from lvdm_rt.options import GenerateOptions, resolve
+from lvdm_engines.manifest import SAMPLER_NAMES, Preset
+from lvdm_rt.cli import generate
+from lvdm_rt.diffusion.sampler import SAMPLERS
+from lvdm_rt.options import STEPS, GenerateOptions, resolve
 
 
 def ask(manifest, **options):
@@ -24,6 +26,12 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     assert (settings.sampler, settings.steps, settings.eta) == ("ddim", 4, 1.0)
     assert (settings.guidance, settings.noise_level, settings.fps) == (0.2, 5, 8.0)
     assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
+
+
+def test_every_sampler_can_be_asked_for_and_has_its_number_of_steps():
+    (option,) = (option for option in generate.params if option.name == "sampler")
+    assert tuple(option.type.choices) == SAMPLER_NAMES == (*SAMPLERS,)
+    assert {*STEPS} == {*SAMPLERS} - {"ddpm"}  # which takes all that were trained
 
 
 def test_a_short_schedule_is_refined_in_no_more_steps_than_it_has(manifest):

@@ -86,7 +86,7 @@ _FLAGS = (
     click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
     click.option("--preset", metavar="fast|balanced|paper", shell_complete=offer(_presets),
                  help="Sampler and steps by name."),
-    click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m"])),
+    click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m", "distilled"])),
     click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
     click.option("--eta", type=float, metavar="E",
                  help="Noise of ddim: 0 none, 1 as much as ddpm."),
@@ -177,7 +177,7 @@ def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
         _refuse_beside_list(flags, given)
     elif flags["out"] is None:
         raise click.UsageError("Missing option '-o' / '--out'.")
-    if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
+    if flags["eta"] is not None and flags["sampler"] not in (None, "ddim"):
         raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
     for name in ("fade", "join"):
         if flags[name] not in (None, False) and flags["condition"] is None:

@@ -95,7 +95,7 @@ def _refuse_contradictions(flags: dict[str, Any], given: set[str]) -> None:
         raise click.UsageError("-o - takes one video; give a folder")
     if flags["send_back"] and flags["ray"] is None:
         raise click.UsageError("--send-back belongs to --ray, which was not given")
-    if flags["eta"] is not None and flags["sampler"] in ("ddpm", "dpmpp_2m"):
+    if flags["eta"] is not None and flags["sampler"] not in (None, "ddim"):
         raise click.UsageError(f"--eta belongs to ddim, not to --sampler {flags['sampler']}")
     if flags["join"] and flags["fps"] is not None:
         raise click.UsageError(

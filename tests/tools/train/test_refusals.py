@@ -150,8 +150,8 @@ def test_every_ready_config_can_be_read():
     names = [path.stem for path in config.find("sky-tiny").parent.glob("*.yaml")]
     assert {"sky-predict", "taichi-interpolate", "ucf-short", "toy", "sky-tiny"} <= set(names)
     for name in names:
-        kind = "autoencoder" if name.endswith("-autoencoder") else "diffusion"
-        config.load(config.find(name), kind)
+        _, _, kind = name.rpartition("-")
+        config.load(config.find(name), kind if kind in ("autoencoder", "distill") else "diffusion")
 
 
 def test_the_command_line_explains_an_error_in_one_line(tmp_path, capsys):
