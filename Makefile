@@ -78,7 +78,8 @@ test-lean: $(VENV)/.installed
 test-torch: $(VENV)/.installed
 	$(PYTEST) -m "not exhaustive" $(TORCH)
 
-# The rest of the recorded networks and precisions, the built-in model compiled, networks of the paper's kind.
+# The rest of the recorded networks and precisions, the built-in model compiled, networks of the paper's kind,
+# a dry gpu-check, nodes lost at many moments, builds and trainings that are killed.
 test-rest: $(VENV)/.installed
 	$(PYTEST) -m exhaustive
 

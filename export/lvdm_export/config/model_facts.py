@@ -107,6 +107,12 @@ def _denoiser(name: str, record: ModelRecord) -> UNet3dConfig:
             f"the config of {name}: noise_levels is {record.noise_levels}, but num_classes is "
             f"{unet.num_classes}, expected at least as many"
         )
+    farthest = 1 if record.predict is None else record.predict.stride
+    if unet.max_stride is not None and farthest > unet.max_stride:
+        raise ConfigError(
+            f"the config of {name}: predict has a stride of {farthest}, but max_stride is "
+            f"{unet.max_stride}, expected at least as many"
+        )
     steps = None if record.schedule is None else record.schedule.steps
     if unet.prediction != "eps" and steps not in (None, unet.timesteps):
         raise ConfigError(

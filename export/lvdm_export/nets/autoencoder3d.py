@@ -44,6 +44,8 @@ class Autoencoder3dConfig:
             )
         if min(self.downsample[1:]) % self.patch:
             raise ValueError(f"patch is {self.patch}, expected a divisor of {self.downsample[1:]}")
+        if not self.strides():
+            raise ValueError(f"patch {self.patch} leaves no level of downsample {self.downsample}")
 
     def strides(self) -> list[tuple[int, int, int]]:
         """Stride of every encoder level: 2 on an axis until its factor is used up, then 1."""

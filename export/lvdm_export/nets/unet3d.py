@@ -17,7 +17,7 @@ from lvdm_export.nets.unet_blocks import (
     ClipUpsample,
     Downsample,
     Embedding,
-    NoiseLevelEmbedding,
+    NumberEmbedding,
     ResBlock,
     Velocity,
     conv,
@@ -53,9 +53,9 @@ class UNet3d(nn.Module):
             nn.Linear(dim, 4 * dim), config.activation(), nn.Linear(4 * dim, 4 * dim)
         )
         if config.num_classes is not None:
-            self.label_emb = NoiseLevelEmbedding(config.num_classes, 4 * dim)
+            self.label_emb = NumberEmbedding(config.num_classes, 4 * dim)
         if config.max_stride is not None:
-            self.stride_emb = nn.Embedding(config.max_stride, 4 * dim)
+            self.stride_emb = NumberEmbedding(config.max_stride, 4 * dim)
         widths = self._build_encoder(config)
         top = widths[-1]
         self.middle_block = _Stage(

@@ -30,8 +30,8 @@ class Embedding(nn.Sequential):
     keep_float32 = True
 
 
-class NoiseLevelEmbedding(nn.Embedding):
-    """A row for every noise level; float32 as well."""
+class NumberEmbedding(nn.Embedding):
+    """A row for every noise level, or stride; float32 as well."""
 
     keep_float32 = True
 

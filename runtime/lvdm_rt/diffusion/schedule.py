@@ -139,7 +139,7 @@ def karras_timesteps(schedule: Schedule, steps: int, first: int = -1) -> Timeste
 
 
 def few_timesteps(schedule: Schedule, steps: int) -> Timesteps:
-    """Return those of `karras_timesteps` with one more, without the last, where no noise is left.
+    """Return those of `karras_timesteps` with one more, without the last, of hardly any noise.
 
     They are for so few steps that each has to lead somewhere.
     """

@@ -83,7 +83,7 @@ def test_given_frames_reach_every_call_of_the_teacher_as_they_are():
 
 
 def test_more_calls_than_timesteps_are_refused():
-    with pytest.raises(ConfigError, match="need more than the 10 timesteps of the schedule"):
+    with pytest.raises(ConfigError, match="find too few of the schedule's 10 timesteps"):
         Distillation(make_schedule("sqrt-linear", 10, 0.0015, 0.0155), 4, 4)
 
 
@@ -130,6 +130,11 @@ def test_a_stopped_student_resumes_to_the_same_weights(settings, tmp_path):
 def test_a_student_without_a_teacher_or_with_another_is_refused(settings, tmp_path):
     with pytest.raises(ConfigError, match="start_from names no teacher"):
         train(changed(settings, {"start_from": None}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="prediction v instead of eps"):
+        train(changed(settings, {"network.prediction": "eps"}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="find too few"):
+        train(changed(settings, {"calls": 500}), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
     train(changed(settings, {"steps": 2}), tmp_path / "run")
     other = changed(settings, {"start_from": str(tmp_path / "run")})
     with pytest.raises(TrainingError, match="start_from"):

@@ -11,6 +11,7 @@ from toy_runs import changed, train
 from lvdm_engines.contract import predicts_neighbours
 from lvdm_engines.errors import ConfigError
 from lvdm_export.build import build
+from lvdm_export.config.model_json import read_record
 from lvdm_export.inputs import BuildOptions, Source
 from lvdm_rt import GenerateOptions, Pipeline
 from lvdm_rt.long.network import Network
@@ -107,3 +108,13 @@ def test_a_stride_beyond_the_largest_is_refused(settings, tmp_path):
         ConfigError, match=r"clips hold a stride of 2, but network\.max_stride is 1"
     ):
         train(changed(settings, {"network.max_stride": 1}), tmp_path / "run")
+
+
+def test_a_stride_that_is_told_but_not_learnt_is_refused(settings, tmp_path):
+    with pytest.raises(ConfigError, match="clips predict at stride 2 only"):
+        train(changed(settings, {"clips": [CLIPS[0], CLIPS[2]]}), tmp_path / "run")
+
+
+def test_the_order_of_clips_does_not_matter(settings, tmp_path):
+    train(changed(settings, {"clips": CLIPS[::-1], "steps": 1}), tmp_path / "run")
+    assert read_record(tmp_path / "run" / "model" / "model.json").predict.stride == 2

@@ -22,6 +22,7 @@ def forward(
     timestep: Tensor,
     mask: Tensor | None = None,
     noise_level: Tensor | None = None,
+    stride: Tensor | None = None,
 ) -> Tensor:
     """Predict the noise in latents (b, c, t, h, w), with a mask (b, t) where the model has one."""
     b, _, t, height, width = latents.shape
@@ -29,7 +30,7 @@ def forward(
     if mask is not None:
         spread = mask[:, None, :, None, None].expand(b, 1, t, height, width)
         h = torch.cat([latents, spread], dim=1)  # (b, c + 1, t, h, w)
-    emb = unet.embed(timestep, noise_level)
+    emb = unet.embed(timestep, noise_level, stride)
     skips = []
     for stage in unet.input_blocks:
         h = _stage(stage, h, emb)

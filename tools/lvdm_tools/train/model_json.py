@@ -65,10 +65,10 @@ def denoiser(
 ) -> ModelRecord:
     """Describe a denoiser of latents normalised as scale·(mean + shift), and its text encoder.
 
-    Where a kind of clip is listed twice, the first one counts.
+    Where a kind of clip is listed twice, the one of the largest stride counts, or the first.
     """
     first: dict[str, ClipKind] = {}
-    for kind in run.clips:
+    for kind in sorted(run.clips, key=lambda kind: -kind.stride):
         if kind.kind != "unconditional" or kind.stride == 1:
             first.setdefault(kind.kind, kind)
     predict, infill, short = (first.get(k) for k in ("predict", "interpolate", "unconditional"))

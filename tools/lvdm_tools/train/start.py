@@ -23,6 +23,7 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
 from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, DistillRun, Run
 from lvdm_tools.train.diffusion import latents
+from lvdm_tools.train.diffusion.distill import distillation
 from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.diffusion.sizes import check_initial, check_lengths, unet_config
 from lvdm_tools.train.diffusion.task import DiffusionTask
@@ -154,15 +155,17 @@ def _diffusion(
     extra = {"source": source.identity, "autoencoder_sha256": digest}
     if run.text is not None and run.text.frozen is not None:
         extra["frozen_sha256"] = frozen_sha256(run.text.frozen)
-    if isinstance(run, DistillRun) and run.start_from is None:
-        raise ConfigError("start_from names no teacher; give it the run to learn from")
+    if isinstance(run, DistillRun):
+        if run.start_from is None:
+            raise ConfigError("start_from names no teacher; give it the run to learn from")
+        distillation(run)
     initial = None
     begun = _begun_with(request, workspace)
     extra |= begun or {}
     start = run.start_from if begun is None or isinstance(run, DistillRun) else None
     if start is not None:  # a student needs its teacher to the end
         initial, extra["start_from_sha256"] = read_denoiser(start)
-        check_initial(initial, config)
+        check_initial(initial, config, teacher=isinstance(run, DistillRun))
     _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, source.identity, digest]
     identity += ["captioned"] if run.text is not None else []

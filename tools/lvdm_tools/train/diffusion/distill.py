@@ -3,7 +3,7 @@
 One DDIM step of the student goes where `teacher_calls` steps of the teacher's DPM-Solver++(2M) go
 (progressive distillation, Salimans and Ho 2022, algorithm 2, with a solver of second order and any
 number of steps in place of two of DDIM). Given frames, noise levels and strides stay as they are.
-Knows nothing of runs or batches of data.
+Knows nothing of batches of data.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lvdm_engines.errors import ConfigError
-from lvdm_rt.diffusion.schedule import Schedule, few_timesteps
+from lvdm_rt.diffusion.schedule import Schedule, few_timesteps, make_schedule
+from lvdm_tools.train.config import DistillRun
 
 Eps = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,7 +25,7 @@ class Distillation:
     def __init__(self, schedule: Schedule, calls: int, teacher_calls: int) -> None:
         """Divide the way from noise to clips.
 
-        Raises ConfigError: there are not that many timesteps.
+        Raises ConfigError: the teacher would call at one timestep twice.
         """
         self.timesteps = few_timesteps(schedule, calls)  # descending
         ways = [
@@ -33,8 +34,8 @@ class Distillation:
         ]
         if len(ways) != calls or any(len(set(way)) != teacher_calls for way in ways):
             raise ConfigError(
-                f"calls {calls} of teacher_calls {teacher_calls} each need more than the "
-                f"{schedule.steps} timesteps of the schedule; lower them"
+                f"calls {calls} of teacher_calls {teacher_calls} each find too few of the "
+                f"schedule's {schedule.steps} timesteps at low noise; lower them"
             )
         ends = [*schedule.alpha_bar[self.timesteps[1:]], 1.0]  # the last step leaves no noise
         alpha_bar = [[*schedule.alpha_bar[way], end] for way, end in zip(ways, ends, strict=True)]
@@ -74,3 +75,10 @@ class Distillation:
             z = torch.where(given, x, z)
         ratio = signal[:, -1] / signal[:, 0]
         return (z - ratio * x) / (spread[:, -1] - ratio * spread[:, 0])
+
+
+def distillation(run: DistillRun) -> Distillation:
+    """Return what the student of a run is taught. Raises ConfigError: there is no way to it."""
+    facts = run.schedule
+    schedule = make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)
+    return Distillation(schedule, run.calls, run.teacher_calls)

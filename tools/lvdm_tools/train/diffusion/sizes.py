@@ -42,6 +42,12 @@ def unet_config(run: DiffusionRun, channels: int, device: torch.device) -> UNet3
             f"clips hold a stride of {farthest}, but network.max_stride is {config.max_stride}: "
             f"raise it to {farthest}"
         )
+    strides = {kind.stride for kind in run.clips if kind.kind == "predict"}
+    if config.max_stride is not None and strides and 1 not in strides:
+        raise ConfigError(
+            f"network.max_stride is {config.max_stride}, but clips predict at stride "
+            f"{max(strides)} only: add predict at stride 1, or leave max_stride out"
+        )
     if config.prediction == "x0":
         raise ConfigError("network.prediction is x0, expected eps or v: x0 can only be exported")
     if config.prediction == "v" and config.timesteps != run.schedule.steps:
@@ -75,13 +81,14 @@ def _try(config: UNet3dConfig, run: DiffusionRun, device: torch.device) -> None:
             network(clip, number, mask, level, context, stride)
 
 
-def check_initial(initial: UNet3d, config: UNet3dConfig) -> None:
+def check_initial(initial: UNet3d, config: UNet3dConfig, *, teacher: bool = False) -> None:
     """Refuse weights to start from that belong to a network of other sizes.
 
-    What the last convolution gives may differ: ε and v are near each other at low noise.
+    What the last convolution gives may differ, ε and v are near each other at low noise; but not
+    that of a teacher, who is taken at its word.
     Raises ConfigError: naming the fields.
     """
-    free = {"prediction", "timesteps"}
+    free = set() if teacher else {"prediction", "timesteps"}
     theirs, ours = dataclasses.asdict(initial.config), dataclasses.asdict(config)
     wrong = [k for k in ours if k not in free and theirs[k] != ours[k]]
     if wrong:

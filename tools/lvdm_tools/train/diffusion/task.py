@@ -18,7 +18,7 @@ from lvdm_tools.train import sheets
 from lvdm_tools.train.config import ClipKind, DiffusionRun, DistillRun
 from lvdm_tools.train.diffusion import preview
 from lvdm_tools.train.diffusion.clips import ClipMaker, Example, given
-from lvdm_tools.train.diffusion.distill import Distillation
+from lvdm_tools.train.diffusion.distill import distillation
 from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.diffusion.sizes import unet_config
 from lvdm_tools.train.diffusion.text import PromptedUNet, Prompts
@@ -61,7 +61,7 @@ class DiffusionTask:
         schedule = make_schedule(table.kind, table.steps, table.beta_start, table.beta_end)
         self.distillation, self.teacher = None, None
         if isinstance(run, DistillRun):
-            self.distillation = Distillation(schedule, run.calls, run.teacher_calls)
+            self.distillation = distillation(run)
         self.clips = ClipMaker(
             latents.sequences,
             run.clips,
