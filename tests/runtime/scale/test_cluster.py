@@ -67,6 +67,7 @@ def test_a_missing_ray_is_one_line(monkeypatch, capsys, tmp_path):
 
 
 def enter(address):
+    pytest.importorskip("ray")
     with connect(ClusterOptions(address=address), lambda _: list):
         pass
 
