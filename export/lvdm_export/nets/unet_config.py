@@ -19,8 +19,8 @@ class UNet3dConfig:
     latents of a clip lie, 1 to so many (not in the paper). Blocks at `text_resolutions` and the
     middle one read text: all, as in the official code, unless given. `prediction` is what the last
     convolution gives: ε, as all official models do, or v or z_0, from which `UNet3d` makes ε with
-    the ᾱ of its `timesteps`.
-    `kernel_size_t` is odd: how many frames a convolution spans, all those of blocks, in and out.
+    the ᾱ of its `timesteps`. `kernel_size_t` is odd: how many frames a convolution spans, all those
+    of blocks, in and out.
     """
 
     in_channels: Width = 4

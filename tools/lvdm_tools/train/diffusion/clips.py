@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_rt.diffusion.condition import perturb
-from lvdm_rt.diffusion.schedule import Schedule
-from lvdm_tools.train.config import ClipKind
+from lvdm_rt.diffusion.schedule import Schedule, make_schedule
+from lvdm_tools.train.config import ClipKind, DiffusionRun
 from lvdm_tools.train.draws import DrawStream, generator
 
 Array = NDArray[np.float32]
@@ -108,3 +108,9 @@ def given(kind: ClipKind) -> Array:
     elif kind.kind == "interpolate":
         mask[[0, -1]] = 1.0
     return mask
+
+
+def schedule_of(run: DiffusionRun) -> Schedule:
+    """Return the noise schedule of a run."""
+    facts = run.schedule
+    return make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)

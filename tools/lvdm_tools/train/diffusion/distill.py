@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lvdm_engines.errors import ConfigError
-from lvdm_rt.diffusion.schedule import Schedule, few_timesteps, make_schedule
+from lvdm_rt.diffusion.schedule import Schedule, few_timesteps
 from lvdm_tools.train.config import DistillRun
+from lvdm_tools.train.diffusion.clips import schedule_of
 
 Eps = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,6 +80,4 @@ class Distillation:
 
 def distillation(run: DistillRun) -> Distillation:
     """Return what the student of a run is taught. Raises ConfigError: there is no way to it."""
-    facts = run.schedule
-    schedule = make_schedule(facts.kind, facts.steps, facts.beta_start, facts.beta_end)
-    return Distillation(schedule, run.calls, run.teacher_calls)
+    return Distillation(schedule_of(run), run.calls, run.teacher_calls)

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lvdm_export.nets.unet3d import UNet3d
-from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train import sheets
 from lvdm_tools.train.config import ClipKind, DiffusionRun, DistillRun
 from lvdm_tools.train.diffusion import preview
-from lvdm_tools.train.diffusion.clips import ClipMaker, Example, given
+from lvdm_tools.train.diffusion.clips import ClipMaker, Example, given, schedule_of
 from lvdm_tools.train.diffusion.distill import distillation
 from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.diffusion.sizes import unet_config
@@ -57,8 +56,7 @@ class DiffusionTask:
         self.tokens = None if text is None else text.tokens(["", *latents.captions])
         self.config = unet_config(run, decoder.autoencoder.config.embed_dim, fabric.device)
         self.masked = self.config.in_channels > decoder.autoencoder.config.embed_dim
-        table = run.schedule
-        schedule = make_schedule(table.kind, table.steps, table.beta_start, table.beta_end)
+        schedule = schedule_of(run)
         self.distillation, self.teacher = None, None
         if isinstance(run, DistillRun):
             self.distillation = distillation(run)
