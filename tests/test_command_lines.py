@@ -149,6 +149,14 @@ SWALLOWED = """
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
+    class HalfMade:
+        def __init__(self):
+            signal.raise_signal(signal.SIGINT)
+            self.closed = False
+
+        def __del__(self):
+            assert not self.closed
+
     @click.command("lvdm-x")
     def command():
         {work}
@@ -165,8 +173,8 @@ except BaseException:
 """
 
 
-@pytest.mark.parametrize("work", ["Careless()", "import native"])
-def test_an_interrupt_is_not_lost_in_a_destructor_or_an_import(work, tmp_path):
+@pytest.mark.parametrize("work", ["Careless()", "import native", "HalfMade()"])
+def test_an_interrupt_in_a_constructor_a_destructor_or_an_import_is_one_line(work, tmp_path):
     (tmp_path / "native.py").write_text(NATIVE)
     program = textwrap.dedent(SWALLOWED.format(work=work))
     argv = [sys.executable, "-c", program]

@@ -31,6 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _IMPORTER = "<frozen importlib._bootstrap>"  # the file that frames of an import name
 _IGNORED = "ignored due to race condition"  # of a signal that came before it was to be ignored
 _LATER = 0.02  # seconds
+_unwinding = threading.Event()  # from the first interrupt on
 _LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
 _HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
 # as torch says it on a CPU, and the system where a library is to be imported
@@ -250,6 +251,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         _again(number)
         return
     _ignore_signals()
+    _unwinding.set()
     raise KeyboardInterrupt
 
 
@@ -278,8 +280,13 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
-    """Interrupt again where a destructor or a callback has swallowed it."""
+    """Interrupt again where a destructor or a callback has swallowed it.
+
+    What an interrupt left half made may complain of that when it goes, as a zip file does.
+    """
     if issubclass(lost.exc_type, OSError) and _IGNORED in str(lost.exc_value):
+        return
+    if issubclass(lost.exc_type, AttributeError) and _unwinding.is_set():
         return
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
