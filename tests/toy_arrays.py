@@ -8,15 +8,9 @@ import numpy as np
 import toy
 
 from lvdm_engines.contract import STRIDE, graph_tensors
+from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import DeviceMemoryError
-from lvdm_engines.manifest import (
-    Defaults,
-    GraphFacts,
-    LatentFacts,
-    ScheduleFacts,
-    ShortFacts,
-    TokenizerFacts,
-)
+from lvdm_engines.manifest import GraphFacts, LatentFacts, ScheduleFacts, ShortFacts, TokenizerFacts
 from lvdm_engines.session import check_feeds
 
 MODEL = toy.model_facts(

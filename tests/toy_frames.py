@@ -9,7 +9,8 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from lvdm_engines.bundle import file_sha256
 from lvdm_engines.bundle_writer import BundleWriter
 from lvdm_engines.contract import graph_tensors
-from lvdm_engines.manifest import Defaults, GraphFacts, LatentFacts, ModelFacts, ScheduleFacts
+from lvdm_engines.defaults import Defaults
+from lvdm_engines.manifest import GraphFacts, LatentFacts, ModelFacts, ScheduleFacts
 from lvdm_engines.preview_map import PreviewMap
 
 MODEL = toy.model_facts(

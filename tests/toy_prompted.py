@@ -10,7 +10,8 @@ from toy_frames import MODEL, decoder_nodes, denoiser_nodes, encoder_nodes, writ
 from toy_text import DIM, TABLE, TOKENS, WORDS, tokenizer_json
 
 from lvdm_engines.bundle_writer import BundleWriter
-from lvdm_engines.manifest import ContextFacts, Defaults, ShortFacts
+from lvdm_engines.defaults import Defaults
+from lvdm_engines.manifest import ContextFacts, ShortFacts
 
 PROMPTED = replace(MODEL, short=ShortFacts(4), context=ContextFacts(TOKENS, DIM))
 

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from lvdm_engines.defaults import Count, Defaults
 from lvdm_engines.errors import quoted
 from lvdm_engines.preview_map import PreviewMap
 
@@ -20,8 +21,6 @@ GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_en
 DENOISERS = ("short", "predict", "interpolate")
 TOKENIZER = "tokenizer.json"  # its name in every bundle that reads text
 
-# No model is larger, and numbers beyond would take all memory before anything could be said.
-Count = Annotated[int, Meta(ge=1, le=1 << 20)]
 Length = Annotated[int, Meta(ge=1, le=4096)]  # of clips, windows and strides
 Side = Annotated[int, Meta(ge=1, le=16384)]
 Size = tuple[Side, Side]  # (height, width)
@@ -29,8 +28,6 @@ MOST_VALUES = 1 << 32  # in the pixels or latents of one window
 LEAST_BETA, MOST_NOISE = 1e-7, 100  # beyond, float32 holds no noise, or no signal
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)")]  # one line to show
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-SamplerName = Literal["ddpm", "ddim", "dpmpp_2m", "distilled"]
-SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 ScheduleKind = Literal["sqrt-linear", "linear", "cosine"]
 Precision = Literal["fp32", "fp16"]
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
@@ -162,39 +159,6 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         """Frames, rows and columns of pixels per latent."""
         (height, width), (h, w) = self.frame_size, self.latent.size
         return self.frames_per_latent, height // h, width // w
-
-
-class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A named choice of sampling settings; what is None stays at the default.
-
-    Noise level -1 leaves conditions unperturbed.
-    """
-
-    sampler: SamplerName | None = None
-    steps: Count | None = None
-    eta: Annotated[float, Meta(ge=0)] | None = None
-    guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
-    noise_level: Annotated[int, Meta(ge=-1)] | None = None
-    refine: Annotated[int, Meta(ge=0, le=1000)] | None = None
-
-
-class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sampling settings for callers who ask for nothing else.
-
-    Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed; refine 0 leaves
-    keyframes as they were sampled. Guidance is over given frames, text guidance over the prompt;
-    where a model that reads text has no text guidance, its guidance is over the prompt.
-    """
-
-    sampler: SamplerName = "ddim"
-    steps: Count = 50
-    eta: Annotated[float, Meta(ge=0)] = 1.0
-    guidance: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    noise_level: Annotated[int, Meta(ge=-1)] | None = None
-    refine: Annotated[int, Meta(ge=0, le=1000)] = 0
-    fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
-    presets: dict[str, Preset] = {}
-    text_guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,8 +5,9 @@ from typing import Any, get_args
 
 import msgspec
 
+from lvdm_engines.defaults import SamplerName
 from lvdm_engines.errors import BundleError, quoted
-from lvdm_engines.manifest import SCHEMA, Dtype, Manifest, Precision, SamplerName, ScheduleKind
+from lvdm_engines.manifest import SCHEMA, Dtype, Manifest, Precision, ScheduleKind
 
 _CHOICES = {"dtype": Dtype, "precision": Precision, "sampler": SamplerName, "kind": ScheduleKind}
 

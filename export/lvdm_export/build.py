@@ -11,8 +11,9 @@ import torch
 
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.bundle_writer import BundleWriter
+from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import ConfigError, quoted
-from lvdm_engines.manifest import Defaults, GraphFacts, Manifest, ModelFacts, Provenance
+from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Provenance
 from lvdm_export.checkpoint.keys import Checkpoint
 from lvdm_export.checkpoint.noise_table import check_schedule
 from lvdm_export.checkpoint.weights import (

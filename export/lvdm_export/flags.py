@@ -11,7 +11,7 @@ import click
 
 from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import BUNDLE, PATH
-from lvdm_engines.manifest import SAMPLER_NAMES
+from lvdm_engines.defaults import SAMPLER_NAMES
 
 RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
 _FILE = click.Path(path_type=Path)

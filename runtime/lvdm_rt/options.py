@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from lvdm_engines.defaults import Defaults, Preset, SamplerName
 from lvdm_engines.errors import OptionsError, quoted
-from lvdm_engines.manifest import Defaults, Manifest, Preset, SamplerName
+from lvdm_engines.manifest import Manifest
 from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS

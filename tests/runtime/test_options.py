@@ -3,8 +3,8 @@ import math
 import pytest
 from msgspec.structs import replace
 
+from lvdm_engines.defaults import SAMPLER_NAMES, Preset
 from lvdm_engines.errors import OptionsError
-from lvdm_engines.manifest import SAMPLER_NAMES, Preset
 from lvdm_rt.cli import generate
 from lvdm_rt.diffusion.sampler import SAMPLERS
 from lvdm_rt.options import STEPS, GenerateOptions, resolve

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import Meta
 
+from lvdm_engines.defaults import Count
 from lvdm_engines.errors import OptionsError, quoted
-from lvdm_engines.manifest import Count, Precision, Sha256
+from lvdm_engines.manifest import Precision, Sha256
 
 _DIGITS = re.compile("[0-9]{1,9}")
 

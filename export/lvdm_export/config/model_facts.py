@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import ConfigError
-from lvdm_engines.manifest import ContextFacts, Defaults, LatentFacts, ModelFacts
+from lvdm_engines.manifest import ContextFacts, LatentFacts, ModelFacts
 from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.nets.unet3d import UNet3dConfig
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lvdm_engines.atomic import whole_file, whole_path
+from lvdm_engines.defaults import Count
 from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, one_line
 from lvdm_engines.manifest import (
-    Count,
     InterpolateFacts,
     Length,
     PredictFacts,

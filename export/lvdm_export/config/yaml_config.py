@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lvdm_engines.defaults import Count
 from lvdm_engines.errors import ConfigError
 from lvdm_engines.manifest import (
-    Count,
     InterpolateFacts,
     Length,
     PredictFacts,

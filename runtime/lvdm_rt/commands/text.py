@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from lvdm_engines.bundle import Bundle
+from lvdm_engines.defaults import Preset
 from lvdm_engines.errors import one_line
-from lvdm_engines.manifest import Manifest, Preset
+from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.doctor import Diagnosis, Finding
 from lvdm_rt.options import PRESETS
 from lvdm_rt.text.prompts import default_guidance

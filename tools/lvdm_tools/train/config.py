@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from lvdm_engines.defaults import Count
 from lvdm_engines.errors import ConfigError, one_line, quoted
-from lvdm_engines.manifest import MOST_VALUES, Count, Length, ScheduleFacts, Size
+from lvdm_engines.manifest import MOST_VALUES, Length, ScheduleFacts, Size
 from lvdm_export.config.mapping import Finite
 from lvdm_export.config.yaml_file import read_yaml
 
