@@ -52,7 +52,8 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     `latent_size` are (height, width); `scale` and `shift` normalise latents as
     scale * (mean + shift); `decode_window` is how many latents the autoencoder was trained on.
     A denoiser has one entry of facts for every kind of clip it was trained for; `text_encoder` are
-    the sizes of the one that was trained with it, if its weights hold one.
+    the sizes of the one that was trained with it, if its weights hold one. One that learnt to take
+    few calls for a clip, from another denoiser, has their number in `calls`.
     """
 
     schema: int = SCHEMA
@@ -69,6 +70,7 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     short: ShortFacts | None = None
     noise_levels: Count | None = None
     context_tokens: Count | None = None
+    calls: Count | None = None
     text_encoder: TextEncoderConfig | None = None
     ema: bool = False
     provenance: dict[str, Any] = {}

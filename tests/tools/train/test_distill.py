@@ -1,13 +1,17 @@
 """A student of few calls: what it is taught, its runs, and what they refuse."""
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from toy_runs import changed, different, interrupted, model_of, state_of, train
 
 from lvdm_engines.errors import ConfigError, TrainingError
+from lvdm_engines.manifest import ScheduleFacts
+from lvdm_export.config.model_json import read_record
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process
 from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train.diffusion.distill import Distillation
@@ -125,6 +129,42 @@ def test_a_stopped_student_resumes_to_the_same_weights(settings, tmp_path):
     assert interrupted(settings, tmp_path / "run", at=3) < settings["steps"]
     train(settings, tmp_path / "run", resume=True)
     assert not different(state_of(tmp_path / "whole"), state_of(tmp_path / "run"))
+
+
+def test_a_student_keeps_the_latents_of_its_teacher_and_says_how_many_calls_it_learnt(
+    settings, tmp_path
+):
+    told = read_record(Path(settings["start_from"]) / "model" / "model.json")
+    elsewhere = tmp_path / "teacher"
+    shutil.copytree(settings["start_from"], elsewhere)
+    moved = msgspec.structs.replace(told, scale=0.5, shift=0.25)
+    (elsewhere / "model" / "model.json").write_bytes(msgspec.json.encode(moved))
+    train(changed(settings, {"steps": 1, "start_from": str(elsewhere)}), tmp_path / "run")
+    student = read_record(tmp_path / "run" / "model" / "model.json")
+    assert (student.scale, student.shift, student.calls) == (0.5, 0.25, 2)
+    assert told.calls is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("noise_levels", 7, "noise_levels 7, expected 250"),
+        ("schedule", ScheduleFacts("sqrt-linear", 1000, 0.001, 0.0155), "with schedule"),
+        ("calls", 4, "calls 4, expected None"),
+        ("scale", None, "without the scale and shift"),
+        ("provenance", {"autoencoder_sha256": "0" * 64}, f"autoencoder {'0' * 64}, expected"),
+    ],
+)
+def test_a_teacher_whose_student_could_not_stand_beside_it_is_refused(
+    settings, tmp_path, field, value, message
+):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(settings["start_from"], teacher)
+    file = teacher / "model" / "model.json"
+    other = msgspec.structs.replace(read_record(file), **{field: value})
+    file.write_bytes(msgspec.json.encode(other))
+    with pytest.raises(ConfigError, match=message):
+        train(changed(settings, {"start_from": str(teacher)}), tmp_path / "run")
 
 
 def test_a_student_without_a_teacher_or_with_another_is_refused(settings, tmp_path):

@@ -175,6 +175,6 @@ def test_a_denoiser_that_predicts_v_learns_v_and_keeps_its_schedule(tiny_denoise
     first = next(r for r in records if r["step"] == 1 and "loss" in r)
     # a new network gives v = 0, and v of normalised latents has a mean square of 1
     assert first["loss"] == pytest.approx(1, abs=0.3)
-    network, _ = read_denoiser(tmp_path / "run")
+    network, *_ = read_denoiser(tmp_path / "run")
     schedule = make_schedule("sqrt-linear", 1000, 0.0015, 0.0155)
     np.testing.assert_allclose(network.velocity.alpha_bar, schedule.alpha_bar, rtol=1e-6)

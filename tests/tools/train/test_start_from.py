@@ -51,8 +51,8 @@ def test_a_denoiser_can_start_from_the_weights_of_another(
     settings = changed(tiny_denoiser, fields)
     settings["optimizer"] = {"learning_rate": 1e-9}  # as good as no step at all
     train(settings, tmp_path / "next")
-    before, _ = read_denoiser(denoiser)
-    after, _ = read_denoiser(tmp_path / "next")
+    before, *_ = read_denoiser(denoiser)
+    after, *_ = read_denoiser(tmp_path / "next")
     for name, parameter in before.named_parameters():
         assert parameter.allclose(after.get_parameter(name), atol=1e-6), name
 

@@ -52,7 +52,7 @@ def test_each_step_tells_the_stride_of_its_clips(settings, monkeypatch, tmp_path
 
 
 def test_clips_of_two_strides_are_two_different_things_to_the_network(trained):
-    network, _ = read_denoiser(trained)
+    network, *_ = read_denoiser(trained)
     assert network.config.max_stride == 2
     x, t = torch.randn(1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([9])
     mask, level = torch.zeros(1, 2), torch.tensor([-1])

@@ -24,7 +24,7 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.text import TextEncoderConfig
 from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_tools.train import state
-from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, Run
+from lvdm_tools.train.config import AutoencoderRun, ClipKind, DiffusionRun, DistillRun, Run
 
 _WEIGHTS = "model.safetensors"
 _AGAIN = "train it again, or name another"
@@ -88,6 +88,7 @@ def denoiser(
         short=ShortFacts(short.latents) if short else None,
         noise_levels=run.noise_levels if network.num_classes is not None else None,
         context_tokens=None if text is None else text.tokens,
+        calls=run.calls if isinstance(run, DistillRun) else None,
         text_encoder=text,
         ema=run.ema is not None,
         provenance=_provenance(run, step) | {"autoencoder_sha256": decoder.sha256},
@@ -162,16 +163,17 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder3d, ModelRecord, str]:
         return cast("Autoencoder3d", network), record, file_sha256(weights)
 
 
-def read_denoiser(path: Path) -> tuple[UNet3d, str]:
+def read_denoiser(path: Path) -> tuple[UNet3d, ModelRecord, str]:
     """Load a trained denoiser from its folder, or from the folder of its run.
 
-    Returns network and the sha256 of the weights.
+    Returns network, description and the sha256 of the weights.
     Raises LvdmError: missing, damaged, or another kind of model.
     """
     with state.reading(path, _AGAIN):
         weights, record = _find(path, "denoiser", "unet3d")
         config = cast("UNet3dConfig", record.network_config())
-        return load_denoiser(config, open_checkpoint(weights), ema=False), file_sha256(weights)
+        network = load_denoiser(config, open_checkpoint(weights), ema=False)
+        return network, record, file_sha256(weights)
 
 
 def digest(path: Path) -> str | None:

@@ -23,7 +23,7 @@ from lvdm_tools.train import model_json as modelfile
 from lvdm_tools.train.autoencoder.task import AutoencoderTask
 from lvdm_tools.train.config import AutoencoderRun, DeviceConfig, DiffusionRun, DistillRun, Run
 from lvdm_tools.train.diffusion import latents
-from lvdm_tools.train.diffusion.distill import distillation
+from lvdm_tools.train.diffusion.distill import check_teacher, distillation
 from lvdm_tools.train.diffusion.latents import Latents
 from lvdm_tools.train.diffusion.sizes import check_initial, check_lengths, unet_config
 from lvdm_tools.train.diffusion.task import DiffusionTask
@@ -159,13 +159,15 @@ def _diffusion(
         if run.start_from is None:
             raise ConfigError("start_from names no teacher; give it the run to learn from")
         distillation(run)
-    initial = None
+    initial, normal = None, None
     begun = _begun_with(request, workspace)
     extra |= begun or {}
     start = run.start_from if begun is None or isinstance(run, DistillRun) else None
     if start is not None:  # a student needs its teacher to the end
-        initial, extra["start_from_sha256"] = read_denoiser(start)
+        initial, told, extra["start_from_sha256"] = read_denoiser(start)
         check_initial(initial, config, teacher=isinstance(run, DistillRun))
+        if isinstance(run, DistillRun):
+            normal = check_teacher(run, told, digest)
     _open(request, fabric, workspace, **extra)
     identity = [configs.to_plain(run)["data"], run.seed, source.identity, digest]
     identity += ["captioned"] if run.text is not None else []
@@ -185,7 +187,7 @@ def _diffusion(
     fabric.barrier()
     window = record.decode_window or data.window // network.config.downsample[0]
     decoder = FrozenDecoder(network, window, digest)
-    sequences = latents.read(encoding)
+    sequences = latents.read(encoding, normal)
     text = _text(run, config, sequences, fabric, workspace.root, start)
     return DiffusionTask(run, sequences, decoder, fabric, initial, text)
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from msgspec.structs import astuple
 from torch import Tensor
 
 from lvdm_engines.errors import ConfigError
+from lvdm_export.config.model_json import ModelRecord
 from lvdm_rt.diffusion.schedule import Schedule, few_timesteps
 from lvdm_tools.train.config import DistillRun
 from lvdm_tools.train.diffusion.clips import schedule_of
@@ -76,6 +78,34 @@ class Distillation:
             z = torch.where(given, x, z)
         ratio = signal[:, -1] / signal[:, 0]
         return (z - ratio * x) / (spread[:, -1] - ratio * spread[:, 0])
+
+
+def check_teacher(run: DistillRun, told: ModelRecord, autoencoder: str) -> tuple[float, float]:
+    """Return the scale and shift of a teacher's latents, once its student can be put beside it.
+
+    `autoencoder` is the sha256 of the student's.
+
+    Raises ConfigError: the teacher learnt on other latents, noise or conditions, or it is a student
+    itself.
+    """
+    theirs = {
+        "schedule": (told.schedule and astuple(told.schedule), astuple(run.schedule)),
+        "noise_levels": (told.noise_levels, run.noise_levels if told.noise_levels else None),
+        "autoencoder": (told.provenance.get("autoencoder_sha256"), autoencoder),
+        "calls": (told.calls, None),
+    }
+    for name, (has, expected) in theirs.items():
+        if has != expected:
+            raise ConfigError(
+                f"start_from holds a teacher with {name} {has}, expected {expected} as its student"
+            )
+    if run.text is not None and run.text.frozen is None:
+        raise ConfigError(
+            "a student reads text by its teacher's encoder: name the teacher in text.frozen as well"
+        )
+    if told.scale is None or told.shift is None:
+        raise ConfigError("start_from holds a teacher without the scale and shift of its latents")
+    return told.scale, told.shift
 
 
 def distillation(run: DistillRun) -> Distillation:

@@ -89,8 +89,8 @@ def encode(encoding: Encoding) -> None:
         encoding.report({"phase": phase, "step": last, "of": count})
 
 
-def read(encoding: Encoding) -> Latents:
-    """Read what `encode` wrote, and normalise it.
+def read(encoding: Encoding, known: tuple[float, float] | None = None) -> Latents:
+    """Read what `encode` wrote, and normalise it by its own numbers or a `known` scale and shift.
 
     Raises CheckpointError: a file is damaged; NumericsError: all latents are equal, so they cannot
     be normalised.
@@ -103,10 +103,11 @@ def read(encoding: Encoding) -> Latents:
         raise NumericsError(
             f"all latents in {encoding.folder} equal {centre:.4g}: train the autoencoder for longer"
         )
-    means -= np.float32(centre)
-    means *= np.float32(1.0 / spread)
+    scale, shift = (1.0 / spread, -centre) if known is None else known
+    means += np.float32(shift)
+    means *= np.float32(scale)
     captions = [caption for _, told in parts for caption in told]
-    return Latents(means, scale=1.0 / spread, shift=-centre, captions=captions)
+    return Latents(means, scale, shift, captions)
 
 
 def encode_sequence(
