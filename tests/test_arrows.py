@@ -26,9 +26,8 @@ ARROWS = {
 LAYERS = {
     "lvdm_engines": [
         "errors lock",
-        "atomic",
-        "defaults manifest manifest_json preview_map contract hub onnx_data bundle bundle_writer "
-        "session",
+        "atomic defaults",
+        "manifest manifest_json preview_map contract hub onnx_data bundle bundle_writer session",
         "backends.plan_facts backends.backend backends.processor backends.user_folders",
         "backends.gpu backends.trial",
         "backends.ort backends.ov backends.trt",
