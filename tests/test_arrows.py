@@ -37,7 +37,7 @@ LAYERS = {
         "diffusion",
         "checks progress background model video",
         "text",
-        "options",
+        "options presets",
         "long",
         "decoding",
         "request",

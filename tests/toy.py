@@ -3,6 +3,7 @@
 Each function makes a fresh one; `changes` are fields that differ.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ def manifest(**changes: Any) -> Manifest:
     provenance = Provenance(checkpoint_sha256="0" * 64, ema=True, lvdm_rt="0.1.0")
     made = Manifest(name="tiny", model=model_facts(), graphs=graphs, provenance=provenance)
     return replace(made, **changes)
+
+
+def timed(specs: Iterable[TensorSpec], length: int | str) -> tuple[TensorSpec, ...]:
+    """Tensors of a denoiser with another number of latents, or with any where it is a name."""
+    axes = {"latents": 2, "eps": 2, "mask": 1}
+
+    def changed(spec: TensorSpec) -> TensorSpec:
+        axis = axes.get(spec.name)
+        return replace(
+            spec, shape=(*(length if i == axis else n for i, n in enumerate(spec.shape)),)
+        )
+
+    return tuple(map(changed, specs))
 
 
 def write_bundle(folder: Path, *, force: bool = False, **options: bool) -> Bundle:

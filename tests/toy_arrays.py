@@ -10,7 +10,14 @@ import toy
 from lvdm_engines.contract import STRIDE, graph_tensors
 from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import DeviceMemoryError
-from lvdm_engines.manifest import GraphFacts, LatentFacts, ScheduleFacts, ShortFacts, TokenizerFacts
+from lvdm_engines.manifest import (
+    GRAPH_NAMES,
+    GraphFacts,
+    LatentFacts,
+    ScheduleFacts,
+    ShortFacts,
+    TokenizerFacts,
+)
 from lvdm_engines.session import check_feeds
 
 MODEL = toy.model_facts(
@@ -25,13 +32,15 @@ DEFAULTS = Defaults(sampler="ddim", steps=4, eta=1.0, guidance=0.2, noise_level=
 def make_manifest(model=MODEL, defaults=DEFAULTS):
     graphs = {}
     tokenizer = None if model.context is None else TokenizerFacts("0" * 64, 256)
-    for name in ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder"):
+    for name in GRAPH_NAMES:
         if hasattr(model, name) and getattr(model, name) is None:
             continue
         if name == "text_encoder" and tokenizer is None:
             continue
         inputs, optional, outputs = graph_tensors(name, model)
         inputs = [*inputs, *(spec for spec in optional if name != "short" and spec != STRIDE)]
+        if len(model.clips(name)) > 1:
+            inputs, outputs = toy.timed(inputs, "t"), toy.timed(outputs, "t")
         graphs[name] = GraphFacts(f"{name}.onnx", "0" * 64, "fp32", tuple(inputs), tuple(outputs))
     return toy.manifest(
         name="fake", model=model, graphs=graphs, defaults=defaults, tokenizer=tokenizer

@@ -34,20 +34,24 @@ def check_contract(manifest: Manifest, source: str) -> None:
             f"{channels}; correct it or export the bundle again"
         )
     for name, graph in manifest.graphs.items():
-        inputs, optional, outputs = graph_tensors(name, manifest.model)
-        problem = difference("input", graph.inputs, inputs, optional)
-        extra = [MEAN] if name == "decoder" else []
-        problem = problem or difference("output", graph.outputs, outputs, extra)
-        if problem:
-            raise BundleError(
-                f"{source}: graph {name!r}: {problem}; correct it or export the bundle again"
-            )
+        clips: set[int] | set[None] = manifest.model.clips(name) or {None}
+        for clip in clips:
+            inputs, optional, outputs = graph_tensors(name, manifest.model, clip)
+            problem = difference("input", graph.inputs, inputs, optional)
+            extra = [MEAN] if name == "decoder" else []
+            problem = problem or difference("output", graph.outputs, outputs, extra)
+            if problem:
+                raise BundleError(
+                    f"{source}: graph {name!r}: {problem}; correct it or export the bundle again"
+                )
 
 
 def graph_tensors(
-    name: str, model: ModelFacts
+    name: str, model: ModelFacts, clip: int | None = None
 ) -> tuple[list[TensorSpec], list[TensorSpec], list[TensorSpec]]:
     """Return the inputs, optional inputs and outputs of graph `name`; "b" is the batch.
+
+    A denoiser's are those of clips of `clip` latents, or of its longest ones.
 
     Raises BundleError for a text encoder of a model without context.
     """
@@ -65,7 +69,7 @@ def graph_tensors(
             raise BundleError("got a text_encoder graph, but model.context is missing; add it")
         tokens = TensorSpec("tokens", "int64", context[0].shape[:2])
         return [tokens], [], context
-    return _denoiser(name, model)
+    return _denoiser(name, model, clip or max(model.clips(name)))
 
 
 def predicts_neighbours(manifest: Manifest) -> bool:
@@ -109,15 +113,15 @@ def _shapes_agree(got: tuple[int | str, ...], want: tuple[int | str, ...]) -> bo
 
 
 def _denoiser(
-    name: str, model: ModelFacts
+    name: str, model: ModelFacts, clip: int
 ) -> tuple[list[TensorSpec], list[TensorSpec], list[TensorSpec]]:
-    clip = getattr(model, name).clip
     latents = _latents(model, clip)
     mask = TensorSpec("mask", "float32", ("b", clip))
     levels = [TensorSpec("noise_level", "int64", ("b",))] if model.noise_levels else []
     always = [latents, TensorSpec("timestep", "int64", ("b",)), *_context(model)]
     outputs = [TensorSpec("eps", "float32", latents.shape)]
-    if name == "short":  # a network of its own, or one that was trained jointly with masks
+    alone = name == "distilled" and not (model.predict or model.interpolate)
+    if name == "short" or alone:  # with a mask as well where it was trained jointly
         return always, [mask, *levels, STRIDE], outputs
     return [*always, mask, *levels], [STRIDE], outputs
 

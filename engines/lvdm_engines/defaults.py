@@ -45,3 +45,10 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
     presets: dict[str, Preset] = {}
     text_guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
+
+    def misfit(self, calls: int | None) -> str:
+        """Say how the sampler differs from what a model's student learnt, its `calls`, or ""."""
+        if self.sampler != "distilled" or self.steps == calls:
+            return ""
+        learnt = f"its student learnt {calls}" if calls else "it has no student"
+        return f"the model's defaults are {self.steps} steps of sampler distilled, but {learnt}"

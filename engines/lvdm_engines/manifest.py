@@ -17,8 +17,9 @@ from lvdm_engines.errors import quoted
 from lvdm_engines.preview_map import PreviewMap
 
 SCHEMA = 1
-GRAPH_NAMES = ("encoder", "decoder", "short", "predict", "interpolate", "text_encoder")
-DENOISERS = ("short", "predict", "interpolate")
+TAUGHT = ("short", "predict", "interpolate")  # denoisers of one kind of clip
+DENOISERS = (*TAUGHT, "distilled")
+GRAPH_NAMES = ("encoder", "decoder", *DENOISERS, "text_encoder")
 TOKENIZER = "tokenizer.json"  # its name in every bundle that reads text
 
 Length = Annotated[int, Meta(ge=1, le=4096)]  # of clips, windows and strides
@@ -103,6 +104,12 @@ class ShortFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clip: Length
 
 
+class DistilledFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The student of all other denoisers: it learnt to make a clip of theirs in `calls` calls."""
+
+    calls: Count
+
+
 class ContextFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape of the text context that the networks read: (tokens, dim) per video."""
 
@@ -125,6 +132,7 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     predict: PredictFacts | None = None
     interpolate: InterpolateFacts | None = None
     short: ShortFacts | None = None
+    distilled: DistilledFacts | None = None
     noise_levels: Count | None = None
     context: ContextFacts | None = None
 
@@ -139,6 +147,8 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 f"interpolate clip {self.interpolate.clip} does not span the gap of keyframes at "
                 f"stride {self.predict.stride}, expected {self.predict.stride + 1}"
             )
+        if self.distilled and not (self.predict or self.interpolate or self.short):
+            raise ValueError("distilled stands beside the denoisers that it learnt from, got none")
         if self.noise_levels is not None and self.noise_levels > self.schedule.steps:
             raise ValueError(
                 f"noise_levels {self.noise_levels} exceeds the {self.schedule.steps} schedule steps"
@@ -153,6 +163,16 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         values = max(latents * math.prod(self.latent.size), pixels * math.prod(self.frame_size))
         if values > MOST_VALUES:
             raise ValueError(f"one window holds {values} values, expected at most {MOST_VALUES}")
+
+    def clips(self, graph: str) -> set[int]:
+        """Return the lengths in latents of the clips that a denoiser's graph takes."""
+        parts = [getattr(self, name) for name in TAUGHT if graph in (name, "distilled")]
+        return {part.clip for part in parts if part is not None}
+
+    @property
+    def calls(self) -> int | None:
+        """How many calls its student learnt, if it has one."""
+        return None if self.distilled is None else self.distilled.calls
 
     @property
     def downsample(self) -> tuple[int, int, int]:
@@ -256,6 +276,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         level, levels = self.defaults.noise_level, self.model.noise_levels or 0
         if level is not None and level >= levels:
             raise ValueError(f"defaults.noise_level {level} is outside the model's {levels} levels")
+        if problem := self.defaults.misfit(self.model.calls):
+            raise ValueError(problem)
 
     def worst_error(self, graphs: Iterable[str]) -> float | None:
         """Return the largest difference from torch that was measured, relative, or None."""

@@ -59,7 +59,7 @@ def build(options: BuildOptions, report: Report) -> Bundle:
 
     Raises LvdmError: the subclass and the message say what is wrong with which input.
     """
-    if not options.denoisers:
+    if not options.denoisers.keys() - {"distilled"}:
         raise ConfigError("nothing to export: give --predict, --interpolate, --short or --text")
     check_backend("cpu")  # every graph is compared with torch on it, but long after this
     with BundleWriter(options.out, force=options.force) as writer:
@@ -130,7 +130,12 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
         )
     if "text_guidance" in asked and model.context is None:
         raise ConfigError("got text guidance for a model that reads no text; leave it out")
-    return msgspec.structs.replace(usual, **asked)
+    if asked.get("sampler", usual.sampler) != usual.sampler:  # which brings its own steps
+        asked.setdefault("steps", Defaults().steps)
+    chosen = msgspec.structs.replace(usual, **asked)
+    if problem := chosen.misfit(model.calls):
+        raise ConfigError(f"{problem}; leave --steps or --sampler out")
+    return chosen
 
 
 def _check_fit(options: BuildOptions, inputs: Inputs, model: ModelFacts) -> None:

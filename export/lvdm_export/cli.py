@@ -19,7 +19,7 @@ from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
-from lvdm_engines.manifest import ModelFacts
+from lvdm_engines.manifest import TAUGHT, ModelFacts
 from lvdm_export.flags import RUN_AS_THEY_ARE, build_flags
 
 Report = Callable[[str], None]
@@ -89,7 +89,7 @@ def _as_argument(options: dict[str, Any]) -> str:
 
 def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
     """Return the pairs of files by graph name, once the options make sense together."""
-    pairs = {name: options[name] for name in ("predict", "interpolate", "short", "text")}
+    pairs = {name: options[name] for name in (*TAUGHT, "text", "distilled")}
     given = {name: pair for name, pair in pairs.items() if pair}
     if options["refit_from"] and options["backend"] in RUN_AS_THEY_ARE:
         raise click.UsageError("--refit-from needs --backend tensorrt or tensorrt-rtx")
@@ -102,7 +102,7 @@ def _denoisers(options: dict[str, Any]) -> dict[str, Any]:
         if options["backend"] in RUN_AS_THEY_ARE:
             raise click.UsageError("--bundle needs --backend tensorrt or tensorrt-rtx")
         return {}
-    if not given:
+    if not given.keys() - {"distilled"}:
         raise click.UsageError("give at least one of --predict, --interpolate, --short, --text")
     if not options["out"]:
         raise click.UsageError("give the directory to write with --out")

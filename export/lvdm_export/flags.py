@@ -29,6 +29,7 @@ _FLAGS = (
     _pair("--interpolate", "Infill network."),
     _pair("--short", "Single clips."),
     _pair("--text", "Text-to-video denoiser, as `short`."),
+    _pair("--distilled", "A student of all these that learnt to take few calls."),
     click.option(
         "--autoencoder",
         type=_FILE,

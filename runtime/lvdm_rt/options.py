@@ -15,17 +15,13 @@ from lvdm_engines.manifest import Manifest
 from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
+from lvdm_rt.presets import find_preset
 from lvdm_rt.text.prompts import ASKED, Prompts, default_guidance, resolve_text
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
 
 MODES: tuple[Mode, ...] = ("hierarchical", "autoregressive", "short")
-PRESETS = {
-    "paper": Preset(sampler="ddpm", refine=0),
-    "balanced": Preset(sampler="dpmpp_2m", steps=10, refine=2),
-    "fast": Preset(sampler="dpmpp_2m", steps=6, refine=1),
-}
-STEPS = {"ddim": 50, "dpmpp_2m": 10, "distilled": 4}  # of a sampler that is chosen without a number
+STEPS = {"ddim": 50, "dpmpp_2m": 10}  # of a sampler that is chosen without a number
 MAX_FRAMES = 10_000_000  # two weeks at 8 frames per second
 MAX_VIDEOS = 1_000_000
 MAX_BATCH = 4096
@@ -116,7 +112,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     check_one_of("mode", mode, MODES)
     if not isinstance(options.exact, bool):
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
-    preset = _preset(options.preset, manifest)
+    preset = find_preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     overlap = _first(options.overlap, model.decode_window // 2)
     check_range("overlap", overlap, 0, model.decode_window // 2)
@@ -214,14 +210,6 @@ def _default_mode(manifest: Manifest) -> Mode:
     return "hierarchical" if "interpolate" in manifest.graphs else "autoregressive"
 
 
-def _preset(name: str | None, manifest: Manifest) -> Preset:
-    presets = PRESETS | manifest.defaults.presets
-    if name is None:
-        return Preset()
-    check_one_of("preset", name, tuple(presets))
-    return presets[name]
-
-
 def _sampling(
     options: GenerateOptions, preset: Preset, manifest: Manifest
 ) -> tuple[SamplerName, int, float]:
@@ -235,6 +223,10 @@ def _sampling(
         )
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
     check_one_of("sampler", sampler, tuple(SAMPLERS))
+    if options.eta is not None and sampler != "ddim":
+        raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
+    if sampler == "distilled":
+        return sampler, _calls(options.steps, manifest), 0.0
     if sampler != defaults.sampler:
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.
@@ -247,11 +239,25 @@ def _sampling(
                 "steps of the schedule; leave steps out or choose ddim or dpmpp_2m"
             )
         steps = trained
-    if options.eta is not None and sampler != "ddim":
-        raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     eta = _first(options.eta, preset.eta, defaults.eta) if sampler == "ddim" else 0.0
     check_number("eta", eta, 0, 1, "0 (deterministic) to 1 (ancestral)")
     return sampler, steps, eta
+
+
+def _calls(wanted: int | None, manifest: Manifest) -> int:
+    """Return the only number of steps that a model's student knows."""
+    calls = manifest.model.calls
+    if calls is None:
+        raise OptionsError(
+            f"got sampler distilled, but {manifest.name} has no student that learnt few steps; "
+            "choose ddim or dpmpp_2m"
+        )
+    if wanted not in (None, calls):
+        raise OptionsError(
+            f"got steps {quoted(wanted)} with sampler distilled, whose network learnt "
+            f"{calls}; leave steps out or choose ddim or dpmpp_2m"
+        )
+    return calls
 
 
 def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -> int:

@@ -37,7 +37,7 @@ Asked = GenerateOptions | Settings | Sequence[GenerateOptions | Settings]
 Folders = str | Path | Sequence[Path] | None
 """A directory for finished latents, or one for each of several options."""
 
-DENOISER = {
+_DENOISER = {
     Stage.PREDICT: "predict",
     Stage.INFILL: "interpolate",
     Stage.SHORT: "short",
@@ -139,6 +139,13 @@ class Request:
         }
 
 
+def denoiser(settings: Settings, stage: Stage) -> str:
+    """Return the graph that makes the clips of a stage; refining was taught to no student."""
+    if settings.sampler == "distilled" and stage is not Stage.REFINE:
+        return "distilled"
+    return _DENOISER[stage]
+
+
 def model_sha256(manifest: Manifest) -> str:
     """Return what tells models apart: a hash of their facts and graphs."""
     files = {name: graph.files for name, graph in manifest.graphs.items()}
@@ -189,7 +196,7 @@ def prepare(
         refines=settings.refine > 0,
     )
     for stage in planned.counts:
-        model.session(DENOISER[stage])
+        model.session(denoiser(settings, stage))
     return Request(
         manifest=model.manifest,
         settings=settings,

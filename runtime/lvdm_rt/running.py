@@ -21,7 +21,7 @@ from lvdm_rt.long.sampling import SamplingRun, sample
 from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.model import Model
 from lvdm_rt.progress import Counter
-from lvdm_rt.request import DENOISER, Request
+from lvdm_rt.request import Request, denoiser
 from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]
@@ -77,7 +77,7 @@ def sampling_run(
         latents = Autoencoder(model).encode(request.condition, settings.overlap)
         given = latents[:, latents.shape[1] - request.plan.given :]
     networks = {
-        stage: Network(model, DENOISER[stage], exact=settings.exact)
+        stage: Network(model, denoiser(settings, stage), exact=settings.exact)
         for stage in request.plan.counts
     }
     return SamplingRun(

@@ -1,11 +1,16 @@
 import json
 import os
+import re
+from contextlib import nullcontext
 
 import pytest
 import toy
 from toy_files import python
 
+from lvdm_engines.contract import check_contract
+from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import BundleError
+from lvdm_engines.manifest import DistilledFacts
 from lvdm_engines.manifest_json import format_manifest, parse_manifest
 
 
@@ -21,6 +26,28 @@ def test_a_manifest_survives_writing_and_reading_with_its_defaults_spelled_out(d
 
 def test_a_model_knows_its_downsampling():
     assert toy.model_facts().downsample == (4, 8, 8)
+
+
+def test_a_student_stands_beside_its_teachers_and_fits_the_defaults():
+    student = DistilledFacts(calls=4)
+    with pytest.raises(ValueError, match="stands beside the denoisers that it learnt from"):
+        toy.model_facts(distilled=student, predict=None, interpolate=None)
+    with pytest.raises(ValueError, match="50 steps of sampler distilled, but its student learnt 4"):
+        toy.manifest(
+            model=toy.model_facts(distilled=student), defaults=Defaults(sampler="distilled")
+        )
+
+
+@pytest.mark.parametrize(("length", "told"), [("t", ""), (5, "got float32 (b, 2, 5, 2, 2)")])
+def test_a_student_takes_clips_of_every_length(length, told):
+    graph = toy.graph_facts(
+        inputs=toy.timed(toy.INPUTS, length), outputs=toy.timed(toy.OUTPUTS, length)
+    )
+    graphs = {"predict": toy.graph_facts(), "interpolate": toy.graph_facts(), "distilled": graph}
+    made = toy.manifest(model=toy.model_facts(distilled=DistilledFacts(4)), graphs=graphs)
+    assert made.model.clips("distilled") == {4, 5}
+    with pytest.raises(BundleError, match=re.escape(told)) if told else nullcontext():
+        check_contract(made, "here")
 
 
 def test_a_graph_with_external_data_names_both_files():
@@ -47,6 +74,11 @@ def test_a_graph_with_external_data_names_both_files():
         (("model", "interpolate", "clip"), 4, "expected 5 - at `$.model`"),
         (("model", "predict"), None, "graph 'predict' is present but model.predict is not"),
         (("model", "noise_levels"), 1001, "exceeds the 1000 schedule steps"),
+        (
+            ("defaults", "sampler"),
+            "distilled",
+            "sampler distilled, but it has no student",
+        ),
         (("defaults", "noise_level"), 250, "250 is outside the model's 250 levels"),
         (("defaults", "noise_level"), -2, "Expected `int` >= -1 - at `$.defaults.noise_level`"),
         (("defaults", "sampler"), "euler", "expected one of ddpm, ddim, dpmpp_2m"),

@@ -86,7 +86,7 @@ def usual_shapes(bundle: Bundle, graph: str) -> Shapes:
     several = graph in DENOISERS and (facts.gflop or 0.0) * _BATCH <= _COSTLY
     rows = _BATCH if several else 1
     twins = [name for name, other in bundle.manifest.graphs.items() if other.files == facts.files]
-    longest = max(twins, key=lambda name: getattr(getattr(model, name, None), "clip", 0))
+    longest = max(twins, key=lambda name: max(model.clips(name), default=0))
     required, optional, _ = graph_tensors(longest, model)
     sizes = {spec.name: spec.shape for spec in (*required, *optional)}
     return {

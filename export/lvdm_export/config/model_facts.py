@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from lvdm_engines.defaults import Defaults
 from lvdm_engines.errors import ConfigError
-from lvdm_engines.manifest import ContextFacts, LatentFacts, ModelFacts
+from lvdm_engines.manifest import TAUGHT, ContextFacts, DistilledFacts, LatentFacts, ModelFacts
 from lvdm_export.config.model_json import ModelRecord
 from lvdm_export.nets.unet3d import UNet3dConfig
 
@@ -32,6 +33,7 @@ def model_facts(
     if isinstance(config, UNet3dConfig):
         raise ConfigError("the autoencoder's config describes a denoiser; swap the two")
     unets = {name: _denoiser(name, record) for name, record in denoisers.items()}
+    _check_student(denoisers)
     widths = {name: unet.out_channels for name, unet in unets.items()}
     factors = config.downsample
     records = {"autoencoder": autoencoder, **denoisers}
@@ -63,12 +65,18 @@ def model_facts(
 
 
 def defaults(model: ModelFacts, fps: float) -> Defaults:
-    """Return the sampling settings that the paper and the authors' scripts use for such a model."""
+    """Return the sampling settings that the paper and the authors' scripts use for such a model.
+
+    Where it has a student, that one is sampled.
+    """
     text = None if model.context is None else _TEXT_GUIDANCE
-    if model.noise_levels is None:
-        return Defaults(text_guidance=text, fps=fps)
-    level = min(_PERTURBATION, model.noise_levels - 1)
-    return Defaults(guidance=_LONG_GUIDANCE, text_guidance=text, noise_level=level, fps=fps)
+    usual = Defaults(text_guidance=text, fps=fps)
+    if model.noise_levels is not None:
+        level = min(_PERTURBATION, model.noise_levels - 1)
+        usual = replace(usual, guidance=_LONG_GUIDANCE, noise_level=level)
+    if model.calls is None:
+        return usual
+    return replace(usual, sampler="distilled", steps=model.calls)
 
 
 def _trained_window(frames_per_latent: int) -> int:
@@ -153,10 +161,33 @@ def _context(
     return _agreed("text context", contexts)
 
 
+def _check_student(denoisers: Mapping[str, ModelRecord]) -> None:
+    """Compare the clips of a distilled denoiser with those of the others."""
+    student = denoisers.get("distilled")
+    for name in TAUGHT if student else ():
+        if name in denoisers and getattr(student, name) != getattr(denoisers[name], name):
+            raise ConfigError(
+                f"the student learnt {name} as {getattr(student, name)}, but the network given for "
+                f"it is of {getattr(denoisers[name], name)}; give its teacher"
+            )
+
+
 def _clip(name: str, record: ModelRecord) -> Any:
+    if name == "distilled":
+        if record.calls is None:
+            raise ConfigError(
+                "the config given for distilled does not say how many calls the network learnt; "
+                "lvdm-tools train distill makes one that does"
+            )
+        return DistilledFacts(record.calls)
+    if record.calls is not None:
+        raise ConfigError(
+            f"the config given for {name} describes a student of {record.calls} calls; give it "
+            "with --distilled, and its teacher here"
+        )
     facts = getattr(record, name)
     if facts is None:
-        known = [n for n in ("predict", "interpolate", "short") if getattr(record, n) is not None]
+        known = [n for n in TAUGHT if getattr(record, n) is not None]
         raise ConfigError(
             f"the config given for {name} describes a network for {', '.join(known) or 'nothing'}; "
             f"use --{known[0] if known else 'short'} for it"

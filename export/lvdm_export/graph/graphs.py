@@ -151,7 +151,7 @@ def denoiser_graph(network: UNet3d, names: tuple[str, ...], model: ModelFacts) -
     present = _inputs_of(network.config)
     inputs = [spec for spec in (*required, *optional) if spec.name in present]
     inputs.sort(key=lambda spec: present.index(spec.name))
-    if len({getattr(model, name).clip for name in names}) > 1:
+    if len(set().union(*map(model.clips, names))) > 1:
         inputs, outputs = _free_time(inputs), _free_time(outputs)
     return Graph(DenoiserGraph(network), tuple(inputs), tuple(outputs))
 

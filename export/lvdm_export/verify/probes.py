@@ -38,8 +38,8 @@ def answer_of(session: Session, feeds: Feeds) -> NDArray[np.float64]:
 
 
 def clip_of(model: ModelFacts, name: str) -> int:
-    """Return how many latents a clip of the graph `name` has."""
-    return int(getattr(getattr(model, name, None), "clip", model.decode_window))
+    """Return how many latents the longest clip of the graph `name` has."""
+    return max(model.clips(name), default=model.decode_window)
 
 
 @dataclass(frozen=True)

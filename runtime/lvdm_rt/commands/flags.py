@@ -26,7 +26,7 @@ _AT = re.compile(r"\s*(\d{1,9})\s*:\s*(.*)", re.DOTALL)
 
 
 def _presets() -> Iterable[str]:
-    from lvdm_rt.options import PRESETS
+    from lvdm_rt.presets import PRESETS
 
     return PRESETS
 

@@ -8,7 +8,7 @@ from lvdm_engines.defaults import Preset
 from lvdm_engines.errors import one_line
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.commands.doctor import Diagnosis, Finding
-from lvdm_rt.options import PRESETS
+from lvdm_rt.presets import presets_of
 from lvdm_rt.text.prompts import default_guidance
 
 WIDTH = 80
@@ -34,7 +34,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
         + ("" if text is None else f" text guidance {text:g},")
         + f" guidance {frames:g}, conditions {_perturbed(defaults.noise_level)}",
     )
-    presets = "; ".join(f"{n}: {_preset(p)}" for n, p in (PRESETS | defaults.presets).items())
+    presets = "; ".join(f"{n}: {_preset(p)}" for n, p in presets_of(bundle.manifest).items())
     yield from _entry("presets", one_line(presets))
     yield from _entry(
         "latents",

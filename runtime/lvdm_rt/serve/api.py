@@ -11,7 +11,8 @@ import msgspec
 from lvdm_engines.errors import LvdmError, quoted
 from lvdm_engines.manifest import Manifest
 from lvdm_rt.checks import check_number, check_range
-from lvdm_rt.options import PRESETS, GenerateOptions, Settings
+from lvdm_rt.options import GenerateOptions, Settings
+from lvdm_rt.presets import presets_of
 from lvdm_rt.serve.jobs import JobError, Status, VideoJob
 from lvdm_rt.serve.refusals import RefusedError
 
@@ -124,7 +125,7 @@ def model_facts(manifest: Manifest, most: int) -> dict[str, Any]:
         "frames": GenerateOptions().frames,
         "max_frames": most,
         "steps": manifest.defaults.steps,
-        "presets": PRESETS | manifest.defaults.presets,
+        "presets": presets_of(manifest),
         "reads_text": manifest.model.context is not None,
         "previews": manifest.preview is not None,
     }

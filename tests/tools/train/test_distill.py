@@ -1,5 +1,6 @@
 """A student of few calls: what it is taught, its runs, and what they refuse."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import torch
 from toy_runs import changed, different, interrupted, model_of, state_of, train
 
 from lvdm_engines.errors import ConfigError, TrainingError
-from lvdm_engines.manifest import ScheduleFacts
+from lvdm_engines.manifest import PredictFacts, ScheduleFacts
+from lvdm_export.build import build
 from lvdm_export.config.model_json import read_record
+from lvdm_export.inputs import BuildOptions, Source
+from lvdm_rt import GenerateOptions, Pipeline
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process
 from lvdm_rt.diffusion.schedule import make_schedule
 from lvdm_tools.train.diffusion.distill import Distillation
@@ -179,3 +183,63 @@ def test_a_student_without_a_teacher_or_with_another_is_refused(settings, tmp_pa
     other = changed(settings, {"start_from": str(tmp_path / "run")})
     with pytest.raises(TrainingError, match="start_from"):
         train(other, tmp_path / "run", resume=True)
+
+
+def source(run):
+    model = Path(run) / "model"
+    return Source(model / "model.json", model / "model.safetensors")
+
+
+def asked_of(settings, out, **denoisers):
+    return BuildOptions(
+        denoisers=denoisers,
+        autoencoder=Path(settings["autoencoder"], "model", "model.safetensors"),
+        out=out,
+    )
+
+
+@pytest.fixture(scope="module")
+def student(settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("student") / "run"
+    train(changed(settings, {"steps": 2}), out)
+    return out
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_a_student_beside_its_teacher_and_samples_it_by_default(
+    settings, student, tmp_path
+):
+    teacher = source(settings["start_from"])
+    roles = {"predict": teacher, "interpolate": teacher, "distilled": source(student)}
+    bundle = build(asked_of(settings, tmp_path / "bundle", **roles), print)
+    files = {name: graph.file for name, graph in bundle.manifest.graphs.items()}
+    assert files["predict"] == files["interpolate"] != files["distilled"]
+    defaults = bundle.manifest.defaults
+    assert (defaults.sampler, defaults.steps, bundle.manifest.model.calls) == ("distilled", 2, 2)
+    calls = []
+    with Pipeline.open(bundle, "cpu", on_call=lambda graph, _: calls.append(graph)) as pipeline:
+        frames = np.concatenate(list(pipeline.stream(GenerateOptions(frames=24))))
+    assert len(frames) == 24
+    assert {*calls} == {"distilled", "decoder"}
+
+
+def test_students_and_teachers_are_not_taken_for_each_other(settings, student, tmp_path):
+    teacher = source(settings["start_from"])
+
+    def refused(message, **denoisers):
+        with pytest.raises(ConfigError, match=message):
+            build(asked_of(settings, tmp_path / "bundle", **denoisers), print)
+        assert not (tmp_path / "bundle").exists()
+
+    refused("describes a student of 2 calls; give it with --distilled", predict=source(student))
+    refused("does not say how many calls", predict=teacher, distilled=teacher)
+    refused("nothing to export", distilled=source(student))
+    other = tmp_path / "other"
+    shutil.copytree(student, other)
+    file = other / "model" / "model.json"
+    moved = msgspec.structs.replace(read_record(file), predict=PredictFacts(5, 1, 2))
+    file.write_bytes(msgspec.json.encode(moved))
+    refused("the student learnt predict as", predict=teacher, distilled=source(other))
+    steps = asked_of(settings, tmp_path / "b", predict=teacher, distilled=source(student))
+    with pytest.raises(ConfigError, match="3 steps of sampler distilled, but its student learnt 2"):
+        build(dataclasses.replace(steps, sampling={"steps": 3}), print)

@@ -67,7 +67,7 @@ def _distinct(bundle: Bundle) -> list[str]:
     found: dict[tuple[str, int], str] = {}
     for name, facts in bundle.manifest.graphs.items():
         if name != "text_encoder":
-            found.setdefault((facts.file, getattr(getattr(model, name, None), "clip", 0)), name)
+            found.setdefault((facts.file, max(model.clips(name), default=0)), name)
     return list(found.values())
 
 

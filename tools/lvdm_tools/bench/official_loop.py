@@ -89,7 +89,7 @@ class Official:
     def _sample(self, settings: Settings, name: str, known: Tensor, given: Sequence[int]) -> Tensor:
         """Denoise one clip whose latents at `given` are `known`."""
         model = self._manifest.model
-        clip = getattr(model, name).clip
+        (clip,) = model.clips(name)
         shape = (1, model.latent.channels, clip, *model.latent.size)
         schedule, sampler = schedule_of(model), SAMPLERS[settings.sampler]
         mask, z = torch.zeros(1, clip), torch.zeros(shape)
