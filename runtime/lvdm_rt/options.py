@@ -130,7 +130,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         eta=eta,
         **_guidance(options, mode, preset, manifest),
         noise_level=_noise_level(options, preset, manifest),
-        refine=_refine(options.refine, mode, preset, manifest),
+        refine=_refine(options.refine, mode, preset, manifest, sampler),
         batch_size=_first(options.batch_size, 4),
         overlap=overlap,
         fade=fade,
@@ -275,18 +275,21 @@ def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -
     return int(level)
 
 
-def _refine(wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest) -> int:
+def _refine(
+    wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest, sampler: SamplerName
+) -> int:
     if mode != "hierarchical":
         if wanted:
             raise OptionsError(
                 f"got refine {quoted(wanted)} in mode {mode}, which has no keyframes; leave it out"
             )
         return 0
-    trained = manifest.model.schedule.steps
+    model = manifest.model
+    most = (model.calls or 0) if sampler == "distilled" else model.schedule.steps
     if wanted is None:
         usual: int = _first(preset.refine, manifest.defaults.refine)
-        return min(usual, trained)
-    check_range("refine", wanted, 0, trained)
+        return min(usual, most)
+    check_range("refine", wanted, 0, most)
     return wanted
 
 

@@ -140,10 +140,8 @@ class Request:
 
 
 def denoiser(settings: Settings, stage: Stage) -> str:
-    """Return the graph that makes the clips of a stage; refining was taught to no student."""
-    if settings.sampler == "distilled" and stage is not Stage.REFINE:
-        return "distilled"
-    return _DENOISER[stage]
+    """Return the graph that makes the clips of a stage."""
+    return "distilled" if settings.sampler == "distilled" else _DENOISER[stage]
 
 
 def model_sha256(manifest: Manifest) -> str:

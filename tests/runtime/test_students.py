@@ -8,6 +8,8 @@ from toy_arrays import DEFAULTS, MODEL, make_manifest, make_sessions, videos_of
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import DistilledFacts
 from lvdm_rt import GenerateOptions, Pipeline
+from lvdm_rt.diffusion.schedule import few_timesteps
+from lvdm_rt.long.sampling import schedule_of
 from lvdm_rt.options import resolve
 from lvdm_rt.presets import presets_of
 
@@ -26,15 +28,30 @@ def rows_of(sessions):
     return {name: sum(sessions[name].rows) for name in names if sessions[name].rows}
 
 
-def test_a_student_makes_all_clips_and_its_teacher_refines_them(pipeline, sessions):
-    videos_of(pipeline, GenerateOptions(frames=60, guidance=0))
-    plain = rows_of(sessions)
-    assert plain.keys() == {"distilled", "interpolate"}
-    videos_of(pipeline, GenerateOptions(frames=60, guidance=0, refine=0))
-    again = rows_of(sessions)
-    assert again["distilled"] > plain["distilled"]
-    assert again["interpolate"] == plain["interpolate"]
-    assert plain["distilled"] % CALLS == again["distilled"] % CALLS == 0
+def test_a_student_makes_and_refines_all_clips_at_the_timesteps_it_learnt(pipeline, sessions):
+    seen = set()
+    compute = sessions["distilled"].compute
+
+    def watched(**feeds):
+        seen.update(feeds["timestep"].tolist())
+        return compute(**feeds)
+
+    sessions["distilled"].compute = watched
+    (video,) = videos_of(pipeline, GenerateOptions(frames=60, refine=0)).values()
+    drafts = sum(sessions["distilled"].rows)
+    (refined,) = videos_of(pipeline, GenerateOptions(frames=60, refine=1)).values()
+    assert sum(sessions["distilled"].rows) > 2 * drafts
+    assert rows_of(sessions).keys() == {"distilled"}
+    assert seen == set(few_timesteps(schedule_of(MODEL), CALLS).tolist())
+    assert not np.array_equal(refined, video)
+
+
+def test_a_student_refines_by_no_more_calls_than_it_learnt(manifest):
+    assert resolve(GenerateOptions(refine=CALLS), manifest).refine == CALLS
+    with pytest.raises(OptionsError, match="got refine 4, expected a whole number from 0 to 3"):
+        resolve(GenerateOptions(refine=CALLS + 1), manifest)
+    many = replace(manifest, defaults=replace(manifest.defaults, refine=20))
+    assert resolve(GenerateOptions(), many).refine == CALLS
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "ddpm"])

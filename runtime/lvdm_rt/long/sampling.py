@@ -16,7 +16,13 @@ from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
 from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
-from lvdm_rt.diffusion.schedule import Schedule, Timesteps, karras_timesteps, make_schedule
+from lvdm_rt.diffusion.schedule import (
+    Schedule,
+    Timesteps,
+    few_timesteps,
+    karras_timesteps,
+    make_schedule,
+)
 from lvdm_rt.long.network import Network, checked, estimating, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.prompting import Prompting
@@ -92,10 +98,15 @@ def network_calls(settings: Settings, model: ModelFacts, plan: ClipPlan) -> int:
 
 
 def visited(settings: Settings, schedule: Schedule, stage: Stage) -> Timesteps:
-    """Return the timesteps at which the sampler calls the network for a clip, descending."""
-    if stage is Stage.REFINE:
-        return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
-    return SAMPLERS[settings.sampler].timesteps(schedule, settings.steps)
+    """Return the timesteps at which the sampler calls the network for a clip, descending.
+
+    A student knows no others than its own, and refines by the last of them.
+    """
+    if stage is not Stage.REFINE:
+        return SAMPLERS[settings.sampler].timesteps(schedule, settings.steps)
+    if settings.sampler == "distilled":
+        return few_timesteps(schedule, settings.steps)[-settings.refine :]
+    return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
 
 
 def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
@@ -166,7 +177,8 @@ def _sample_batch(run: SamplingRun, window: ClipWindow, work: ClipWork) -> Array
     """
     batch, known, drafts = work
     settings, sites = run.settings, batch.sites
-    sampler = SAMPLERS[settings.sampler if drafts is None else "dpmpp_2m"]
+    student = settings.sampler == "distilled"
+    sampler = SAMPLERS[settings.sampler if drafts is None or student else "dpmpp_2m"]
     timesteps = visited(settings, run.schedule, batch.stage)
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)
