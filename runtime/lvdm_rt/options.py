@@ -114,6 +114,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
     preset = find_preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
+    most = steps if sampler == "distilled" else model.schedule.steps
     overlap = _first(options.overlap, model.decode_window // 2)
     check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
@@ -130,7 +131,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         eta=eta,
         **_guidance(options, mode, preset, manifest),
         noise_level=_noise_level(options, preset, manifest),
-        refine=_refine(options.refine, mode, preset, manifest, sampler),
+        refine=_refine(options.refine, mode, preset, manifest, most),
         batch_size=_first(options.batch_size, 4),
         overlap=overlap,
         fade=fade,
@@ -213,7 +214,10 @@ def _default_mode(manifest: Manifest) -> Mode:
 def _sampling(
     options: GenerateOptions, preset: Preset, manifest: Manifest
 ) -> tuple[SamplerName, int, float]:
-    """Return sampler, steps and eta; a sampler brings its own numbers unless some are asked."""
+    """Return sampler, steps and eta; a sampler brings its own numbers unless some are asked.
+
+    Steps that a student did not learn are taken by its teacher, unless the student is asked for.
+    """
     trained = manifest.model.schedule.steps
     defaults = manifest.defaults
     if options.sampler and preset.sampler and options.sampler != preset.sampler:
@@ -223,6 +227,8 @@ def _sampling(
         )
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
     check_one_of("sampler", sampler, tuple(SAMPLERS))
+    if options.sampler is None and options.steps not in (None, manifest.model.calls):
+        sampler = "dpmpp_2m" if sampler == "distilled" else sampler
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     if sampler == "distilled":
@@ -249,13 +255,12 @@ def _calls(wanted: int | None, manifest: Manifest) -> int:
     calls = manifest.model.calls
     if calls is None:
         raise OptionsError(
-            f"got sampler distilled, but {manifest.name} has no student that learnt few steps; "
-            "choose ddim or dpmpp_2m"
+            f"got sampler distilled, but {manifest.name} has no student; choose ddim or dpmpp_2m"
         )
     if wanted not in (None, calls):
         raise OptionsError(
-            f"got steps {quoted(wanted)} with sampler distilled, whose network learnt "
-            f"{calls}; leave steps out or choose ddim or dpmpp_2m"
+            f"got steps {quoted(wanted)} with sampler distilled, whose network learnt {calls}; "
+            "leave either out"
         )
     return calls
 
@@ -275,17 +280,13 @@ def _noise_level(options: GenerateOptions, preset: Preset, manifest: Manifest) -
     return int(level)
 
 
-def _refine(
-    wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest, sampler: SamplerName
-) -> int:
+def _refine(wanted: int | None, mode: Mode, preset: Preset, manifest: Manifest, most: int) -> int:
     if mode != "hierarchical":
         if wanted:
             raise OptionsError(
                 f"got refine {quoted(wanted)} in mode {mode}, which has no keyframes; leave it out"
             )
         return 0
-    model = manifest.model
-    most = (model.calls or 0) if sampler == "distilled" else model.schedule.steps
     if wanted is None:
         usual: int = _first(preset.refine, manifest.defaults.refine)
         return min(usual, most)

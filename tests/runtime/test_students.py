@@ -75,13 +75,21 @@ def test_a_student_takes_as_many_steps_as_it_learnt(manifest):
     assert resolve(settings, manifest) == settings
     assert resolve(GenerateOptions(sampler="ddim"), manifest).steps == 20  # all of the schedule
     with pytest.raises(OptionsError, match=r"got steps 2 with sampler distilled, .* learnt 3;"):
-        resolve(GenerateOptions(steps=2), manifest)
+        resolve(GenerateOptions(sampler="distilled", steps=2), manifest)
     with pytest.raises(OptionsError, match="got eta with sampler distilled"):
         resolve(GenerateOptions(eta=0.0), manifest)
 
 
+@pytest.mark.parametrize("preset", [None, "fast"])
+def test_other_steps_than_the_student_learnt_are_the_teachers(manifest, preset):
+    settings = resolve(GenerateOptions(steps=2, preset=preset), manifest)
+    assert (settings.sampler, settings.steps) == ("dpmpp_2m", 2)
+    asked = resolve(GenerateOptions(steps=CALLS, preset=preset), manifest)
+    assert (asked.sampler, asked.steps) == ("distilled", CALLS)
+
+
 def test_a_model_without_a_student_refuses_its_sampler():
-    with pytest.raises(OptionsError, match="fake has no student that learnt few steps"):
+    with pytest.raises(OptionsError, match="fake has no student; choose ddim"):
         resolve(GenerateOptions(sampler="distilled"), make_manifest())
 
 
