@@ -153,7 +153,8 @@ def end_to_end(
         pipeline = stack.enter_context(Pipeline(bundle.manifest, watched, tokenizer))
         settings = pipeline.settings(options)
         # the same calls, but fewer: kernels, buffers and recordings are made here
-        generate(pipeline, replace(options, preset=None, sampler="ddim", steps=_FEW, eta=None))
+        few = replace(options, preset=None, sampler="ddim", steps=_FEW, eta=None)
+        generate(pipeline, options if settings.sampler == "distilled" else few)
         for session in watched.values():
             session.restart()
         busy.restart()
