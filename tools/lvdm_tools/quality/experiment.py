@@ -28,8 +28,7 @@ def questions(
     """Return the subjects to compare for each question; those that occur twice are equal.
 
     `models` are the bundles and their manifests by mode, hierarchical and autoregressive or one of
-    them. Where one has a student its teacher is asked, whose questions these are, and the student is
-    a sampler beside others.
+    them. Where one has a student, its teacher is asked, and the student is a sampler among others.
 
     Raises ConfigError: a model that does not have its mode.
     """
@@ -80,7 +79,7 @@ def _guided(mode: str, bundle: str, manifest: Manifest) -> Sequence[Asked]:
 
 
 def _asked(mode: str, bundle: str, manifest: Manifest, **settings: object) -> Asked:
-    """Ask a model in its own way, or its student's teacher, which has no keyframes in some modes."""
+    """Ask a model in its own way; where it has a student, ask the teacher."""
     asked = _labelled(mode, bundle, **settings)
     if manifest.model.calls is None:
         return asked
