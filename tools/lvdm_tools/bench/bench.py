@@ -20,7 +20,7 @@ from lvdm_tools.bench.graphs import time_graphs
 from lvdm_tools.bench.official_loop import COMPILED, EAGER, Official
 
 SCHEMA = 1
-FULL = Effort(1.0, 20.0, 256, 50, (64, 256, 1024, 4096), (1, 2, 4, 8, 16, 32), compiled=True)
+FULL = Effort(1.0, 20.0, 256, 50, (64, 256, 1024, 8192), (1, 2, 4, 8, 16, 32), compiled=True)
 QUICK = Effort(0.2, 0.0, 64, 50, (64, 128), (1, 4, 8), compiled=False)
 PAPER_SIZE = Effort(10.0, 0.0, 0, 0, (), (), compiled=False, rounds=2)
 
