@@ -112,7 +112,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     check_one_of("mode", mode, MODES)
     if not isinstance(options.exact, bool):
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
-    preset = find_preset(options.preset, manifest)
+    preset = find_preset(options.preset, options.steps, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
     most = steps if sampler == "distilled" else model.schedule.steps
     overlap = _first(options.overlap, model.decode_window // 2)
@@ -218,8 +218,7 @@ def _sampling(
 
     Steps that a student did not learn are taken by its teacher, unless the student is asked for.
     """
-    trained = manifest.model.schedule.steps
-    defaults = manifest.defaults
+    trained, defaults = manifest.model.schedule.steps, manifest.defaults
     if options.sampler and preset.sampler and options.sampler != preset.sampler:
         raise OptionsError(
             f"got sampler {quoted(options.sampler)} with preset {quoted(options.preset)}, which is "
@@ -227,12 +226,14 @@ def _sampling(
         )
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
     check_one_of("sampler", sampler, tuple(SAMPLERS))
-    if options.sampler is None and options.steps not in (None, manifest.model.calls):
-        sampler = "dpmpp_2m" if sampler == "distilled" else sampler
+    wanted = preset.steps if options.steps is None else options.steps
+    untaught = sampler == "distilled" and wanted not in (None, manifest.model.calls)
+    if untaught and options.sampler is None:
+        sampler = "dpmpp_2m"
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     if sampler == "distilled":
-        return sampler, _calls(options.steps, manifest), 0.0
+        return sampler, _calls(wanted, manifest), 0.0
     if sampler != defaults.sampler:
         defaults = Defaults(sampler=sampler, steps=STEPS.get(sampler, trained))
     # A preset made for long schedules takes all of a short one.
@@ -251,12 +252,11 @@ def _sampling(
 
 
 def _calls(wanted: int | None, manifest: Manifest) -> int:
-    """Return the only number of steps that a model's student knows."""
+    """Return the number of steps that a model's student knows, if that was asked."""
     calls = manifest.model.calls
     if calls is None:
-        raise OptionsError(
-            f"got sampler distilled, but {manifest.name} has no student; choose ddim or dpmpp_2m"
-        )
+        raise OptionsError(f"got sampler distilled, but {manifest.name} has no student; use ddim")
+    check_range("steps", _first(wanted, calls), 1, manifest.model.schedule.steps)
     if wanted not in (None, calls):
         raise OptionsError(
             f"got steps {quoted(wanted)} with sampler distilled, whose network learnt {calls}; "

@@ -18,10 +18,15 @@ def presets_of(manifest: Manifest) -> dict[str, Preset]:
     return PRESETS | student | manifest.defaults.presets
 
 
-def find_preset(name: str | None, manifest: Manifest) -> Preset:
-    """Return a preset by its name, an empty one for None. Raises OptionsError."""
+def find_preset(name: str | None, steps: int | None, manifest: Manifest) -> Preset:
+    """Return a preset by its name, an empty one for None; the teacher's for steps of its own.
+
+    Raises OptionsError.
+    """
     if name is None:
         return Preset()
     presets = presets_of(manifest)
     check_one_of("preset", name, tuple(presets))
+    if steps not in (None, manifest.model.calls) and presets[name].sampler == "distilled":
+        return PRESETS.get(name, PRESETS["fast"])
     return presets[name]

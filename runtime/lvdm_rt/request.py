@@ -20,10 +20,10 @@ from lvdm_engines.errors import OptionsError
 from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_rt.decoding.autoencoder import check_frames
 from lvdm_rt.decoding.preview import previewing
-from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
 from lvdm_rt.long.prompting import unreached
 from lvdm_rt.long.sampling import network_calls
+from lvdm_rt.long.ways import denoiser
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, PreviewCallback, ProgressCallback
@@ -36,13 +36,6 @@ Asked = GenerateOptions | Settings | Sequence[GenerateOptions | Settings]
 """Options of videos that differ in their numbers alone, or of each video."""
 Folders = str | Path | Sequence[Path] | None
 """A directory for finished latents, or one for each of several options."""
-
-_DENOISER = {
-    Stage.PREDICT: "predict",
-    Stage.INFILL: "interpolate",
-    Stage.SHORT: "short",
-    Stage.REFINE: "interpolate",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +130,6 @@ class Request:
             "backend": self.backend,
             "version": version("lvdm-rt"),
         }
-
-
-def denoiser(settings: Settings, stage: Stage) -> str:
-    """Return the graph that makes the clips of a stage."""
-    return "distilled" if settings.sampler == "distilled" else _DENOISER[stage]
 
 
 def model_sha256(manifest: Manifest) -> str:

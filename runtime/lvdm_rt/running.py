@@ -18,10 +18,11 @@ from lvdm_rt.diffusion.noise import NoiseSource, Site, philox
 from lvdm_rt.long.network import Network
 from lvdm_rt.long.prompting import Prompting
 from lvdm_rt.long.sampling import SamplingRun, sample
+from lvdm_rt.long.ways import denoiser
 from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.model import Model
 from lvdm_rt.progress import Counter
-from lvdm_rt.request import Request, denoiser
+from lvdm_rt.request import Request
 from lvdm_rt.text.encoder import TextEncoder
 
 Array = NDArray[np.float32]

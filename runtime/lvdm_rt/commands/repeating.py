@@ -33,7 +33,9 @@ def repeated(typed: dict[str, Any], given: set[str]) -> dict[str, Any]:
         flags |= {"sampler": None, "steps": None, "eta": None}
     elif flags["sampler"] != "ddim":
         flags["eta"] = None
-    if "preset" in given or mode not in (None, settings["mode"]):
+    if "steps" in given and flags["sampler"] == "distilled":  # which knows no other number
+        flags["sampler"] = None
+    if {"preset", "sampler"} & given or mode not in (None, settings["mode"]):
         flags["refine"] = None
     if mode == "short":  # has no condition to be guided by
         flags["guidance"] = None

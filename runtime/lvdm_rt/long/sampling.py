@@ -18,9 +18,6 @@ from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Sit
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
 from lvdm_rt.diffusion.schedule import (
     Schedule,
-    Timesteps,
-    few_timesteps,
-    karras_timesteps,
     make_schedule,
 )
 from lvdm_rt.long.network import Network, checked, estimating, name_bad
@@ -33,13 +30,12 @@ from lvdm_rt.long.videos import (
     VideosInWork,
     window_of,
 )
+from lvdm_rt.long.ways import sampler_of, visited
 from lvdm_rt.long.workdir import WorkDir, WorkDirs
 from lvdm_rt.options import Settings
 from lvdm_rt.progress import Estimated
 
 Array = NDArray[np.float32]
-
-REFINE_FROM = 0.1  # of the trained timesteps: how much noise the second pass adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +91,6 @@ def network_calls(settings: Settings, model: ModelFacts, plan: ClipPlan) -> int:
     return sum(
         clips * len(visited(settings, schedule, stage)) for stage, clips in plan.counts.items()
     )
-
-
-def visited(settings: Settings, schedule: Schedule, stage: Stage) -> Timesteps:
-    """Return the timesteps at which the sampler calls the network for a clip, descending.
-
-    A student knows no others than its own, and refines by the last of them.
-    """
-    if stage is not Stage.REFINE:
-        return SAMPLERS[settings.sampler].timesteps(schedule, settings.steps)
-    if settings.sampler == "distilled":
-        return few_timesteps(schedule, settings.steps)[-settings.refine :]
-    return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
 
 
 def sample(run: SamplingRun) -> Generator[LatentChunk, None, None]:
@@ -177,8 +161,7 @@ def _sample_batch(run: SamplingRun, window: ClipWindow, work: ClipWork) -> Array
     """
     batch, known, drafts = work
     settings, sites = run.settings, batch.sites
-    student = settings.sampler == "distilled"
-    sampler = SAMPLERS[settings.sampler if drafts is None or student else "dpmpp_2m"]
+    sampler = SAMPLERS[sampler_of(settings, batch.stage)]
     timesteps = visited(settings, run.schedule, batch.stage)
     mask = plan_mask(len(sites), window.clip, window.given)
     z = _condition(run, sites, window, known)

@@ -14,7 +14,7 @@ from av.video.reformatter import Interpolation
 from lvdm_rt.video.spec import Frames
 
 # Without these FFmpeg truncates, and a film that is read and written again gets darker each time.
-_EXACT = 0x40000 | 0x2000  # SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT: PyAV has no names for them
+_EXACT = 0x40000 | 0x2000  # SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT: PyAV 17 has no names for them
 _AREA, _BICUBIC = int(Interpolation.AREA) | _EXACT, int(Interpolation.BICUBIC) | _EXACT
 
 

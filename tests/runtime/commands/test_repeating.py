@@ -72,6 +72,18 @@ def test_another_sampler_brings_its_own_numbers_to_a_repeat(
     assert settings_of("b.npz")["sampler"] == sampler
 
 
+def test_other_steps_than_a_student_learnt_repeat_a_video_by_its_teacher(
+    generate, repeat, settings_of
+):
+    generate("a.npz", bundle="sky-tiny")
+    assert settings_of("a.npz")["sampler"] == "distilled"
+    repeat("--steps", "2", bundle="sky-tiny")
+    assert settings_of("b.npz")["sampler"] == "dpmpp_2m"
+    generate("a.npz", "--steps", "2", "--refine", "9", "--force", bundle="sky-tiny")
+    repeat("--sampler", "distilled", "--force", bundle="sky-tiny")
+    assert settings_of("b.npz")["refine"] == 1
+
+
 def test_the_quality_of_the_file_is_repeated_too(generate, repeat, tmp_path):
     generate("a.webm", "--crf", "50")
     repeat(source="a.webm", out="b.webm")

@@ -162,3 +162,15 @@ def test_videos_without_captions_are_refused(settings, tmp_path):
 def test_a_frozen_encoder_of_another_width_is_refused(prompted, tmp_path):
     with pytest.raises(ConfigError, match=r"width 16, but network\.context_dim is 24"):
         make_prompts(TextTraining(frozen=prompted), 24, ["clouds"], tmp_path, None)
+
+
+def test_a_student_reads_text_by_the_encoder_of_its_teacher(settings, prompted, tmp_path):
+    student = {"kind": "distill", "calls": 2, "teacher_calls": 2, "start_from": str(prompted)}
+    with pytest.raises(ConfigError, match="is None, but a student reads text by"):
+        train(changed(settings, student), tmp_path / "run")
+    train(changed(settings, {"seed": 5}), tmp_path / "other")
+    other = changed(settings, student | {"text.frozen": str(tmp_path / "other")})
+    with pytest.raises(ConfigError, match="but a student reads text by its teacher's encoder"):
+        train(other, tmp_path / "run")
+    train(changed(settings, student | {"text.frozen": str(prompted)}), tmp_path / "run")
+    assert not different(encoder_of(tmp_path / "run"), encoder_of(prompted))

@@ -37,7 +37,8 @@ def time_videos(
 ) -> Found:
     """Generate one video in every way in turns; returns speeds and peak memory of each.
 
-    Each way is opened and warmed up by the same video in few steps before any is measured.
+    Each way is opened and warmed up by the same video in few steps before any is measured; a
+    student by its own few.
     """
     found: Found = {}
     with ExitStack() as stack:
@@ -52,7 +53,8 @@ def time_videos(
                 ways[name] = model.generate
             else:
                 found[name] = model
-        short = equal_steps(options.frames, _FEW)
+        student = resolve(options, subject.bundle.manifest).sampler == "distilled"
+        short = options if student else equal_steps(options.frames, _FEW)
         warm = {name: failure(attempt(way, short)) for name, way in ways.items()}
         found |= warm
         calls = {n: partial(way, options) for n, way in ways.items() if warm[n] is None}

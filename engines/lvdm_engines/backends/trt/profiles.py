@@ -1,7 +1,7 @@
 """Which shapes a compiled graph must take: optimisation profiles from a manifest and ranges."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lvdm_engines.backends.plan_facts import PlanOptions, Profile, Range
 from lvdm_engines.contract import graph_tensors
@@ -23,15 +23,14 @@ def profiles_for(
     """
     found: list[Profile] = []
     for name in names:
-        facts = manifest.graphs[name]
-        sizes = _free_sizes(name, facts, manifest)
         batches = options.pixel_batch if name in _PIXELS else options.batch
-        fixed = {dim: Range(n, n, n) for dim, n in sizes.items() if n is not None}
-        for batch in split(batches) if None in sizes.values() else [None]:
-            free = {dim: batch for dim, n in sizes.items() if n is None and batch is not None}
-            profile = {**free, **fixed}
-            if profile and profile not in found:
-                found.append(profile)
+        for sizes in _free_sizes(name, manifest):
+            fixed = {dim: Range(n, n, n) for dim, n in sizes.items() if n is not None}
+            for batch in split(batches) if None in sizes.values() else [None]:
+                free = {dim: batch for dim, n in sizes.items() if n is None and batch is not None}
+                profile = {**free, **fixed}
+                if profile and profile not in found:
+                    found.append(profile)
     return tuple(found)
 
 
@@ -80,9 +79,17 @@ def choose(profiles: tuple[Profile, ...], sizes: Mapping[str, int]) -> int | Non
     return min(fitting, key=distance, default=None)
 
 
-def _free_sizes(name: str, facts: GraphFacts, manifest: Manifest) -> dict[str, int | None]:
-    """Return for each free dimension the size that graph `name` has there; None is the batch."""
-    required, optional, _ = graph_tensors(name, manifest.model)
+def _free_sizes(name: str, manifest: Manifest) -> Iterator[dict[str, int | None]]:
+    """Yield for each length of clip the size of each free dimension; None is the batch."""
+    lengths: set[int] | set[None] = manifest.model.clips(name) or {None}
+    for clip in lengths:
+        yield _sizes_at(name, manifest.graphs[name], manifest, clip)
+
+
+def _sizes_at(
+    name: str, facts: GraphFacts, manifest: Manifest, clip: int | None
+) -> dict[str, int | None]:
+    required, optional, _ = graph_tensors(name, manifest.model, clip)
     expected = {spec.name: spec.shape for spec in (*required, *optional)}
     sizes: dict[str, int | None] = {}
     for spec in facts.inputs:

@@ -1,10 +1,12 @@
 """Ranges of sizes, and the profiles that they make."""
 
 import pytest
+import toy
 
-from lvdm_engines.backends.plan_facts import Range
-from lvdm_engines.backends.trt.profiles import split
+from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.trt.profiles import choose, profiles_for, split
 from lvdm_engines.errors import OptionsError
+from lvdm_engines.manifest import DistilledFacts
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,15 @@ def test_an_impossible_range_is_refused_with_an_example(text):
 )
 def test_a_wide_range_is_cut_into_adjoining_parts_with_the_optimum_in_one(wide, parts):
     assert [str(part) for part in split(Range.parse(wide))] == parts
+
+
+def test_a_student_has_profiles_for_every_length_of_clip():
+    names = ("predict", "interpolate", "distilled")
+    graphs = dict.fromkeys(names, toy.graph_facts())
+    manifest = toy.manifest(model=toy.model_facts(distilled=DistilledFacts(4)), graphs=graphs)
+    profiles = profiles_for(manifest, ("distilled",), PlanOptions())
+    together = profiles_for(manifest, names[:2], PlanOptions())
+    assert sorted(map(str, profiles)) == sorted(map(str, together))
+    for clip in (4, 5):
+        assert choose(profiles, {"b": 1, "t": clip}) is not None
+    assert choose(profiles, {"b": 1, "t": 3}) is None

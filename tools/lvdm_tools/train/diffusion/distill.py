@@ -18,6 +18,7 @@ from lvdm_export.config.model_json import ModelRecord
 from lvdm_rt.diffusion.schedule import Schedule, few_timesteps
 from lvdm_tools.train.config import DistillRun
 from lvdm_tools.train.diffusion.clips import schedule_of
+from lvdm_tools.train.diffusion.text import frozen_sha256
 
 Eps = Callable[[Tensor, Tensor], Tensor]
 
@@ -99,10 +100,13 @@ def check_teacher(run: DistillRun, told: ModelRecord, autoencoder: str) -> tuple
             raise ConfigError(
                 f"start_from holds a teacher with {name} {has}, expected {expected} as its student"
             )
-    if run.text is not None and run.text.frozen is None:
-        raise ConfigError(
-            "a student reads text by its teacher's encoder: name the teacher in text.frozen as well"
-        )
+    if run.text is not None and run.start_from is not None:
+        frozen = run.text.frozen
+        if frozen is None or frozen_sha256(frozen) != frozen_sha256(run.start_from):
+            raise ConfigError(
+                f"text.frozen is {frozen}, but a student reads text by its teacher's encoder: name "
+                "the teacher there as well"
+            )
     if told.scale is None or told.shift is None:
         raise ConfigError("start_from holds a teacher without the scale and shift of its latents")
     return told.scale, told.shift
