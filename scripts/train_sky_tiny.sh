@@ -26,6 +26,6 @@ model=("$runs/denoiser/model/model.json" "$runs/denoiser/model/model.safetensors
 lvdm-export build-engines --predict "${model[@]}" --interpolate "${model[@]}" --short "${model[@]}" \
     --distilled "$runs"/distill/model/model.{json,safetensors} \
     --autoencoder "$runs/autoencoder/model/model.safetensors" --weights fp16 \
-    --refine 1 --guidance 0 --noise-level -1 \
+    --sampler dpmpp_2m --steps 8 --refine 2 --guidance 0 --noise-level -1 \
     --name sky-tiny --out "$runs/bundle" --force
 lvdm-tools eval "$runs/bundle" --markdown "$runs/quality.md" --force --record

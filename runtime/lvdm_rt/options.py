@@ -114,7 +114,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
     preset = find_preset(options.preset, options.steps, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
-    most = steps if sampler == "distilled" else model.schedule.steps
+    most = 1 if sampler == "distilled" else model.schedule.steps
     overlap = _first(options.overlap, model.decode_window // 2)
     check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)

@@ -14,7 +14,7 @@ PRESETS = {
 def presets_of(manifest: Manifest) -> dict[str, Preset]:
     """Return all presets of a model by name; where it has a student, that one is `fast`."""
     calls = manifest.model.calls
-    student = {"fast": Preset(sampler="distilled", steps=calls, refine=0)} if calls else {}
+    student = {"fast": Preset(sampler="distilled", steps=calls, refine=1)} if calls else {}
     return PRESETS | student | manifest.defaults.presets
 
 

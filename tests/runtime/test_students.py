@@ -71,12 +71,12 @@ def test_a_video_of_predicted_clips_alone_is_the_teachers(pipeline, sessions):
     assert rows_of(sessions).keys() == {"predict"}
 
 
-def test_a_student_refines_by_no_more_calls_than_it_learnt(manifest):
-    assert resolve(GenerateOptions(refine=CALLS), manifest).refine == CALLS
-    with pytest.raises(OptionsError, match="got refine 4, expected a whole number from 0 to 3"):
-        resolve(GenerateOptions(refine=CALLS + 1), manifest)
-    many = replace(manifest, defaults=replace(manifest.defaults, refine=20))
-    assert resolve(GenerateOptions(), many).refine == CALLS
+def test_a_student_refines_by_its_last_call_alone(manifest):
+    assert manifest.defaults.refine == 2
+    assert resolve(GenerateOptions(), manifest).refine == 1
+    assert resolve(GenerateOptions(refine=0), manifest).refine == 0
+    with pytest.raises(OptionsError, match="got refine 2, expected a whole number from 0 to 1"):
+        resolve(GenerateOptions(refine=2), manifest)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "ddpm"])
@@ -130,8 +130,8 @@ def test_a_model_without_a_student_refuses_its_sampler():
         resolve(GenerateOptions(sampler="distilled"), make_manifest())
 
 
-def test_the_fast_preset_is_the_student_alone(manifest):
+def test_the_fast_preset_is_the_student(manifest):
     assert presets_of(make_manifest())["fast"].sampler == "dpmpp_2m"
     settings = resolve(GenerateOptions(preset="fast"), manifest)
-    assert (settings.sampler, settings.steps, settings.refine) == ("distilled", CALLS, 0)
+    assert (settings.sampler, settings.steps, settings.refine) == ("distilled", CALLS, 1)
     assert resolve(GenerateOptions(preset="paper"), manifest).sampler == "ddpm"

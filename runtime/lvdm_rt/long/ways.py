@@ -43,7 +43,7 @@ def visited(settings: Settings, schedule: Schedule, stage: Stage) -> Timesteps:
     """
     if denoiser(settings, stage) == "distilled":
         own = few_timesteps(schedule, settings.steps)
-        return own[-settings.refine :] if stage is Stage.REFINE else own
+        return own[-1:] if stage is Stage.REFINE else own
     if stage is Stage.REFINE:
         return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
     steps = settings.steps * (_TEACHER_CALLS if settings.sampler == "distilled" else 1)

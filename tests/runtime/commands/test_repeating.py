@@ -75,7 +75,7 @@ def test_another_sampler_brings_its_own_numbers_to_a_repeat(
 def test_other_steps_than_a_student_learnt_repeat_a_video_by_its_teacher(
     generate, repeat, settings_of
 ):
-    generate("a.npz", bundle="sky-tiny")
+    generate("a.npz", "--sampler", "distilled", bundle="sky-tiny")
     assert settings_of("a.npz")["sampler"] == "distilled"
     repeat("--steps", "2", bundle="sky-tiny")
     assert settings_of("b.npz")["sampler"] == "dpmpp_2m"
