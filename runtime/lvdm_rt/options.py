@@ -15,7 +15,7 @@ from lvdm_engines.manifest import Manifest
 from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
-from lvdm_rt.presets import find_preset
+from lvdm_rt.presets import TEACHER_CALLS, find_preset
 from lvdm_rt.text.prompts import ASKED, Prompts, default_guidance, resolve_text
 
 Mode = Literal["hierarchical", "autoregressive", "short"]
@@ -112,8 +112,10 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     check_one_of("mode", mode, MODES)
     if not isinstance(options.exact, bool):
         raise OptionsError(f"got exact {quoted(options.exact)}, expected True or False")
-    preset = find_preset(options.preset, options.steps, manifest)
+    preset = find_preset(options.preset, manifest)
     sampler, steps, eta = _sampling(options, preset, manifest)
+    if sampler == "distilled" and mode == "autoregressive":  # whose clips are all the teacher's
+        sampler, steps = "dpmpp_2m", min(TEACHER_CALLS * steps, model.schedule.steps)
     most = 1 if sampler == "distilled" else model.schedule.steps
     overlap = _first(options.overlap, model.decode_window // 2)
     check_range("overlap", overlap, 0, model.decode_window // 2)
@@ -227,9 +229,8 @@ def _sampling(
     sampler: SamplerName = _first(options.sampler, preset.sampler, defaults.sampler)
     check_one_of("sampler", sampler, tuple(SAMPLERS))
     wanted = preset.steps if options.steps is None else options.steps
-    untaught = sampler == "distilled" and wanted not in (None, manifest.model.calls)
-    if untaught and options.sampler is None:
-        sampler = "dpmpp_2m"
+    if options.sampler is None and sampler == "distilled":
+        sampler = sampler if wanted in (None, manifest.model.calls) else "dpmpp_2m"
     if options.eta is not None and sampler != "ddim":
         raise OptionsError(f"got eta with sampler {sampler}, expected it only with ddim")
     if sampler == "distilled":

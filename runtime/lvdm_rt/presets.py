@@ -10,23 +10,23 @@ PRESETS = {
     "fast": Preset(sampler="dpmpp_2m", steps=6, refine=1),
 }
 
+TEACHER_CALLS = 2  # of a clip that others go on from, for each call of a student
+_REFINES = 4  # calls: the last of fewer begins in so much noise that it draws keyframes anew
+
 
 def presets_of(manifest: Manifest) -> dict[str, Preset]:
     """Return all presets of a model by name; where it has a student, that one is `fast`."""
-    calls = manifest.model.calls
-    student = {"fast": Preset(sampler="distilled", steps=calls, refine=1)} if calls else {}
-    return PRESETS | student | manifest.defaults.presets
+    calls, presets = manifest.model.calls, PRESETS | manifest.defaults.presets
+    if calls is None or "fast" in manifest.defaults.presets:
+        return presets
+    refine = 1 if calls >= _REFINES else 0
+    return presets | {"fast": Preset(sampler="distilled", steps=calls, refine=refine)}
 
 
-def find_preset(name: str | None, steps: int | None, manifest: Manifest) -> Preset:
-    """Return a preset by its name, an empty one for None; the teacher's for steps of its own.
-
-    Raises OptionsError.
-    """
+def find_preset(name: str | None, manifest: Manifest) -> Preset:
+    """Return a preset by its name, an empty one for None. Raises OptionsError."""
     if name is None:
         return Preset()
     presets = presets_of(manifest)
     check_one_of("preset", name, tuple(presets))
-    if steps not in (None, manifest.model.calls) and presets[name].sampler == "distilled":
-        return PRESETS.get(name, PRESETS["fast"])
     return presets[name]

@@ -67,7 +67,10 @@ def test_keyframes_are_those_of_the_teacher_alone(pipeline):
 
 
 def test_a_video_of_predicted_clips_alone_is_the_teachers(pipeline, sessions):
-    videos_of(pipeline, GenerateOptions(frames=40, mode="autoregressive"))
+    asked = GenerateOptions(frames=40, mode="autoregressive")
+    settings = resolve(asked, pipeline.manifest)
+    assert (settings.sampler, settings.steps) == ("dpmpp_2m", 2 * CALLS)
+    videos_of(pipeline, asked)
     assert rows_of(sessions).keys() == {"predict"}
 
 
@@ -105,7 +108,7 @@ def test_a_student_takes_as_many_steps_as_it_learnt(manifest):
         resolve(GenerateOptions(eta=0.0), manifest)
 
 
-@pytest.mark.parametrize(("preset", "refine"), [(None, 2), ("fast", 1)])
+@pytest.mark.parametrize(("preset", "refine"), [(None, 2), ("fast", 0)])
 def test_other_steps_than_the_student_learnt_are_the_teachers(manifest, preset, refine):
     settings = resolve(GenerateOptions(steps=2, preset=preset), manifest)
     assert (settings.sampler, settings.steps, settings.refine) == ("dpmpp_2m", 2, refine)
@@ -133,5 +136,7 @@ def test_a_model_without_a_student_refuses_its_sampler():
 def test_the_fast_preset_is_the_student(manifest):
     assert presets_of(make_manifest())["fast"].sampler == "dpmpp_2m"
     settings = resolve(GenerateOptions(preset="fast"), manifest)
-    assert (settings.sampler, settings.steps, settings.refine) == ("distilled", CALLS, 1)
+    assert (settings.sampler, settings.steps, settings.refine) == ("distilled", CALLS, 0)
+    of_four = make_manifest(replace(MODEL, distilled=DistilledFacts(4)))
+    assert presets_of(of_four)["fast"] == Preset(sampler="distilled", steps=4, refine=1)
     assert resolve(GenerateOptions(preset="paper"), manifest).sampler == "ddpm"

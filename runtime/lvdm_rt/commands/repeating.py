@@ -33,9 +33,9 @@ def repeated(typed: dict[str, Any], given: set[str]) -> dict[str, Any]:
         flags |= {"sampler": None, "steps": None, "eta": None}
     elif flags["sampler"] != "ddim":
         flags["eta"] = None
-    if "steps" in given and flags["sampler"] == "distilled":  # which knows no other number
-        flags["sampler"] = None
-    if {"preset", "sampler"} & given or mode not in (None, settings["mode"]):
+    if flags["sampler"] == "distilled" and typed["steps"] not in (None, settings["steps"]):
+        flags["sampler"] = "dpmpp_2m"  # of the teacher: the student knows no other number
+    if "preset" in given or typed["sampler"] == "distilled" or mode not in (None, settings["mode"]):
         flags["refine"] = None
     if mode == "short":  # has no condition to be guided by
         flags["guidance"] = None

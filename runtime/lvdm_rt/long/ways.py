@@ -8,9 +8,9 @@ from lvdm_rt.diffusion.noise import Stage
 from lvdm_rt.diffusion.sampler import SAMPLERS
 from lvdm_rt.diffusion.schedule import Schedule, Timesteps, few_timesteps, karras_timesteps
 from lvdm_rt.options import Settings
+from lvdm_rt.presets import TEACHER_CALLS
 
 REFINE_FROM = 0.1  # of the trained timesteps: how much noise the second pass adds
-_TEACHER_CALLS = 2  # for each call of its student
 _DENOISER = {
     Stage.PREDICT: "predict",
     Stage.INFILL: "interpolate",
@@ -46,5 +46,5 @@ def visited(settings: Settings, schedule: Schedule, stage: Stage) -> Timesteps:
         return own[-1:] if stage is Stage.REFINE else own
     if stage is Stage.REFINE:
         return karras_timesteps(schedule, settings.refine, int(REFINE_FROM * schedule.steps))
-    steps = settings.steps * (_TEACHER_CALLS if settings.sampler == "distilled" else 1)
+    steps = settings.steps * (TEACHER_CALLS if settings.sampler == "distilled" else 1)
     return SAMPLERS[sampler_of(settings, stage)].timesteps(schedule, min(steps, schedule.steps))

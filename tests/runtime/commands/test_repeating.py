@@ -79,6 +79,8 @@ def test_other_steps_than_a_student_learnt_repeat_a_video_by_its_teacher(
     assert settings_of("a.npz")["sampler"] == "distilled"
     repeat("--steps", "2", bundle="sky-tiny")
     assert settings_of("b.npz")["sampler"] == "dpmpp_2m"
+    repeat("--steps", "4", "--force", bundle="sky-tiny")
+    assert settings_of("b.npz")["sampler"] == "distilled"
     generate("a.npz", "--steps", "2", "--refine", "9", "--force", bundle="sky-tiny")
     repeat("--sampler", "distilled", "--force", bundle="sky-tiny")
     assert settings_of("b.npz")["refine"] == 1
