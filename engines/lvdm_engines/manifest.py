@@ -17,8 +17,8 @@ from lvdm_engines.errors import quoted
 from lvdm_engines.preview_map import PreviewMap
 
 SCHEMA = 1
-TAUGHT = ("short", "predict", "interpolate")  # denoisers of one kind of clip
-DENOISERS = (*TAUGHT, "distilled")
+TAUGHT = ("predict", "interpolate", "short")  # denoisers of one kind of clip
+DENOISERS = ("short", "predict", "interpolate", "distilled")
 GRAPH_NAMES = ("encoder", "decoder", *DENOISERS, "text_encoder")
 TOKENIZER = "tokenizer.json"  # its name in every bundle that reads text
 
