@@ -10,7 +10,7 @@ from lvdm_engines.backends.trt.build import stored_plans
 from lvdm_engines.backends.trt.store import CompiledPlan
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.errors import one_line
-from lvdm_engines.manifest import TAUGHT, GraphFacts, Manifest, ModelFacts, Provenance
+from lvdm_engines.manifest import GraphFacts, Manifest, ModelFacts, Provenance
 
 _WIDTH = 80
 _LABEL = 12
@@ -58,7 +58,11 @@ def describe(path_or_name: str) -> str:
 
 def _model(model: ModelFacts) -> list[str]:
     latent, schedule = model.latent, model.schedule
-    clips = [f"{name} {clip}" for name in TAUGHT for clip in model.clips(name)]
+    clips = [
+        f"{name} {clip}"
+        for name in ("short", "predict", "interpolate")
+        for clip in model.clips(name)
+    ]
     few = f"; a student of {model.calls} calls" if model.calls else ""
     return [
         *_row("frames", f"{_by(model.frame_size)}, {model.frames_per_latent} per latent"),

@@ -31,6 +31,8 @@ def test_every_section_holds_its_numbers_with_their_units(measured):
     found, saved = measured
     assert [*found["graphs"]] == [
         "decoder × 1",
+        "distilled × 1",
+        "distilled × 4",
         "encoder × 1",
         "interpolate × 1",
         "interpolate × 4",

@@ -220,7 +220,7 @@ def test_a_bundle_holds_a_student_beside_its_teacher_and_samples_it_by_default(
     with Pipeline.open(bundle, "cpu", on_call=lambda graph, _: calls.append(graph)) as pipeline:
         frames = np.concatenate(list(pipeline.stream(GenerateOptions(frames=24))))
     assert len(frames) == 24
-    assert {*calls} == {"distilled", "decoder"}
+    assert {*calls} == {"predict", "distilled", "decoder"}
 
 
 def test_students_and_teachers_are_not_taken_for_each_other(settings, student, tmp_path):
