@@ -16,10 +16,7 @@ from lvdm_rt.diffusion.condition import overwrite, perturb, place, plan_mask
 from lvdm_rt.diffusion.guidance import guided
 from lvdm_rt.diffusion.noise import FIRST_STEP, PERTURB, START, NoiseSource, Site, Stage, draw_rows
 from lvdm_rt.diffusion.sampler import SAMPLERS, Process, nothing_given
-from lvdm_rt.diffusion.schedule import (
-    Schedule,
-    make_schedule,
-)
+from lvdm_rt.diffusion.schedule import Schedule, make_schedule
 from lvdm_rt.long.network import Network, checked, estimating, name_bad
 from lvdm_rt.long.plan import ClipBatch, ClipPlan, batches
 from lvdm_rt.long.prompting import Prompting

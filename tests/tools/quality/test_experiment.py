@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from toy_pipelines import PerfectPipeline, manifest
 
 from lvdm_engines.errors import ConfigError, OptionsError
-from lvdm_engines.manifest import DistilledFacts, PredictFacts
+from lvdm_engines.manifest import PredictFacts
 from lvdm_rt.pipeline import Pipeline
 from lvdm_tools.quality import experiment_command as experiment
 from lvdm_tools.quality import placed
@@ -62,17 +62,6 @@ def test_both_modes_are_asked_every_question_with_their_defaults_first():
     assert told[-1] == "autoregressive, noise_level=100"
     assert {one.what for one in asked["guidance"]} == {"a", "b"}
     assert all(subjects[0] == asked["modes"][0] for subjects in asked.values())
-
-
-def test_a_students_teacher_is_asked_and_the_student_is_one_of_the_samplers():
-    model = msgspec.structs.replace(manifest().model, distilled=DistilledFacts(calls=4))
-    both = msgspec.structs.replace(manifest(), model=model)
-    asked = questions({"hierarchical": ("a", both)})
-    (usual, student, _) = asked["samplers"]
-    assert (usual.label, usual.settings["sampler"]) == ("hierarchical", "dpmpp_2m")
-    assert student.settings == {"mode": "hierarchical", "sampler": "distilled"}
-    for one in (*asked["perturbation"], *asked["guidance"]):
-        assert one.settings | usual.settings == one.settings
 
 
 def test_a_model_without_perturbed_conditions_is_not_asked_about_them():

@@ -5,7 +5,6 @@ and the sampler. Knows which settings answer which question; nothing of measurin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from lvdm_engines.contract import predicts_neighbours
 from lvdm_engines.errors import ConfigError
@@ -18,8 +17,10 @@ QUESTIONS = ("modes", "perturbation", "guidance", "samplers")
 FRAMES, VIDEOS, EVERY = 1024, 16, 5
 _LEVELS = (0.1, 0.4)  # of the trained noise levels, beside none
 _GUIDANCE = (0, 1)
-_TEACHER: dict[str, object] = {"sampler": "dpmpp_2m", "steps": 8, "refine": 2}
-_DDIM: dict[str, object] = {"sampler": "ddim", "steps": 10, "eta": 0}
+_SAMPLERS: tuple[dict[str, object], ...] = (
+    {"preset": "fast"},
+    {"sampler": "ddim", "steps": 10, "eta": 0},
+)
 
 
 def questions(
@@ -28,20 +29,17 @@ def questions(
     """Return the subjects to compare for each question; those that occur twice are equal.
 
     `models` are the bundles and their manifests by mode, hierarchical and autoregressive or one of
-    them. Where one has a student, its teacher is asked, and the student is a sampler among others.
+    them.
 
     Raises ConfigError: a model that does not have its mode.
     """
     for mode, (bundle, manifest) in models.items():
         _check(mode, bundle, manifest)
-    usual = [_asked(mode, *model) for mode, model in models.items()]
+    usual = [_asked(mode, bundle) for mode, (bundle, _) in models.items()]
     perturbed = [one for mode, model in models.items() for one in _perturbed(mode, *model)]
     guided = [one for mode, model in models.items() for one in _guided(mode, *model)]
-    mode, (bundle, manifest) = next(iter(models.items()))
-    few: dict[str, object] = (
-        {"sampler": "distilled"} if manifest.model.calls else {"preset": "fast"}
-    )
-    sampled = [usual[0], *(_labelled(mode, bundle, **settings) for settings in (few, _DDIM))]
+    mode, (bundle, _) = next(iter(models.items()))
+    sampled = [usual[0], *(_asked(mode, bundle, **settings) for settings in _SAMPLERS)]
     found = zip(QUESTIONS, (usual, perturbed, guided, sampled), strict=True)
     return {question: subjects for question, subjects in found if len(subjects) > 1}
 
@@ -64,29 +62,20 @@ def _check(mode: str, bundle: str, manifest: Manifest) -> None:
 def _perturbed(mode: str, bundle: str, manifest: Manifest) -> Sequence[Asked]:
     levels = manifest.model.noise_levels
     if not levels:
-        return [_asked(mode, bundle, manifest)]
+        return [_asked(mode, bundle)]
     usual = manifest.defaults.noise_level
     usual = NO_LEVEL if usual is None else usual
     asked = (NO_LEVEL, *(int(share * levels) for share in _LEVELS))
-    others = (_asked(mode, bundle, manifest, noise_level=lvl) for lvl in asked if lvl != usual)
-    return [_asked(mode, bundle, manifest), *others]
+    others = (_asked(mode, bundle, noise_level=level) for level in asked if level != usual)
+    return [_asked(mode, bundle), *others]
 
 
 def _guided(mode: str, bundle: str, manifest: Manifest) -> Sequence[Asked]:
     usual, _ = default_guidance(manifest)
-    others = (_asked(mode, bundle, manifest, guidance=w) for w in _GUIDANCE if w != usual)
-    return [_asked(mode, bundle, manifest), *others]
+    others = (_asked(mode, bundle, guidance=weight) for weight in _GUIDANCE if weight != usual)
+    return [_asked(mode, bundle), *others]
 
 
-def _asked(mode: str, bundle: str, manifest: Manifest, **settings: object) -> Asked:
-    """Ask a model in its own way; where it has a student, ask the teacher."""
-    asked = _labelled(mode, bundle, **settings)
-    if manifest.model.calls is None:
-        return asked
-    teacher = {k: v for k, v in _TEACHER.items() if mode == "hierarchical" or k != "refine"}
-    return replace(asked, settings={**asked.settings, **teacher})
-
-
-def _labelled(mode: str, bundle: str, **settings: object) -> Asked:
+def _asked(mode: str, bundle: str, **settings: object) -> Asked:
     told = ",".join(f"{name}={value}" for name, value in settings.items())
     return Asked(f"{mode}, {told}" if told else mode, bundle, {"mode": mode, **settings})
