@@ -57,7 +57,7 @@ def test_pipes_are_not_waited_for(generate, clips, tmp_path):
 def test_another_backend_does_not_go_on_with_a_run(generate, clips):
     pytest.importorskip("openvino")
     told = generate("sky.npz", "--backend", "openvino", "--resume", code=1)
-    assert "with backend 'cpu', now it is 'openvino f32'" in told
+    assert "with backend 'cpu', now it is 'openvino " in told
 
 
 def test_a_pipe_among_pictures_or_beside_the_output_is_not_waited_for(generate, tmp_path):
