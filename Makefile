@@ -36,8 +36,8 @@ $(VENV)/tensorrt-10.12: $(VENV)/.installed
 install: $(VENV)/.installed
 
 # What to run while working: formatting, lint, types, and the tests that are not slow.
-check: lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lean check-torch
+check: $(VENV)/.installed
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lean lint check-torch
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -72,6 +72,7 @@ def test_another_sampler_brings_its_own_numbers_to_a_repeat(
     assert settings_of("b.npz")["sampler"] == sampler
 
 
+@pytest.mark.slow  # whole videos of the built-in model
 def test_other_steps_than_a_student_learnt_repeat_a_video_by_its_teacher(
     generate, repeat, settings_of
 ):
@@ -149,6 +150,7 @@ def test_a_sidecar_from_before_keyframes_were_refined_repeats_without(
     assert settings_of("c.npz")["refine"] == 2
 
 
+@pytest.mark.slow  # they run the built-in model
 @pytest.mark.parametrize(
     ("before", "after"),
     [

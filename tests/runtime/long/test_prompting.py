@@ -111,7 +111,9 @@ def test_videos_that_cannot_share_a_call_are_refused():
 
 
 @pytest.mark.parametrize("graph", ["predict", "interpolate", "text_encoder", "decoder"])
-@pytest.mark.parametrize("call", [1, 3, 7])
+@pytest.mark.parametrize(
+    "call", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("several", [True, False])
 def test_a_run_with_prompts_that_failed_resumes_to_the_same_frames(tmp_path, graph, call, several):
     options = OPTIONS

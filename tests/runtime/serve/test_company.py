@@ -44,6 +44,7 @@ def parked(folder):
     return jobs
 
 
+@pytest.mark.slow  # a batch is begun, stopped and made again
 def test_clips_of_another_engine_are_made_again_those_of_whole_videos_as_well(folder, parked):
     for file in (folder / "work").rglob("work.json"):
         file.write_text(json.dumps({**json.loads(file.read_text()), "arithmetic": "another"}))
@@ -53,6 +54,7 @@ def test_clips_of_another_engine_are_made_again_those_of_whole_videos_as_well(fo
         until(lambda: not list((folder / "work").iterdir()))
 
 
+@pytest.mark.slow  # a batch is begun, stopped and made again
 def test_a_whole_video_can_be_removed_while_others_of_its_batch_are_made(folder, parked):
     sessions, reached, go = waiting(lambda: True)
     with serving(folder, sessions) as service:

@@ -15,6 +15,8 @@ from lvdm_export.config.model_json import read_record
 from lvdm_tools.train.config import TextTraining
 from lvdm_tools.train.diffusion.text import make_prompts
 
+pytestmark = pytest.mark.slow  # most of them train
+
 TEXT = {
     "network.context_dim": 16,
     "network.use_temporal_transformer": True,
