@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from itertools import count
@@ -184,6 +185,7 @@ def _networks(
     def denoiser(names: tuple[str, ...]) -> Graph:
         unet = inputs.records[names[0]].network_config()
         assert isinstance(unet, UNet3dConfig)  # noqa: S101 - `model_facts` refused others
+        unet = replace(unet, timesteps=model.schedule.steps)
         ema = uses_ema(options, inputs, names[0])
         weights = inputs.checkpoints[options.denoisers[names[0]].checkpoint]
         return denoiser_graph(load_denoiser(unet, weights, ema=ema), names, model)

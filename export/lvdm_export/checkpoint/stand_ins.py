@@ -168,7 +168,7 @@ def _tensor(
         raise pickle.UnpicklingError("a tensor without a storage")
     if len(shape) > _MOST_AXES or len(stride) > _MOST_AXES:
         raise pickle.UnpicklingError(f"a tensor of more than {_MOST_AXES} axes")
-    if not all(isinstance(n, int) for n in (offset, *shape, *stride)):
+    if not all(type(n) is int for n in (offset, *shape, *stride)):  # True is one as well
         raise pickle.UnpicklingError("a tensor whose shape is not made of whole numbers")
     marks = pending if isinstance(pending, dict) else {}
     negative, conjugate = bool(marks.get("neg")), bool(marks.get("conj"))

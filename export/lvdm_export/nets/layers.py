@@ -9,7 +9,7 @@ files or ONNX.
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -230,13 +230,18 @@ class PaddedConvTranspose3d(nn.Module):
         self.convt.weight.requires_grad_(False)
 
 
+@runtime_checkable
+class _Baked(Protocol):
+    def bake(self) -> None: ...
+
+
 def bake(module: nn.Module) -> nn.Module:
     """Store every weight of `module` in the layout its forward pass uses; returns `module`.
 
     For export only: afterwards the state dict no longer has the official shapes.
     """
-    for layer in module.modules():
-        if isinstance(layer, FoldedConv | TokenConv | PaddedConvTranspose3d):
+    for layer in list(module.modules()):
+        if isinstance(layer, _Baked):
             layer.bake()
     return module
 

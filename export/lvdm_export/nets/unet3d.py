@@ -14,6 +14,7 @@ from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
 from lvdm_export.nets.transformer import VideoTransformer
 from lvdm_export.nets.unet_blocks import (
+    BakedEmbedding,
     ClipUpsample,
     Downsample,
     Embedding,
@@ -134,7 +135,12 @@ class UNet3d(nn.Module):
     def embed(
         self, timesteps: Tensor, noise_level: Tensor | None, stride: Tensor | None = None
     ) -> Tensor:
-        """Embed timesteps, noise levels and strides (b) as (b, 4·model_channels); −1 adds zero."""
+        """Embed timesteps, noise levels and strides (b) as (b, 4·model_channels); −1 adds zero.
+
+        Once baked, what blocks make of it (b, all) is returned.
+        """
+        if hasattr(self, "baked"):
+            return cast("Tensor", self.baked(timesteps, noise_level, stride))
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels))
         if noise_level is not None:
             given = (noise_level >= 0).to(emb.dtype)[:, None]
@@ -142,6 +148,21 @@ class UNet3d(nn.Module):
         if stride is not None:
             emb = emb + self.stride_emb((stride - 1).clamp(0, self.stride_emb.num_embeddings - 1))
         return cast("Tensor", emb)
+
+    def bake(self) -> None:
+        """Keep embeddings as tables, and what blocks make of them as one product, for export."""
+        every = torch.arange(self.config.timesteps)
+        with torch.no_grad():
+            times = self.time_embed(timestep_embedding(every, self.config.model_channels))
+        rows = [
+            getattr(self, name).weight.detach() if hasattr(self, name) else None
+            for name in ("label_emb", "stride_emb")
+        ]
+        self.baked = BakedEmbedding(times, *rows)
+        self.baked.join([layer for layer in self.modules() if isinstance(layer, ResBlock)])
+        for name in ("time_embed", "label_emb", "stride_emb"):
+            if hasattr(self, name):
+                delattr(self, name)
 
     def forward(
         self,

@@ -4,6 +4,8 @@ Activations are (b·t, c, h, w); `t` is given to what may look at neighbouring f
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal, cast
 
 import torch
@@ -34,6 +36,62 @@ class NumberEmbedding(nn.Embedding):
     """A row for every noise level, or stride; float32 as well."""
 
     keep_float32 = True
+
+
+class Columns(nn.Module):
+    """The columns of one block in what `BakedEmbedding` computes for all blocks at once."""
+
+    def __init__(self, start: int, width: int) -> None:
+        super().__init__()
+        self.start, self.width = start, width
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """(b, all) → (b, width)."""
+        return steps[:, self.start : self.start + self.width]
+
+
+class BakedEmbedding(nn.Module):
+    """What all residual blocks are told, for export: tables, and one product for all blocks.
+
+    Rows for every timestep, noise level and stride are computed once and for all; the first row of
+    `levels` is that of −1, no level.
+    """
+
+    keep_float32 = True
+    times: Tensor
+    levels: Tensor
+    strides: Tensor
+
+    def __init__(self, times: Tensor, levels: Tensor | None, strides: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("times", times)
+        if levels is not None:
+            levels = torch.cat([torch.zeros_like(levels[:1]), levels])
+        self.register_buffer("levels", levels)
+        self.register_buffer("strides", strides)
+
+    def join(self, blocks: Sequence["ResBlock"]) -> None:
+        """Take over the projections of all blocks, which from then on take their columns."""
+        layers = [cast("Embedding", block.emb_layers) for block in blocks]
+        linears = [cast("nn.Linear", linear) for _, linear in layers]
+        widths = [linear.out_features for linear in linears]
+        joined = nn.Linear(linears[0].in_features, sum(widths))
+        joined.weight = nn.Parameter(torch.cat([one.weight.detach() for one in linears]), False)
+        joined.bias = nn.Parameter(torch.cat([one.bias.detach() for one in linears]), False)
+        self.project = nn.Sequential(layers[0][0], joined)
+        for block, start, width in zip(blocks, accumulate([0, *widths]), widths, strict=False):
+            block.emb_layers = Columns(start, width)
+
+    def forward(
+        self, timesteps: Tensor, noise_level: Tensor | None, stride: Tensor | None
+    ) -> Tensor:
+        """Return the projections (b, all) of timesteps, noise levels and strides (b)."""
+        emb = self.times[timesteps]
+        if noise_level is not None:
+            emb = emb + self.levels[(noise_level + 1).clamp(min=0)]
+        if stride is not None:
+            emb = emb + self.strides[(stride - 1).clamp(0, len(self.strides) - 1)]
+        return cast("Tensor", self.project(emb))
 
 
 class Velocity(nn.Module):
@@ -84,7 +142,7 @@ class ResBlock(nn.Module):
             config.activation(),
             conv(config, channels, out_channels),
         )
-        self.emb_layers = Embedding(
+        self.emb_layers: nn.Module = Embedding(
             config.activation(), nn.Linear(4 * config.model_channels, width)
         )
         self.out_layers = nn.Sequential(

@@ -168,6 +168,10 @@ def test_every_way_of_calling_a_name_builds_an_inert_object(content):
             + b"\x85tR.",
             "impossible tensor",
         ),
+        (
+            b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\x00K\x01\x85\x88\x85tR.",
+            "not made of whole numbers",  # a stride of True
+        ),
     ],
 )
 def test_pickles_that_ask_for_too_much_are_refused(content, reason):

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
+from toy_checkpoints import filled
 
 from lvdm_export.nets.attention import attend, attend_frames, attend_maps
 from lvdm_export.nets.attention_block import AttentionBlock
@@ -192,6 +193,33 @@ def test_baking_changes_the_layout_of_weights_and_nothing_else():
     z = torch.randn(1, 4, 2, 2, 2)
     before = autoencoder.decode(z)
     assert_close(bake(autoencoder).decode(z), before)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("norm", [True, False])
+def test_baked_embeddings_are_what_was_computed_for_each_number(norm):
+    config = UNet3dConfig(
+        model_channels=8,
+        num_res_blocks=1,
+        channel_mult=(1, 2),
+        attention_resolutions=(2,),
+        num_heads=2,
+        norm_groups=4,
+        num_classes=6,
+        max_stride=4,
+        timesteps=50,
+        use_scale_shift_norm=norm,
+    )
+    network = filled(UNet3d(config), 1).eval()
+    x, ends = torch.randn(5, 4, 4, 8, 8), torch.tensor([0, 49, 7, 7, 7])
+    told = {
+        "noise_level": torch.tensor([-1, 0, 5, -1, 2]),
+        "stride": torch.tensor([1, 4, 2, 1, 4]),
+    }
+    before = network(x, ends, **told)
+    assert_close(bake(network)(x, ends, **told), before)
+    linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+    assert sum(m.in_features == 32 for m in linear) == 1  # one product for all blocks
 
 
 @torch.inference_mode()
