@@ -169,6 +169,27 @@ class _Clock:
         return since_last < -_BACK or (self._streamed and since_end > _AHEAD)
 
 
+class _Stamps:
+    """When frames are to be shown: at the times of decoding, where those are in order more often.
+
+    So FFmpeg itself guesses. AVI has no others: what FFmpeg makes of them is wrong from the start.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        self._last: list[int | None] = [None, None]
+        self._faults = [int(container.format.name == "avi"), 0]
+
+    def of(self, frame: av.VideoFrame) -> int | None:
+        """Return a frame's time stamp, in its time base, if it has one."""
+        stamps = (frame.pts, frame.dts)
+        for which, stamp in enumerate(stamps):
+            last = self._last[which]
+            if stamp is not None:
+                self._faults[which] += last is not None and stamp <= last
+                self._last[which] = stamp
+        return frame.dts if self._faults[0] > self._faults[1] else frame.pts
+
+
 def timed_frames(
     path: Path, container: InputContainer, stream: VideoStream, *, warn: bool
 ) -> Iterator[Timed]:
@@ -185,13 +206,13 @@ def timed_frames(
 
     rate = stream.guessed_rate or stream.average_rate or _FALLBACK_RATE
     streamed = is_streamed(container)
-    clock = _Clock(streamed=streamed, warn=told)
+    clock, stamps = _Clock(streamed=streamed, warn=told), _Stamps(container)
     reached = Fraction(0)  # the end of any stream
     for packet in container.demux():
         reached = max(reached, _end(packet))
         if packet.stream is stream:
             for frame in _decoded(path, packet, told if streamed else None):
-                stamp, length = _stamp(frame, rate)
+                stamp, length = _stamp(frame, stamps.of(frame), rate)
                 yield clock.at(stamp, length), length, frame
     if clock.end is None:
         raise unreadable(path, None)
@@ -203,12 +224,14 @@ def timed_frames(
         raise damaged(path, f"it stops after {told_end}")
 
 
-def _stamp(frame: av.VideoFrame, rate: Fraction) -> tuple[Fraction | None, Fraction]:
+def _stamp(
+    frame: av.VideoFrame, stamp: int | None, rate: Fraction
+) -> tuple[Fraction | None, Fraction]:
     """Return a frame's time stamp, if it has one, and how long it is shown, in seconds."""
     if frame.time_base is None:
         return None, 1 / rate
     length = frame.duration * frame.time_base if frame.duration else 1 / rate
-    return None if frame.pts is None else frame.pts * frame.time_base, length
+    return None if stamp is None else stamp * frame.time_base, length
 
 
 def is_streamed(container: InputContainer) -> bool:

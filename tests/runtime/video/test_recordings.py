@@ -46,6 +46,15 @@ def test_a_recording_with_a_part_missing_is_read_with_a_word_of_it(tmp_path, rea
     assert "a part of it is" in caplog.text
 
 
+def test_an_avi_whose_pictures_lean_on_later_ones_is_read_in_order(tmp_path, read, scene, caplog):
+    """AVI says only when pictures are decoded, which is in another order."""
+    pictures = [scene(32, 64, 64)[n] // 2 + 3 * n for n in range(32)]
+    path = toy_films.write(tmp_path / "a.avi", pictures, "libx264", rate=8)
+    expected = [picture.mean() for picture in pictures]
+    assert shade(read(path, (64, 64), 8)) == pytest.approx(expected, abs=1.5)
+    assert not caplog.text
+
+
 GIF_ENDS = {
     "no end mark": lambda data: data[:-1],
     "bytes behind it": lambda data: data + b"appended\n",
