@@ -14,7 +14,7 @@ from lvdm_tools.data import folder as videos
 from lvdm_tools.data.clip import ClipSpec, check_divisible
 from lvdm_tools.data.folder import Video, VideoFolder
 from lvdm_tools.data.source import open_both, open_source
-from lvdm_tools.data.video_file import count_frames, read_clip
+from lvdm_tools.data.video_file import count_frames, read_clip, size_and_rate
 
 SPEC = ClipSpec(frames=4, size=(16, 16))
 
@@ -37,6 +37,7 @@ def test_held_out_synthetic_clips_differ_from_training_clips():
     [
         ("a.ts", "libx264", range(60)),
         ("a.avi", "mpeg4", range(60)),
+        ("b.avi", "libx264", range(60)),
         ("a.mpg", "mpeg2video", range(60)),
         ("a.flv", "libx264", range(60)),
         ("a.mkv", "libx264", range(60)),
@@ -51,6 +52,18 @@ def test_a_clip_is_what_decoding_from_the_first_frame_shows(tmp_path, name, code
     for start in (0, 1, 11, 12, 13, 30, 47, 53):
         clip = read_clip(path, start, ClipSpec(frames=4, size=(32, 32), stride=2))
         np.testing.assert_array_equal(clip, whole[start : start + 8 : 2])
+
+
+def test_an_archive_of_frames_is_a_video_as_well(tmp_path):
+    frames = np.stack(plain(range(60), (32, 32)))
+    np.savez(tmp_path / "a.npz", frames=frames, fps=8.0)
+    (tmp_path / "features.npz").write_bytes(b"of something else")
+    listing = videos.look(tmp_path)
+    assert listing.lengths == {tmp_path / "a.npz": 60}
+    assert list(listing.skipped) == [tmp_path / "features.npz"]
+    clip = read_clip(tmp_path / "a.npz", 11, ClipSpec(frames=4, size=(32, 32), stride=2))
+    np.testing.assert_array_equal(clip, frames[11:19:2])
+    assert size_and_rate(tmp_path / "a.npz") == ((32, 32), 8)
 
 
 def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path):

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset([
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif",
     ".mpg", ".mpeg", ".ts", ".ogv", ".wmv", ".flv", ".y4m",
+    ".npz",
 ])
 # fmt: on
 HELD_OUT_SHARE = 10  # one video in this many is held out

@@ -23,12 +23,11 @@ from lvdm_engines import lock
 from lvdm_engines.atomic import new_directory, partial_of, put_in_place, read_file, whole_file
 from lvdm_engines.errors import TrainingError, VideoError
 from lvdm_rt.video import Frames, VideoSpec, open_writer
-from lvdm_rt.video.film import open_film
 from lvdm_rt.video.picture import resize, to_pixels
 from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSpec
 from lvdm_tools.data.layouts import LAYOUTS, Box, Item
-from lvdm_tools.data.video_file import every_frame, read_clip
+from lvdm_tools.data.video_file import every_frame, read_clip, size_and_rate
 
 RECORD = "prepared.json"
 _BOXED = 256  # pixels of a side of what boxes cut out, where no size is asked: the field's
@@ -210,7 +209,7 @@ def _make(name: str, item: Item, recipe: Recipe, out: Path) -> Taken | str:
             "same command again"
         ) from err
     source = item.source.relative_to(recipe.source).as_posix()
-    rate = _rate(item.source)
+    _, rate = size_and_rate(item.source)
     return Taken(file, frames, source, size, None if rate is None else float(rate))
 
 
@@ -227,20 +226,9 @@ def _span(path: Path, box: Box) -> tuple[int, int]:
 
     Tables have rates of two decimals, and no other may move a box by a frame.
     """
-    own = _rate(path)
+    _, own = size_and_rate(path)
     rate = (round(own, 2) if own else box.fps) / box.fps
     return math.ceil(box.start * rate), math.ceil(box.end * rate)
-
-
-def _rate(path: Path) -> Fraction | None:
-    """Return a video's frames per second; None of pictures, or where it does not tell."""
-    if path.is_dir():
-        return None
-    try:
-        with open_film(path) as container:
-            return container.streams.video[0].average_rate
-    except (av.FFmpegError, OSError, IndexError, VideoError) as err:
-        raise TrainingError(f"{path} cannot be read as a video: {err}") from err
 
 
 def _link(name: str, source: Path, out: Path) -> str:
@@ -265,7 +253,7 @@ def _copy(name: str, item: Item, recipe: Recipe, out: Path, frames: range) -> st
     side = recipe.size or _BOXED
     file = f"{name}.mp4" if recipe.form == "mp4" else name
     target = _place(out, file)
-    rate = (_rate(item.source) or _RATE).limit_denominator(1001)
+    rate = (size_and_rate(item.source)[1] or _RATE).limit_denominator(1001)
     fps = rate if 1 <= rate <= 1000 else _RATE
     spec = VideoSpec(frames=len(frames), size=(side, side), fps=fps)
     # a trailing slash: pictures, whatever dots a name has

@@ -1,6 +1,7 @@
-"""Frames of one video file or folder of pictures, by number: how many, and clips of them."""
+"""Frames of one video file, archive or folder of pictures, by number: how many, clips of them."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError, VideoError
-from lvdm_rt.video.film import open_film
+from lvdm_rt.video.arrays import npz_last_moment, read_npz
+from lvdm_rt.video.film import MAX_PIXELS, open_film
 from lvdm_rt.video.picture import fit
 from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSpec
@@ -32,6 +34,9 @@ def count_frames(path: Path) -> int:
         _picture(files[0])
         return len(files)
     try:
+        if _is_archive(path):
+            start, length = npz_last_moment(path, MAX_PIXELS)
+            return round(start / length) + 1
         with open_film(path) as container:
             if not container.streams.video:
                 raise TrainingError(f"{path} holds no video stream")
@@ -44,6 +49,27 @@ def count_frames(path: Path) -> int:
         raise TrainingError(f"{path} holds no frame") from None
     except (VideoError, av.FFmpegError, OSError, ValueError) as err:
         raise TrainingError(f"{path} cannot be read as a video: {err}") from err
+
+
+def size_and_rate(path: Path) -> tuple[tuple[int, int], Fraction | None]:
+    """Return a video's height and width, and its frames per second: None of pictures, or unknown.
+
+    Raises TrainingError: not a video.
+    """
+    try:
+        if _is_archive(path):
+            _, length, frame = next(read_npz(path, MAX_PIXELS))
+            return (frame.height, frame.width), 1 / length
+        with open_film(picture_files(path)[0] if path.is_dir() else path) as container:
+            stream = container.streams.video[0]
+            rate = None if path.is_dir() else stream.average_rate
+            return (stream.height, stream.width), rate
+    except (av.FFmpegError, OSError, IndexError, VideoError) as err:
+        raise TrainingError(f"{path} cannot be read as a video: {err}") from err
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".npz"
 
 
 def _begins_cut(path: Path) -> bool:
@@ -63,7 +89,8 @@ def read_clip(path: Path, start: int, spec: ClipSpec) -> NDArray[np.uint8]:
     decoded = _pictures(path, wanted) if path.is_dir() else _frames_from(path, start)
     got = 0
     try:
-        shape = 1.0 if path.is_dir() else _pixel_aspect(path, path.stat().st_mtime_ns)
+        square = path.is_dir() or _is_archive(path)
+        shape = 1.0 if square else _pixel_aspect(path, path.stat().st_mtime_ns)
         for number, frame in decoded:
             if number >= wanted[got]:
                 frames[got] = fit(frame, spec.size, shape)
@@ -131,6 +158,9 @@ def _frames_from(path: Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
     a frame's time gives its number. So numbers are looked up in the times of all frames; where that
     fails, frames are counted from the first.
     """
+    if _is_archive(path):
+        yield from enumerate(frame for _, _, frame in read_npz(path, MAX_PIXELS))
+        return
     times = _times(path, path.stat().st_mtime_ns) if start else None
     if times is not None and start < len(times):
         with open_film(path) as container:
@@ -165,7 +195,10 @@ def _decoded_from(
 def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
     with open_film(path) as container:
-        packets = container.demux(container.streams.video[0])
+        stream = container.streams.video[0]
+        if container.format.name == "avi" and stream.codec_context.has_b_frames:
+            return None  # it says only when pictures are decoded
+        packets = container.demux(stream)
         stamps = [packet.pts for packet in packets if packet.size and not packet.is_discard]
     if not stamps or None in stamps or len(set(stamps)) < len(stamps):
         return None

@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-import av
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,10 @@ from lvdm_engines.bundle import MANIFEST, builtin_bundles
 from lvdm_engines.errors import ConfigError, OptionsError, TrainingError, quoted
 from lvdm_rt.options import GenerateOptions
 from lvdm_rt.pipeline import Pipeline
-from lvdm_rt.video.film import open_film
-from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSource, ClipSpec
 from lvdm_tools.data.folder import look
 from lvdm_tools.data.source import open_source
-from lvdm_tools.data.video_file import read_clip
+from lvdm_tools.data.video_file import read_clip, size_and_rate
 from lvdm_tools.quality.blocks import Wanted, clips_of_blocks
 from lvdm_tools.quality.networks import CLIP
 
@@ -195,7 +192,7 @@ def films(asked: Asked, frames: int, seed: int, say: Callable[[str], None]) -> F
         say(f"{asked.label}: left out {short} videos shorter than {frames} frames")
     kinds: dict[tuple[tuple[int, int], Fraction | None], Path] = {}
     for path in long:
-        kinds.setdefault(_kind(path), path)
+        kinds.setdefault(size_and_rate(path), path)
     (size, rate), *others = kinds
     if others:
         first, other = list(kinds.values())[:2]
@@ -206,17 +203,6 @@ def films(asked: Asked, frames: int, seed: int, say: Callable[[str], None]) -> F
     order = np.random.default_rng(seed).permutation(len(long))
     identity = f"{listing.identity}, {frames}, seed {seed}"
     return Films(asked.label, identity, size, tuple(long[i] for i in order))
-
-
-def _kind(path: Path) -> tuple[tuple[int, int], Fraction | None]:
-    """Return size and rate; pictures have no rate."""
-    pictures = path.is_dir()
-    try:
-        with open_film(picture_files(path)[0] if pictures else path) as container:
-            stream = container.streams.video[0]
-            return (stream.height, stream.width), None if pictures else stream.average_rate
-    except (av.FFmpegError, OSError) as err:
-        raise TrainingError(f"{path} cannot be read as a video: {err}") from err
 
 
 def _told(size: tuple[int, int], rate: Fraction | None) -> str:
