@@ -74,9 +74,16 @@ def open_sessions(
         for session in opened.values():
             session.close()
         raise
-    for told, names in chosen.items():
-        _log.info("%s run on %s", "all graphs" if len(chosen) == 1 else ", ".join(names), told)
+    tell_choices(chosen)
     return opened
+
+
+def tell_choices(chosen: Mapping[str, Sequence[str]]) -> None:
+    """Log which graphs run on what; `chosen` maps each choice, in words, to its graphs."""
+    for told, names in chosen.items():
+        graphs = "all graphs" if len(chosen) == 1 else ", ".join(names)
+        runs = "runs" if len(chosen) > len(names) == 1 else "run"
+        _log.info("%s %s on %s", graphs, runs, told)
 
 
 def _choose(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lvdm_engines.backends.backend import CpuPrecision, SessionOptions
 from lvdm_engines.bundle import Bundle, builtin_bundles, load_bundle
 from lvdm_engines.manifest import Manifest
+from lvdm_engines.opening import tell_choices
 from lvdm_rt.pipeline import Pipeline
 from lvdm_rt.scale.cluster import ClusterOptions, connect
 from lvdm_rt.scale.crew import Share
@@ -80,6 +81,10 @@ def spread_pipeline(
 def pool_pipeline(manifest: Manifest, tokenizer: Any, pool: Pool) -> Pipeline:
     """Return a pipeline that lets a pool do its work, whose workers have that model open."""
     told = pool.submit(PieceMaker.told).result()
+    chosen: dict[str, list[str]] = {}
+    for graph, facts in told.items():
+        chosen.setdefault(f"{facts.backend}, as a worker chose", []).append(graph)
+    tell_choices(chosen)
     sessions = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
     return Pipeline(manifest, sessions, tokenizer, making=partial(spread, pool))
 

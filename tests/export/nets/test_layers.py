@@ -5,34 +5,24 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
-from toy_checkpoints import filled
+from toy_nets import assert_close, small_unet
 
 from lvdm_export.nets.attention import attend, attend_frames, attend_maps
 from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import (
     ClipNorm,
-    FoldedConv,
     PaddedConv3d,
     PaddedConvTranspose3d,
-    TokenConv,
-    bake,
     to_half,
     unit_gain,
 )
-from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
 from lvdm_export.nets.unet_blocks import timestep_embedding
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def assert_close(actual, expected, tolerance=2e-6):
-    """Compare relative to the largest magnitude; the default allows another order of sums."""
-    assert actual.shape == expected.shape
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)])
@@ -152,23 +142,6 @@ def test_the_timestep_embedding_puts_cosines_first():
     assert embedding[1, 0].item() == pytest.approx(torch.tensor(7.0).cos().item())
 
 
-def small_unet(**changes):
-    config = dict(  # noqa: C408 - keyword arguments read better
-        in_channels=5,
-        model_channels=16,
-        num_res_blocks=1,
-        channel_mult=(1, 2),
-        attention_resolutions=(2,),
-        num_heads=2,
-        num_classes=11,
-        norm_groups=8,
-    )
-    network = UNet3d(UNet3dConfig(**config | changes)).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return network
-
-
 @torch.inference_mode()
 def test_equal_rows_of_a_batch_stay_equal_whatever_their_neighbours():
     network = small_unet()
@@ -178,48 +151,6 @@ def test_equal_rows_of_a_batch_stay_equal_whatever_their_neighbours():
     mask = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
     eps = network(batch, t, mask=mask, noise_level=torch.tensor([3, -1, 3]))
     assert torch.equal(eps[0], eps[2])
-
-
-@torch.inference_mode()
-def test_baking_changes_the_layout_of_weights_and_nothing_else():
-    network = small_unet()
-    x, t, mask = torch.randn(2, 4, 4, 8, 8), torch.tensor([3, 800]), torch.ones(2, 4)
-    before = network(x, t, mask=mask)
-    bake(network)
-    assert_close(network(x, t, mask=mask), before)
-    assert all(m.weight.dim() == 4 for m in network.modules() if isinstance(m, FoldedConv))
-    assert all(m.weight.dim() == 2 for m in network.modules() if isinstance(m, TokenConv))
-    autoencoder = Autoencoder3d(Autoencoder3dConfig(n_hiddens=4, norm_groups=4)).eval()
-    z = torch.randn(1, 4, 2, 2, 2)
-    before = autoencoder.decode(z)
-    assert_close(bake(autoencoder).decode(z), before)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("norm", [True, False])
-def test_baked_embeddings_are_what_was_computed_for_each_number(norm):
-    config = UNet3dConfig(
-        model_channels=8,
-        num_res_blocks=1,
-        channel_mult=(1, 2),
-        attention_resolutions=(2,),
-        num_heads=2,
-        norm_groups=4,
-        num_classes=6,
-        max_stride=4,
-        timesteps=50,
-        use_scale_shift_norm=norm,
-    )
-    network = filled(UNet3d(config), 1).eval()
-    x, ends = torch.randn(5, 4, 4, 8, 8), torch.tensor([0, 49, 7, 7, 7])
-    told = {
-        "noise_level": torch.tensor([-1, 0, 5, -1, 2]),
-        "stride": torch.tensor([1, 4, 2, 1, 4]),
-    }
-    before = network(x, ends, **told)
-    assert_close(bake(network)(x, ends, **told), before)
-    linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
-    assert sum(m.in_features == 32 for m in linear) == 1  # one product for all blocks
 
 
 @torch.inference_mode()

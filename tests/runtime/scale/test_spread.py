@@ -159,3 +159,9 @@ def test_progress_counts_every_step_and_frame_once(tmp_path):
     spread(OPTIONS, 3, at_random(3), progress=seen.append)
     assert seen == sorted(seen)
     assert (seen[-1].steps, seen[-1].frames) == (seen[-1].total_steps, seen[-1].total_frames)
+
+
+def test_what_workers_run_on_is_told(caplog):
+    caplog.set_level("INFO", "lvdm_engines.opening")
+    with spread_over(make_manifest(), 1):
+        assert "all graphs run on arrays, as a worker chose" in caplog.text
