@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lvdm_engines.atomic import read_file
 from lvdm_engines.contract import check_contract, mismatch
-from lvdm_engines.errors import BundleError, quoted
+from lvdm_engines.errors import BundleError, cause, quoted
 from lvdm_engines.hub import SCHEME, advice, fetch_bundle
 from lvdm_engines.manifest import TOKENIZER, GraphFacts, Manifest, TensorSpec
 from lvdm_engines.manifest_json import parse_manifest
@@ -126,7 +126,7 @@ def file_sha256(path: Path) -> str:
                 _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as err:
         raise BundleError(
-            f"{path}: cannot be read ({err.strerror}); export the bundle again"
+            f"{path}: cannot be read: {cause(err, 'export the bundle again')}"
         ) from err
     return _digests[key]
 
@@ -157,8 +157,8 @@ def _read(path: Path) -> Manifest:
         data = read_file(path / MANIFEST)
     except OSError as err:
         raise BundleError(
-            f"{path / MANIFEST}: cannot be read ({err.strerror}), expected a bundle's manifest; "
-            "export the bundle again"
+            f"{path / MANIFEST}: cannot be read, expected a bundle's manifest: "
+            f"{cause(err, 'export the bundle again')}"
         ) from err
     manifest = parse_manifest(data, str(path / MANIFEST))
     check_contract(manifest, str(path / MANIFEST))

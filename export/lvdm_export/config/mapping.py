@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -62,7 +62,7 @@ class StrictMapping:
         try:  # YAML reads 1e-4 as text, which is accepted as a number
             return msgspec.convert(value, kind, strict=kind not in (float, Finite))
         except msgspec.ValidationError as err:
-            self.refuse(name, expected or _in_words(str(err)))
+            self.refuse(name, expected or _one_of(kind) or _in_words(str(err)))
 
     def build(self, config: type[C], *required: str, **defaults: Any) -> C:
         """Make a config of its fields by name, each of the kind that it has there."""
@@ -138,6 +138,11 @@ class StrictMapping:
 
     def _where(self, name: str) -> str:
         return f"{self.path}{'.' if ': ' in self.path else ': '}{name}"
+
+
+def _one_of(kind: Any) -> str:
+    """List the values of a kind that has but a few, of which msgspec names none."""
+    return " or ".join(get_args(kind)) if get_origin(kind) is Literal else ""
 
 
 def _in_words(fault: str) -> str:

@@ -1,5 +1,6 @@
 """Without a codec: frames to and from a NumPy archive, and uncompressed y4m to a stream."""
 
+import errno
 import lzma
 import math
 import zipfile
@@ -15,7 +16,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.lib import format as npy
 
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import VideoError, cause
 from lvdm_rt.video.spec import Frames, VideoSpec
 
 Moment: TypeAlias = tuple[Fraction, Fraction]  # start and length in seconds
@@ -59,6 +60,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[IO[bytes], tuple[int,
             _check(path, shape, np.dtype(np.void) if turned else dtype, max_pixels)
             yield member, shape, fps
     except _FAULTS as err:
+        if isinstance(err, OSError) and err.errno not in (None, errno.EINVAL):
+            raise VideoError(f"cannot read {path}: {cause(err)}") from err
         raise VideoError(
             f"cannot read {path}: it is damaged or not of this program ({err}); expected frames "
             "uint8 (f, h, w, 3) and fps"

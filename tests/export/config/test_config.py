@@ -143,7 +143,7 @@ def test_a_stride_of_given_frames_other_than_both_ends_makes_no_infill_network(r
         (f"{UNET}.model_channels", True, r"model_channels is true, expected a whole number"),
         (f"{UNET}.kernel_size_t", 3, r"padding_t is 0, expected 1, the only supported value"),
         (f"{UNET}.kernel_size_t", 2, r"kernel_size_t is 2, expected an odd number"),
-        (f"{UNET}.nonlinearity_type", "gelu", r"nonlinearity_type is 'gelu'"),
+        (f"{UNET}.nonlinearity_type", "gelu", "'gelu', expected silu or leaky_relu"),
         (f"{UNET}.cond_aug_mode", "time_embed", r"is 'time_embed', expected 'learned_embed'"),
         (f"{UNET}.in_channels", 2, r"num_classes is 11, expected none where there is no mask"),
         ("model.params.conditioning_key", "adm", r"'adm', expected one of concat, crossattn"),

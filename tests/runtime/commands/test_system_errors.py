@@ -2,16 +2,19 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_files import GENERATE, names
 
 from lvdm_engines import atomic
-from lvdm_engines.errors import cause
+from lvdm_engines.bundle import load_bundle
+from lvdm_engines.errors import BundleError, cause
 
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -71,6 +74,25 @@ def test_a_clip_that_cannot_be_read_is_not_called_damaged(
     generate("sky.npz", "--resume", "--backend", "cpu")
     assert f"cannot be read ({os.strerror(number)}) and is made again" in caplog.text
     assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_inputs_that_cannot_be_read_are_not_called_damaged(
+    generate, make_bundle, tmp_path, monkeypatch, number
+):
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    np.savez(tmp_path / "in.npz", frames=np.zeros((8, 16, 16, 3), np.uint8), fps=8.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("lvdm_rt.video.arrays.zipfile.ZipFile", fails)
+        told = generate("sky.npz", "--condition", tmp_path / "in.npz", code=1)
+    assert f"in.npz: {ADVICE[number]}" in told
+    assert "damaged" not in told
+    bundle = make_bundle()
+    monkeypatch.setattr("lvdm_engines.bundle.read_file", fails)
+    with pytest.raises(BundleError, match=re.escape(ADVICE[number])):
+        load_bundle(bundle)
 
 
 def test_every_error_has_one_line_whatever_it_lacks():
