@@ -4,8 +4,9 @@ Knows the stream it is given; nothing of flags or exit codes.
 """
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
@@ -15,6 +16,7 @@ Style = Literal["bar", "lines", "json", "none"]
 STYLES: tuple[Style, ...] = ("bar", "lines", "json", "none")
 
 _SECONDS_BETWEEN = {"lines": 5.0, "json": 0.5}
+_PATIENCE = 1.0  # seconds, with a reader of stderr that takes nothing
 
 
 @contextmanager
@@ -25,9 +27,11 @@ def telling(style: Style, stream: TextIO, prefix: str) -> Iterator[ProgressCallb
             yield draw
     elif style == "none":
         yield None
+    elif style == "json":
+        yield _now_and_then(stream, _SECONDS_BETWEEN[style])
     else:
-        line = _json_line if style == "json" else _text_line
-        yield _now_and_then(stream, _SECONDS_BETWEEN[style], lambda *a: line(prefix, *a))
+        with _steadily(stream, _SECONDS_BETWEEN[style], prefix) as tell:
+            yield tell
 
 
 def event(stream: TextIO, name: str, /, **facts: Any) -> None:
@@ -56,10 +60,38 @@ def _bar(stream: TextIO) -> Iterator[ProgressCallback]:
         yield draw
 
 
-def _now_and_then(
-    stream: TextIO, seconds: float, line: Callable[[Progress, float], str]
-) -> ProgressCallback:
+@contextmanager
+def _steadily(stream: TextIO, seconds: float, prefix: str) -> Iterator[ProgressCallback]:
+    """Say every few seconds how far a run is, also while an engine opens or one call takes long."""
+    begun, end = time.monotonic(), threading.Event()
     started: float | None = None  # when engines were open: what is left goes by sampling alone
+    newest: Progress | None = None
+
+    def tell(done: Progress) -> None:
+        nonlocal started, newest
+        started, newest = started or time.monotonic(), done
+
+    def say() -> None:
+        while not end.wait(seconds):
+            now = time.monotonic()
+            if newest is None or started is None:
+                _say(stream, f"{prefix}: preparing, for {now - begun:.0f} s so far")
+            else:
+                _say(stream, f"{prefix}: {_text_line(newest, now - started)}")
+
+    thread = threading.Thread(target=say, name="lvdm-rt progress", daemon=True)
+    with suppress(RuntimeError):  # a run without lines is better than none
+        thread.start()
+    try:
+        yield tell
+    finally:
+        end.set()
+        if thread.ident is not None:
+            thread.join(_PATIENCE)
+
+
+def _now_and_then(stream: TextIO, seconds: float) -> ProgressCallback:
+    started: float | None = None
     last = 0.0
 
     def tell(done: Progress) -> None:
@@ -69,18 +101,15 @@ def _now_and_then(
             started = last = now
         if now - last >= seconds:
             last = now
-            _say(stream, line(done, now - started))
+            told = {**done._asdict(), "seconds": round(now - started, 3)}
+            event(stream, "progress", **told)
 
     return tell
 
 
-def _text_line(prefix: str, done: Progress, seconds: float) -> str:
+def _text_line(done: Progress, seconds: float) -> str:
     left = seconds / done.steps * (done.total_steps - done.steps) if done.steps else 0.0
     return (
-        f"{prefix}: step {done.steps} of {done.total_steps}, {done.frames} of "
+        f"step {done.steps} of {done.total_steps}, {done.frames} of "
         f"{done.total_frames} frames, about {left:.0f} s of sampling left"
     )
-
-
-def _json_line(_: str, done: Progress, seconds: float) -> str:
-    return json.dumps({"event": "progress", **done._asdict(), "seconds": round(seconds, 3)})

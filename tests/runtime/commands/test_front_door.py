@@ -97,8 +97,9 @@ def test_what_is_logged_between_events_is_one(start, toy):
 
 
 def test_progress_lines_come_now_and_then(generate, monkeypatch):
-    monkeypatch.setattr("lvdm_rt.commands.telling._SECONDS_BETWEEN", {"lines": 0.0, "json": 0.0})
+    monkeypatch.setattr("lvdm_rt.commands.telling._SECONDS_BETWEEN", {"lines": 0.001, "json": 0.0})
     told = generate("a.npz")
+    assert "lvdm-rt: preparing, for 0 s so far" in told
     assert "lvdm-rt: step " in told
     assert "of 12 frames, about " in told
 
