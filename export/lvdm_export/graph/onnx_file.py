@@ -14,6 +14,7 @@ from onnxscript.rewriter.rules import common as rules
 from lvdm_engines.errors import ExportError
 from lvdm_export.graph.graphs import Graph
 from lvdm_export.graph.half_storage import store_half
+from lvdm_export.nets.unet_blocks import BakedEmbedding
 
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
@@ -36,7 +37,7 @@ _ROUNDS = 2  # after which nothing changes any more
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: whether weights lie in `<path>.data`, and how many there are."""
+    """What was written: whether weights lie in `<path>.data`, and how many were learnt."""
 
     external: bool
     parameters: int
@@ -79,7 +80,8 @@ def write_onnx(
     _simplify(program.model)
     _strip(program.model)
     weights: list[Any] = [v.const_value for v in program.model.graph.initializers.values()]
-    parameters = sum(w.size for w in weights if w.dtype.is_floating_point())
+    tables = sum(m.more for m in graph.module.modules() if isinstance(m, BakedEmbedding))
+    parameters = sum(w.size for w in weights if w.dtype.is_floating_point()) - tables
     if compact:
         store_half(program.model)
     external = sum(weight.nbytes for weight in weights) > EXTERNAL_ABOVE

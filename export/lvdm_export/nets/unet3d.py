@@ -158,7 +158,8 @@ class UNet3d(nn.Module):
             getattr(self, name).weight.detach() if hasattr(self, name) else None
             for name in ("label_emb", "stride_emb")
         ]
-        self.baked = BakedEmbedding(times, *rows)
+        learnt = sum(weight.numel() for weight in self.time_embed.parameters())
+        self.baked = BakedEmbedding(times, *rows, more=times.numel() - learnt)
         self.baked.join([layer for layer in self.modules() if isinstance(layer, ResBlock)])
         for name in ("time_embed", "label_emb", "stride_emb"):
             if hasattr(self, name):

@@ -62,8 +62,12 @@ class BakedEmbedding(nn.Module):
     levels: Tensor
     strides: Tensor
 
-    def __init__(self, times: Tensor, levels: Tensor | None, strides: Tensor | None) -> None:
+    def __init__(
+        self, times: Tensor, levels: Tensor | None, strides: Tensor | None, *, more: int
+    ) -> None:
+        """Take a row for each number, and by how many values `times` is larger than its layers."""
         super().__init__()
+        self.more = more
         self.register_buffer("times", times)
         if levels is not None:
             levels = torch.cat([torch.zeros_like(levels[:1]), levels])

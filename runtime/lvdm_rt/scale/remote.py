@@ -83,7 +83,7 @@ def pool_pipeline(manifest: Manifest, tokenizer: Any, pool: Pool) -> Pipeline:
     told = pool.submit(PieceMaker.told).result()
     chosen: dict[str, list[str]] = {}
     for graph, facts in told.items():
-        chosen.setdefault(f"{facts.backend}, as a worker chose", []).append(graph)
+        chosen.setdefault(f"{facts.backend}, in the workers", []).append(graph)
     tell_choices(chosen)
     sessions = {graph: RemoteSession(pool, graph, facts) for graph, facts in told.items()}
     return Pipeline(manifest, sessions, tokenizer, making=partial(spread, pool))

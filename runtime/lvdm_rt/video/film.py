@@ -169,25 +169,12 @@ class _Clock:
         return since_last < -_BACK or (self._streamed and since_end > _AHEAD)
 
 
-class _Stamps:
-    """When frames are to be shown: at the times of decoding, where those are in order more often.
+def says_decoding_only(container: InputContainer, stream: VideoStream) -> bool:
+    """Tell whether a film says when pictures are decoded, but not when they are shown.
 
-    So FFmpeg itself guesses. AVI has no others: what FFmpeg makes of them is wrong from the start.
+    So do AVI films whose pictures lean on later ones; what FFmpeg makes of their times is wrong.
     """
-
-    def __init__(self, container: InputContainer) -> None:
-        self._last: list[int | None] = [None, None]
-        self._faults = [int(container.format.name == "avi"), 0]
-
-    def of(self, frame: av.VideoFrame) -> int | None:
-        """Return a frame's time stamp, in its time base, if it has one."""
-        stamps = (frame.pts, frame.dts)
-        for which, stamp in enumerate(stamps):
-            last = self._last[which]
-            if stamp is not None:
-                self._faults[which] += last is not None and stamp <= last
-                self._last[which] = stamp
-        return frame.dts if self._faults[0] > self._faults[1] else frame.pts
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
 def timed_frames(
@@ -206,13 +193,14 @@ def timed_frames(
 
     rate = stream.guessed_rate or stream.average_rate or _FALLBACK_RATE
     streamed = is_streamed(container)
-    clock, stamps = _Clock(streamed=streamed, warn=told), _Stamps(container)
+    clock = _Clock(streamed=streamed, warn=told)
+    decoding = says_decoding_only(container, stream)
     reached = Fraction(0)  # the end of any stream
     for packet in container.demux():
         reached = max(reached, _end(packet))
         if packet.stream is stream:
             for frame in _decoded(path, packet, told if streamed else None):
-                stamp, length = _stamp(frame, stamps.of(frame), rate)
+                stamp, length = _stamp(frame, frame.dts if decoding else frame.pts, rate)
                 yield clock.at(stamp, length), length, frame
     if clock.end is None:
         raise unreadable(path, None)

@@ -24,6 +24,7 @@ from lvdm_rt.video.film import (
     damaged,
     is_streamed,
     open_film,
+    says_decoding_only,
     timed_frames,
     unreadable,
     video_stream,
@@ -172,6 +173,8 @@ def _packet_moment(container: av.container.InputContainer, stream: av.VideoStrea
     base, before = stream.time_base, None
     last: tuple[int, int] | None = None
     if is_streamed(container) or base is None:  # its times may start again
+        return None
+    if says_decoding_only(container, stream):
         return None
     for packet in container.demux(stream):
         if packet.size == 0 or packet.is_discard:

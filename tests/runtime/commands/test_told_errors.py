@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
 LONG = "9" * 400
 CPU = ("-o", "a.mp4", "--backend", "cpu")  # which is not tried beside others first
+# Python 3.14 says of a path that is too long that nothing is there, and it is met later.
+NO_SUCH_NAME = "OSError" if sys.version_info < (3, 14) else "VideoError"
 
 
 @pytest.mark.parametrize(
@@ -18,11 +21,7 @@ CPU = ("-o", "a.mp4", "--backend", "cpu")  # which is not tried beside others fi
         (["generate", "-o", "a.mp4", "--eta", "1", "--sampler", "ddpm"], "UsageError", 2),
         (["generate", "-o", "a.mp4", "--bundle", "nowhere"], "BundleError", 1),
         (["generate", *CPU, "--condition", "none.mp4"], "VideoError", 1),
-        (
-            ["generate", "-o", "a" * 300 + ".mp4"],
-            "OSError VideoError",
-            1,
-        ),  # the latter from 3.14 on
+        (["generate", "-o", "a" * 300 + ".mp4"], NO_SUCH_NAME, 1),
         (["info", "nowhere"], "BundleError", 1),
         (["info", "--nope"], "UsageError", 2),
         (["doctor", "too", "many"], "UsageError", 2),
@@ -31,8 +30,7 @@ CPU = ("-o", "a.mp4", "--backend", "cpu")  # which is not tried beside others fi
 def test_with_json_every_error_is_one_object_on_stdout(command, line, kind, code):
     got, out, err = command(*line, "--json")
     told = json.loads(out)
-    assert (got, told.keys()) == (code, {"error", "kind"})
-    assert told["kind"] in kind.split()
+    assert (got, told.keys(), told["kind"]) == (code, {"error", "kind"}, kind)
     assert told["error"] in err
 
 

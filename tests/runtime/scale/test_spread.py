@@ -164,4 +164,4 @@ def test_progress_counts_every_step_and_frame_once(tmp_path):
 def test_what_workers_run_on_is_told(caplog):
     caplog.set_level("INFO", "lvdm_engines.opening")
     with spread_over(make_manifest(), 1):
-        assert "all graphs run on arrays, as a worker chose" in caplog.text
+        assert "all graphs run on arrays, in the workers" in caplog.text

@@ -52,6 +52,7 @@ def test_an_avi_whose_pictures_lean_on_later_ones_is_read_in_order(tmp_path, rea
     path = toy_films.write(tmp_path / "a.avi", pictures, "libx264", rate=8)
     expected = [picture.mean() for picture in pictures]
     assert shade(read(path, (64, 64), 8)) == pytest.approx(expected, abs=1.5)
+    assert shade(read(path, (64, 64), 4)) == pytest.approx(expected[1::2], abs=1.5)
     assert not caplog.text
 
 

@@ -64,6 +64,9 @@ def test_an_archive_of_frames_is_a_video_as_well(tmp_path):
     clip = read_clip(tmp_path / "a.npz", 11, ClipSpec(frames=4, size=(32, 32), stride=2))
     np.testing.assert_array_equal(clip, frames[11:19:2])
     assert size_and_rate(tmp_path / "a.npz") == ((32, 32), 8)
+    write_pictures(tmp_path / "clip", list(range(20)))
+    np.savez(tmp_path / "clip" / "poses.npz", poses=np.zeros(20))
+    assert videos.look(tmp_path).lengths[tmp_path / "clip"] == 20
 
 
 def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path):

@@ -227,7 +227,8 @@ def _of_folder(folder: Path, names: Sequence[str]) -> list[Path]:
     files = [folder / name for name in names]
     videos = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
     pictures = any(file.suffix.lower() in PICTURES for file in files)
-    return [folder] if pictures and not videos else videos
+    films = any(file.suffix.lower() != ".npz" for file in videos)  # archives may hold anything
+    return [folder] if pictures and not films else videos
 
 
 def _split(lengths: dict[Path, int], held_out: bool) -> list[Video]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lvdm_engines.errors import TrainingError, VideoError
 from lvdm_rt.video.arrays import npz_last_moment, read_npz
-from lvdm_rt.video.film import MAX_PIXELS, open_film
+from lvdm_rt.video.film import MAX_PIXELS, open_film, says_decoding_only
 from lvdm_rt.video.picture import fit
 from lvdm_rt.video.reader import picture_files
 from lvdm_tools.data.clip import ClipSpec
@@ -196,8 +196,8 @@ def _times(path: Path, _changed: int) -> range | Times | None:
     """Give all frames' times in the order of display; None where packets do not tell them."""
     with open_film(path) as container:
         stream = container.streams.video[0]
-        if container.format.name == "avi" and stream.codec_context.has_b_frames:
-            return None  # it says only when pictures are decoded
+        if says_decoding_only(container, stream):
+            return None
         packets = container.demux(stream)
         stamps = [packet.pts for packet in packets if packet.size and not packet.is_discard]
     if not stamps or None in stamps or len(set(stamps)) < len(stamps):
