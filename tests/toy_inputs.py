@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,13 @@ def configuration(path: Path) -> None:
 
 
 def text_configuration(path: Path) -> None:
-    """Write the YAML of a tiny text-to-video model as the authors write theirs."""
+    """Write the YAML of a tiny text-to-video model as the authors write theirs, for 16 frames."""
     import yaml
     from toy_t2v import CONFIG
 
-    path.write_text(yaml.safe_dump(CONFIG))
+    described = deepcopy(CONFIG)
+    described["model"]["params"]["video_length"] = 16
+    path.write_text(yaml.safe_dump(described))
 
 
 def checkpoint(path: Path) -> None:
