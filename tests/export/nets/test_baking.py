@@ -10,6 +10,11 @@ from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
 from lvdm_export.nets.layers import FoldedConv, TokenConv, bake
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @torch.inference_mode()
 def test_baking_changes_the_layout_of_weights_and_nothing_else():
     network = small_unet()
