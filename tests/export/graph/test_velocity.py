@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from toy_nets import small_unet
 
 from lvdm_engines.manifest import TensorSpec
 from lvdm_export.checkpoint.keys import open_checkpoint
@@ -12,28 +13,12 @@ from lvdm_export.config.model_json import ModelRecord, read_record, save_model
 from lvdm_export.graph.graphs import DenoiserGraph, Graph
 from lvdm_export.graph.onnx_file import write_onnx
 from lvdm_export.nets.layers import bake, to_half
-from lvdm_export.nets.unet3d import UNet3d, UNet3dConfig
-
-CONFIG = UNet3dConfig(
-    in_channels=5,
-    model_channels=16,
-    num_res_blocks=1,
-    channel_mult=(1, 2),
-    attention_resolutions=(2,),
-    num_heads=2,
-    num_classes=11,
-    norm_groups=8,
-    prediction="v",
-    timesteps=50,
-)
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = UNet3d(CONFIG).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    network = small_unet(prediction="v", timesteps=50)
     network.velocity.alpha_bar.copy_(torch.linspace(0.999, 0.0001, 50))
     return network
 
@@ -56,9 +41,9 @@ def predicted(network, feeds):
 
 
 def test_the_model_file_keeps_the_table_that_turns_v_into_noise(network, feeds, tmp_path):
-    save_model(tmp_path, ModelRecord(kind="unet3d", config=vars(CONFIG)), network)
+    save_model(tmp_path, ModelRecord(kind="unet3d", config=vars(network.config)), network)
     config = read_record(tmp_path / "model.json").network_config()
-    assert config == CONFIG
+    assert config == network.config
     again = load_denoiser(config, open_checkpoint(tmp_path / "model.safetensors"), ema=False)
     np.testing.assert_array_equal(predicted(again.eval(), feeds), predicted(network, feeds))
 
