@@ -35,7 +35,7 @@ LAYERS = {
     ],
     "lvdm_rt": [
         "diffusion",
-        "checks progress background model video",
+        "bounds checks progress background model video",
         "text",
         "options presets",
         "long",

@@ -3,9 +3,11 @@
 What sessions answer is checked here, whoever made them.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -16,8 +18,30 @@ from lvdm_engines.manifest import Manifest, ModelFacts
 from lvdm_engines.session import Cancellable, Session, check_outputs, sizes_of
 from lvdm_rt.background import Stop
 
+_log = logging.getLogger(__name__)
+
 OnCall = Callable[[str, float], None]
 """Is told of a network call: its graph, and the seconds that it took."""
+
+
+class CallTimes:
+    """How often each graph was called and for how long; counted from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._totals: dict[str, tuple[int, float]] = {}
+
+    def add(self, graph: str, seconds: float) -> None:
+        """Count one call."""
+        with self._lock:
+            calls, total = self._totals.get(graph, (0, 0.0))
+            self._totals[graph] = (calls + 1, total + seconds)
+
+    def tell(self) -> None:
+        """Log the totals."""
+        for graph, (calls, total) in self._totals.items():
+            each = 1e3 * total / calls
+            _log.info("%s: called %d times in %.2f s, %.1f ms each", graph, calls, total, each)
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,7 @@ class Model:
     sessions: Mapping[str, Session]
     stop: Stop = field(default_factory=Stop)
     on_call: OnCall | None = None
+    times: CallTimes = field(default_factory=CallTimes)
 
     def until(self, stop: Stop) -> Self:
         """Return the model for one run, whose calls end when `stop` is set."""
@@ -56,8 +81,11 @@ class Model:
         with self.stop.calling(session.cancel if isinstance(session, Cancellable) else None):
             started = time.perf_counter()
             outputs = session.run(feeds)
+        seconds = time.perf_counter() - started
+        self.times.add(graph, seconds)
+        _log.debug("%s: a call of %.1f ms", graph, 1e3 * seconds)
         if self.on_call is not None:
-            self.on_call(graph, time.perf_counter() - started)
+            self.on_call(graph, seconds)
         sizes = sizes_of(session.inputs, {name: feed.shape for name, feed in feeds.items()})
         check_outputs(session.outputs, outputs, sizes, graph)
         return outputs

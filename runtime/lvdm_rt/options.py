@@ -12,6 +12,7 @@ import msgspec
 from lvdm_engines.defaults import Defaults, Preset, SamplerName
 from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Manifest
+from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_VIDEOS
 from lvdm_rt.checks import check_number, check_one_of, check_range
 from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
@@ -22,9 +23,6 @@ Mode = Literal["hierarchical", "autoregressive", "short"]
 
 MODES: tuple[Mode, ...] = ("hierarchical", "autoregressive", "short")
 STEPS = {"ddim": 50, "dpmpp_2m": 10}  # of a sampler that is chosen without a number
-MAX_FRAMES = 10_000_000  # two weeks at 8 frames per second
-MAX_VIDEOS = 1_000_000
-MAX_BATCH = 4096
 NO_LEVEL = -1  # the condition is not perturbed
 
 

@@ -121,6 +121,7 @@ class Pipeline:
     def close(self) -> None:
         """Stop iterators that still run and close the sessions that `open` opened."""
         _close_all(self._streams)
+        self._model.times.tell()
         self._owned.close()
 
     def __enter__(self) -> Self:

@@ -22,8 +22,8 @@ from lvdm_rt.decoding.autoencoder import check_frames
 from lvdm_rt.decoding.preview import previewing
 from lvdm_rt.long.plan import ClipPlan, needed_condition, plan
 from lvdm_rt.long.prompting import unreached
-from lvdm_rt.long.sampling import network_calls
-from lvdm_rt.long.ways import denoiser
+from lvdm_rt.long.sampling import network_calls, schedule_of
+from lvdm_rt.long.ways import denoiser, sampler_of, visited
 from lvdm_rt.model import Model
 from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, PreviewCallback, ProgressCallback
@@ -75,6 +75,7 @@ class Request:
                 predict.stride,
             )
         self._tell_prompts()
+        self._tell_clips()
         steps = network_calls(self.settings, self.manifest.model, self.plan)
         videos = self.settings.videos
         return Counter(videos * steps, videos * self.plan.frames, progress, estimated)
@@ -104,6 +105,18 @@ class Request:
                     "another one begins in the same clip",
                     frame,
                 )
+
+    def _tell_clips(self) -> None:
+        settings, schedule = self.settings, schedule_of(self.manifest.model)
+        for stage, clips in self.plan.counts.items():
+            _log.info(
+                "%s: %d clips for each video, graph %s called %d times by %s",
+                stage,
+                clips,
+                denoiser(settings, stage),
+                len(visited(settings, schedule, stage)),
+                sampler_of(settings, stage),
+            )
 
     @property
     def identities(self) -> list[dict[str, Any]]:

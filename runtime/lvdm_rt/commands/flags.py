@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
+from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, quoted
+from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_VIDEOS
 from lvdm_rt.commands.repeating import refuse_own_sidecar, repeated
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from lvdm_rt.commands.job import GenerateJob
 
 _count = click.IntRange(1)
+_weight = NumberRange(0, 1000)
 _AT = re.compile(r"\s*(\d{1,9})\s*:\s*(.*)", re.DOTALL)
 
 
@@ -68,12 +71,12 @@ _FLAGS = (
     click.option("--bundle", default="sky-tiny", show_default=True, metavar="B",
                  shell_complete=BUNDLE,
                  help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
-    click.option("--frames", type=_count, default=64, show_default=True, metavar="N",
-                 help="New frames of each video."),
+    click.option("--frames", type=click.IntRange(1, MAX_FRAMES), default=64, show_default=True,
+                 metavar="N", help="New frames of each video."),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
                  metavar="S"),
-    click.option("--videos", type=_count, default=1, show_default=True, metavar="N",
-                 help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
+    click.option("--videos", type=click.IntRange(1, MAX_VIDEOS), default=1, show_default=True,
+                 metavar="N", help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
     click.option("--first-video", type=click.IntRange(0), default=0, metavar="K",
                  help="Number of the first video, where several runs share one seed."),
     click.option("--condition", metavar="IN", shell_complete=PATH,
@@ -88,15 +91,15 @@ _FLAGS = (
                  help="Sampler and steps by name."),
     click.option("--sampler", type=click.Choice(["ddpm", "ddim", "dpmpp_2m", "distilled"])),
     click.option("--steps", type=_count, metavar="N", help="Network calls per clip."),
-    click.option("--eta", type=float, metavar="E",
+    click.option("--eta", type=NumberRange(0, 1), metavar="E",
                  help="Noise of ddim: 0 none, 1 as much as ddpm."),
-    click.option("--guidance", type=float, metavar="W",
+    click.option("--guidance", type=_weight, metavar="W",
                  help="Away from what would come without given frames; 0 is off."),
-    click.option("--text-guidance", type=float, metavar="W",
+    click.option("--text-guidance", type=_weight, metavar="W",
                  help="Away from what would come without the prompt; 0 is off."),
     click.option("--guidance-interval", callback=_interval, metavar="LOW:HIGH",
                  help="Guide at these timesteps only."),
-    click.option("--noise-level", type=int, metavar="S",
+    click.option("--noise-level", type=click.IntRange(-1), metavar="S",
                  help="Perturbation of the condition; -1 none."),
     click.option("--refine", type=click.IntRange(0), metavar="N",
                  help="Network calls of a second pass over keyframes and their neighbours; 0 none."),  # noqa: E501
@@ -105,7 +108,8 @@ _FLAGS = (
     click.option("--negative-prompt", metavar="TEXT", help="What to guide away from."),
     click.option("--prompts", "listing", metavar="FILE", shell_complete=PATH,
                  help="A video for each line: a prompt, or JSON with prompt, seed, frames, out."),
-    click.option("--batch-size", type=_count, metavar="N", help="Clips per network call."),
+    click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), metavar="N",
+                 help="Clips per network call."),
     click.option("--overlap", type=click.IntRange(0), metavar="N",
                  help="Latents that neighbouring decode windows share. Default: half a window."),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
@@ -115,7 +119,7 @@ _FLAGS = (
     click.option("--precision", type=click.Choice(CPU_PRECISIONS),
                  help="Of the CPU's arithmetic. Default: bf16 where openvino runs and is quick at it."),  # noqa: E501
     click.option("--device", type=click.IntRange(0), default=0, metavar="N", help="Which GPU."),
-    click.option("--fps", type=float, metavar="F",
+    click.option("--fps", type=NumberRange(0.1, 1000), metavar="F",
                  help="Playback rate of OUT; the model's if not given."),
     click.option("--crf", type=click.IntRange(0, 63), metavar="N",
                  help="Quality of mp4 (16) and webm (20); less is better and larger."),

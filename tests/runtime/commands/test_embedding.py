@@ -31,5 +31,18 @@ def test_the_example_continues_a_file(example, toy, tmp_path):
     assert np.mean(frames[15]) == pytest.approx(235, abs=12)
 
 
+def test_the_example_crops_and_says_its_colours(example, toy, tmp_path):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, 8:56] = 200  # what a square in the middle shows
+    source, target = write(tmp_path / "in.mp4", [picture] * 30, "libx264"), tmp_path / "out.mp4"
+    options = example.GenerateOptions(frames=1, seed=7)
+    example.continue_video(source, str(target), options, str(toy))
+    with av.open(str(target)) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.color_primaries, codec.color_trc, codec.colorspace) == (1, 1, 1)
+        first = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert first.min() > 150
+
+
 def test_the_example_in_the_document_is_the_script():
     assert (DOCS / "embed_example.py").read_text() in (DOCS / "embedding.md").read_text()

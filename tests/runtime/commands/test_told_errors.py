@@ -1,6 +1,7 @@
 """Errors in the form that is asked for: a clean line, an object on stdout, an event."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -69,6 +70,24 @@ def test_names_of_files_are_logged_clean(start, toy, tmp_path):
     assert run.returncode == 0, err
     assert "removed, a killed process left it" in err
     assert "\x1b" not in err
+
+
+def test_verbose_tells_what_is_called_how_often_and_how_long_it_took(start, toy):
+    flags = ("--bundle", toy, "--frames", "20", "--sampler", "ddim", "--steps", "3", "--json")
+    _, quiet = start("generate", "-o", "a.npz", *flags).communicate(timeout=60)
+    _, told = start("generate", "-o", "b.npz", *flags, "-v").communicate(timeout=60)
+    _, more = start("generate", "-o", "c.npz", *flags, "-vv").communicate(timeout=60)
+    planned = re.findall(
+        r"(\d+) clips for each video, graph (\w+) called (\d+) times by ddim", told
+    )
+    called = dict(re.findall(r"(\w+): called (\d+) times in \d+\.\d\d s", told))
+    for clips, graph, calls in planned:  # up to four clips to a call
+        assert int(called[graph]) % int(calls) == 0
+        assert int(called[graph]) <= int(clips) * int(calls)
+    assert {graph for _, graph, _ in planned} | {"decoder"} == set(called)
+    assert "called" not in quiet
+    assert "a call of" not in told
+    assert len(re.findall(r"\w+: a call of \d+\.\d ms", more)) == sum(map(int, called.values()))
 
 
 def test_a_bundle_with_an_odd_name_is_shown_clean(command, toy, tmp_path):
