@@ -179,7 +179,7 @@ def _ema_name(parameter: str) -> str:
 
 
 def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
-    """Map the autoencoder's names to the checkpoint's; training losses are left out.
+    """Map the autoencoder's names to the checkpoint's; what only training needs is left out.
 
     Raises CheckpointError where there is no autoencoder in it.
     """
@@ -189,7 +189,11 @@ def autoencoder_keys(checkpoint: Checkpoint) -> dict[str, str]:
             f"{checkpoint.path} holds no autoencoder: no key starts with {AUTOENCODER!r} or "
             f"{AUTOENCODER_PARTS[0]!r}; name its checkpoint with --autoencoder"
         )
-    return {name: key for name, key in keys.items() if not name.startswith("loss.")}
+    return {
+        name: key
+        for name, key in keys.items()
+        if not name.startswith("loss.") and not name.endswith(".num_batches_tracked")
+    }
 
 
 def text_encoder_keys(checkpoint: Checkpoint) -> dict[str, str]:

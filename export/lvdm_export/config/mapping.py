@@ -14,7 +14,8 @@ C = TypeVar("C")
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 _REQUIRED: Any = object()
-_REFERENCE = re.compile(r"\$\{([\w-]+(?:\.[\w-]+)*)\}")  # to a whole value, as OmegaConf writes it
+# to a whole value, as OmegaConf writes it: from the top, or with dots from where it stands
+_REFERENCE = re.compile(r"\$\{(\.*)([\w-]+(?:\.[\w-]+|\[[\w-]+\])*)\}")
 _MOST_REFERENCES = 16  # one to another
 _WORDS = {
     "`int`": "a whole number",
@@ -29,14 +30,18 @@ class StrictMapping:
 
     `path` names the mapping in messages, for instance `sky.yaml: model.params`.
     All readers raise ConfigError with that name. A value such as `${model.params.channels}` stands
-    for what the whole file, `root`, has there; a file without such values needs no `root`.
+    for what the whole file, `root`, has there, and `${.channels}` for a neighbour; `place` are the
+    keys that lead from the root to here. A file without such values needs neither.
     """
 
-    def __init__(self, raw: object, path: str, root: object = None) -> None:
+    def __init__(
+        self, raw: object, path: str, root: object = None, place: tuple[str, ...] = ()
+    ) -> None:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path} is {_show(raw)}, expected a mapping")
         self._raw: Mapping[object, Any] = raw
         self._root = raw if root is None else root
+        self._place = place
         self._known: set[object] = set()
         self.path = path
 
@@ -45,7 +50,9 @@ class StrictMapping:
 
     def section(self, name: str) -> "StrictMapping":
         """Return the mapping `name`."""
-        return StrictMapping(self._get(name, _REQUIRED), self._where(name), self._root)
+        raw = self._get(name, _REQUIRED)
+        _, place = self._follow(name, self._raw[name], (*self._place, name))
+        return StrictMapping(raw, self._where(name), self._root, place)
 
     def component(self, name: str) -> "StrictMapping":
         """Return the `params` of the mapping `name`; beside them it may hold a `target`."""
@@ -95,23 +102,27 @@ class StrictMapping:
 
     def refuse(self, name: str, expected: str) -> NoReturn:
         """Raise ConfigError for the value of `name`."""
-        value = self._resolved(name, self._raw[name])
+        value, _ = self._follow(name, self._raw[name], (*self._place, name))
         raise ConfigError(f"{self._where(name)} is {_show(value)}, expected {expected}")
 
     def _get(self, name: str, default: Any) -> Any:
         self._known.add(name)
-        value = self._resolved(name, self._raw.get(name))
+        value, place = self._follow(name, self._raw.get(name), (*self._place, name))
         if isinstance(value, list):
-            value = [self._resolved(name, part) for part in value]
+            parts = enumerate(value)
+            value = [self._follow(name, part, (*place, str(i)))[0] for i, part in parts]
         if value is None and default is _REQUIRED:
             raise ConfigError(f"{self._where(name)} is missing")
         return default if value is None else value
 
-    def _resolved(self, name: str, value: Any) -> Any:
-        """Follow references; only what is read is resolved, so others may lead nowhere."""
+    def _follow(self, name: str, value: Any, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+        """Follow references to a value and its place in the file.
+
+        Only what is read is resolved, so others may lead nowhere.
+        """
         for _ in range(_MOST_REFERENCES):
             if not isinstance(value, str) or "${" not in value:
-                return value
+                return value, place
             reference = _REFERENCE.fullmatch(value)
             if reference is None:
                 raise ConfigError(
@@ -119,18 +130,21 @@ class StrictMapping:
                     "such as ${model.params.channels}, is followed, no function and no environment:"
                     " write the value in its place"
                 )
-            value = self._looked_up(name, reference[1])
+            dots, keys = reference.groups()
+            start = place[: -len(dots)] if dots else ()
+            place = (*start, *re.findall(r"[\w-]+", keys))
+            value = self._looked_up(name, place, dots + keys)
         raise ConfigError(f"{self._where(name)} refers to itself; write the value in its place")
 
-    def _looked_up(self, name: str, reference: str) -> Any:
+    def _looked_up(self, name: str, place: tuple[str, ...], told: str) -> Any:
         node: Any = self._root
-        for part in reference.split("."):
+        for part in place:
             node = dict(enumerate(node)) if isinstance(node, list) else node
             key = int(part) if part.isdecimal() and len(part) < 9 else part
             keys = [k for k in (part, key) if isinstance(node, Mapping) and k in node]
             if not keys:
                 raise ConfigError(
-                    f"{self._where(name)} refers to {quoted(reference)}, which is not in the file; "
+                    f"{self._where(name)} refers to {quoted(told)}, which is not in the file; "
                     "write the value in its place"
                 )
             node = node[keys[0]]

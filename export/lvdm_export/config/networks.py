@@ -1,6 +1,7 @@
 """The networks' sizes in the authors' configuration files, under the authors' names."""
 
 from dataclasses import replace
+from typing import Any, get_type_hints
 
 from lvdm_engines.errors import ConfigError
 from lvdm_export.config.mapping import StrictMapping
@@ -67,6 +68,8 @@ def read_unet(params: StrictMapping) -> UNet3dConfig:
 def read_autoencoder3d(config: StrictMapping, embed_dim: int) -> Autoencoder3dConfig:
     """Read the `ddconfig` of a 3D autoencoder. Raises ConfigError as `read_unet` does."""
     z_channels = config.read("z_channels", Width)
+    kinds = get_type_hints(Autoencoder3dConfig)
+    sizes: dict[str, Any] = {"z_channels": z_channels, "embed_dim": embed_dim}
     halves = {}
     for name, field in (("encoder", "downsample"), ("decoder", "upsample")):
         params = config.component(name)
@@ -74,20 +77,24 @@ def read_autoencoder3d(config: StrictMapping, embed_dim: int) -> Autoencoder3dCo
             "n_hiddens": params.read("n_hiddens", Width),
             "downsample": params.read(field, Downsample),
             "norm_groups": params.read("norm_groups", Width, 32),
+            "norm_type": params.read("norm_type", kinds["norm_type"], "group"),
         }
         if params.read("z_channels", int, z_channels) != z_channels:
             params.refuse("z_channels", f"{z_channels} as in ddconfig")
-        params.fixed(image_channel=3, norm_type="group", padding_type="replicate", double_z=True)
+        if name == "encoder":
+            sizes["padding_type"] = params.read("padding_type", kinds["padding_type"], "replicate")
+        else:  # whose convolutions are always so
+            params.fixed(padding_type="replicate")
+        params.fixed(image_channel=3, double_z=True)
         params.finish()
     if halves["encoder"] != halves["decoder"]:
         raise ConfigError(
             f"{config.path}: encoder {halves['encoder']} and decoder {halves['decoder']} disagree, "
-            "expected the same n_hiddens, factors and norm_groups"
+            "expected the same n_hiddens, factors and norms"
         )
     config.fixed(double_z=True)
     config.finish()
-    sizes = {"z_channels": z_channels, "embed_dim": embed_dim, **halves["encoder"]}
-    return config.make(Autoencoder3dConfig, **sizes)
+    return config.make(Autoencoder3dConfig, **sizes, **halves["encoder"])
 
 
 def read_autoencoder2d(config: StrictMapping, embed_dim: int) -> Autoencoder2dConfig:

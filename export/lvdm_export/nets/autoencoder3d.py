@@ -4,12 +4,13 @@ Frames are (b, 3, f, h, w) in −1..1; latents here are not normalised (the expo
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
 
 from lvdm_export.nets.layers import (
+    BatchNorm,
     GroupNorm,
     PaddedConv3d,
     PaddedConvTranspose3d,
@@ -24,7 +25,8 @@ class Autoencoder3dConfig:
     """Sizes of a 3D autoencoder; `downsample` are powers of two for time, height and width.
 
     With `patch` above 1 the network works on squares of so many pixels a side, told as channels: at
-    a quarter of the cost per pixel for 2 (space to depth; not in the paper).
+    a quarter of the cost per pixel for 2 (space to depth; not in the paper). `padding_type` is that
+    of the encoder's convolutions outside of its residual blocks, as in the authors' code.
     """
 
     n_hiddens: Width = 32
@@ -34,6 +36,8 @@ class Autoencoder3dConfig:
     norm_groups: Width = 32
     image_channels: Width = 3
     patch: Width = 1
+    norm_type: Literal["group", "batch"] = "group"
+    padding_type: Literal["replicate", "reflect", "constant"] = "replicate"
 
     def __post_init__(self) -> None:
         """Raise ValueError unless every factor is a power of two and one is above 1."""
@@ -58,14 +62,20 @@ class Autoencoder3dConfig:
         ]
 
 
-class ResBlock(nn.Module):
-    """Two 3×3×3 convolutions with group norm, same width in and out; starts as the identity."""
+def _norm(channels: int, config: Autoencoder3dConfig) -> nn.Module:
+    if config.norm_type == "batch":
+        return BatchNorm(channels)
+    return GroupNorm(config.norm_groups, channels, eps=1e-6)
 
-    def __init__(self, channels: int, groups: int) -> None:
+
+class ResBlock(nn.Module):
+    """Two 3×3×3 convolutions with norms, same width in and out; starts as the identity."""
+
+    def __init__(self, channels: int, config: Autoencoder3dConfig) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(groups, channels, eps=1e-6)
+        self.norm1 = _norm(channels, config)
         self.conv1 = PaddedConv3d(channels, channels, 3)
-        self.norm2 = GroupNorm(groups, channels, eps=1e-6)
+        self.norm2 = _norm(channels, config)
         self.conv2 = zero(PaddedConv3d(channels, channels, 3))
         self.act = nn.SiLU()
 
@@ -78,10 +88,13 @@ class ResBlock(nn.Module):
 class DownBlock(nn.Module):
     """A strided convolution and a residual block."""
 
-    def __init__(self, channels: int, stride: tuple[int, int, int], groups: int) -> None:
+    def __init__(
+        self, channels: int, stride: tuple[int, int, int], config: Autoencoder3dConfig
+    ) -> None:
         super().__init__()
-        self.down = unit_gain(PaddedConv3d(channels, 2 * channels, 4, stride))
-        self.res = ResBlock(2 * channels, groups)
+        mode = config.padding_type
+        self.down = unit_gain(PaddedConv3d(channels, 2 * channels, 4, stride, mode))
+        self.res = ResBlock(2 * channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Downsample (b, c, t, h, w) by the stride, doubling the channels."""
@@ -92,12 +105,16 @@ class UpBlock(nn.Module):
     """A transposed convolution and two residual blocks."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], groups: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: tuple[int, int, int],
+        config: Autoencoder3dConfig,
     ) -> None:
         super().__init__()
         self.up = unit_gain(PaddedConvTranspose3d(in_channels, out_channels, stride))
-        self.res1 = ResBlock(out_channels, groups)
-        self.res2 = ResBlock(out_channels, groups)
+        self.res1 = ResBlock(out_channels, config)
+        self.res2 = ResBlock(out_channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample (b, c, t, h, w) by the stride."""
@@ -110,17 +127,18 @@ class Encoder(nn.Module):
     def __init__(self, config: Autoencoder3dConfig) -> None:
         super().__init__()
         self.conv_blocks = nn.ModuleList(
-            DownBlock(config.n_hiddens * 2**i, stride, config.norm_groups)
+            DownBlock(config.n_hiddens * 2**i, stride, config)
             for i, stride in enumerate(config.strides())
         )
         self.patch = config.patch
         channels = config.image_channels * config.patch**2
-        self.conv_first = unit_gain(PaddedConv3d(channels, config.n_hiddens, 3))
+        mode = config.padding_type
+        self.conv_first = unit_gain(PaddedConv3d(channels, config.n_hiddens, 3, mode=mode))
         width = config.n_hiddens * 2 ** len(self.conv_blocks)
         self.final_block = nn.Sequential(
-            GroupNorm(config.norm_groups, width, eps=1e-6),
+            _norm(width, config),
             nn.SiLU(),
-            unit_gain(PaddedConv3d(width, 2 * config.z_channels, 3)),
+            unit_gain(PaddedConv3d(width, 2 * config.z_channels, 3, mode=mode)),
         )
         # The last norm would hide the absolute brightness and colour of a clip; constant offsets
         # between its channels carry them through from the first step on.
@@ -149,7 +167,7 @@ class Decoder(nn.Module):
         width = config.z_channels
         for i, stride in enumerate(strides):
             out = config.n_hiddens * 2 ** (len(strides) - i)
-            self.conv_blocks.append(UpBlock(width, out, stride, config.norm_groups))
+            self.conv_blocks.append(UpBlock(width, out, stride, config))
             width = out
         self.patch = config.patch
         channels = config.image_channels * config.patch**2

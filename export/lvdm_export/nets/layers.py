@@ -32,6 +32,26 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x.float()).to(x.dtype)
 
 
+class BatchNorm(nn.Module):
+    """Batch norm by the statistics that training left, in float32; it learns none here."""
+
+    keep_float32 = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (b, c, t, h, w) channel by channel; same type."""
+        numbers = (self.running_mean, self.running_var, self.weight, self.bias)
+        return F.batch_norm(x.float(), *numbers, eps=1e-5).to(x.dtype)
+
+
 class ClipNorm(GroupNorm):
     """Group norm of a folded clip: x is (b·t, c, h, w), its statistics span (t, h, w)."""
 
@@ -136,7 +156,7 @@ def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int
 
 
 class PaddedConv3d(nn.Module):
-    """3D convolution that keeps size/stride, with replicate padding in space and time.
+    """3D convolution that keeps size/stride, padded in space and time; `mode` is of `F.pad`.
 
     Replicate padding makes the autoencoder shift-equivariant in time (paper section 3.1). The
     official module registers the weight under two names, `X.weight` and `X.conv.weight`; so does
@@ -149,8 +169,10 @@ class PaddedConv3d(nn.Module):
         out_channels: int,
         kernel: int,
         stride: tuple[int, int, int] = (1, 1, 1),
+        mode: str = "replicate",
     ) -> None:
         super().__init__()
+        self.mode = mode
         self.pad_input = _replicate_padding((kernel,) * 3, stride)
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride)
         self.weight = self.conv.weight
@@ -158,7 +180,7 @@ class PaddedConv3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (b, c, t, h, w)."""
         if any(self.pad_input):
-            x = F.pad(x, self.pad_input, mode="replicate")
+            x = F.pad(x, self.pad_input, mode=self.mode)
         return cast("Tensor", self.conv(x))
 
 

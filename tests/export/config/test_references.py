@@ -41,6 +41,23 @@ def test_values_lists_and_mappings_may_be_elsewhere_in_the_file(raw: Any) -> Non
     assert found.denoiser.latent_size == plain.denoiser.latent_size
 
 
+def test_values_may_be_told_from_where_they_stand(raw: Any) -> None:
+    plain = read(raw).denoiser
+    params = raw["model"]["params"]
+    unet = params["unet_config"]["params"]
+    raw["shared"] = {"unet": {"params": dict(unet)}, "sizes": [2, 2], "inner": {"length": 5}}
+    raw["shared"]["unet"]["params"] |= {
+        "out_channels": "${...sizes[1]}",  # beside unet, in the place that is referred to
+        "in_channels": 3,
+        "attention_resolutions": ["${..out_channels}"],  # of the list itself, then beside it
+        "temporal_length": "${...inner.length}",
+    }
+    found = read(raw, channels="${.image_size}", image_size=2, unet_config="${shared.unet}")
+    assert found.denoiser is not None
+    assert plain is not None
+    assert found.denoiser.config == plain.config
+
+
 @pytest.mark.parametrize("value", ["${ckpt_path}", "${oc.env:HOME}", "run-${now:%Y}"])
 def test_what_only_training_reads_may_lead_anywhere(raw: Any, value: str) -> None:
     assert read(raw, ckpt_path=value).denoiser is not None
@@ -52,7 +69,8 @@ def test_what_only_training_reads_may_lead_anywhere(raw: Any, value: str) -> Non
         ("${oc.env:HOME}", r"channels is '\$\{oc\.env:HOME\}'; only a reference.*no environment"),
         ("${eval:'1+1'}", "no function and no environment"),
         ("${now:%Y}", "no function and no environment"),
-        ("${.image_size}", "only a reference to a whole value"),
+        ("${.image}", r"refers to '\.image', which is not in the file"),
+        ("${.channels}", "channels refers to itself"),
         ("${model.${which}}", "only a reference to a whole value"),
         ("1${data.params.batch_size}", "only a reference to a whole value"),
         ("${", "only a reference to a whole value"),
