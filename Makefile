@@ -42,6 +42,7 @@ check: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile Dockerfile.cuda
 	$(BIN)/mypy
 
 check-lean: $(VENV)/.installed
