@@ -59,7 +59,7 @@ def _interval(_: object, __: object, text: str | None) -> tuple[int, int] | None
     if text is None:
         return None
     numbers = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
-    if numbers is None:
+    if numbers is None or int(numbers[1]) > int(numbers[2]):
         raise click.BadParameter(f"got {quoted(text)}, expected LOW:HIGH, as in 100:800")
     return int(numbers[1]), int(numbers[2])
 

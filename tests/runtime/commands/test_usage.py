@@ -32,6 +32,8 @@ from lvdm_rt.cli import generate
         (["-o", "a.mp4", "--text-guidance", "nan"], "--text-guidance"),
         (["-o", "a.mp4", "--eta", "2"], "--eta"),
         (["-o", "a.mp4", "--fps", "0"], "--fps"),
+        (["-o", "a.mp4", "--fps", "inf"], "--fps"),
+        (["-o", "a.mp4", "--guidance-interval", "9:3"], "--guidance-interval"),
         (["-o", "a.mp4", "--noise-level", "-2"], "--noise-level"),
         (["-o", "a.mp4", "--mode", "long"], "--mode"),
         (["-o", "a.mp4", "--sampler", "euler"], "--sampler"),
