@@ -10,6 +10,7 @@ import torch
 from onnxscript import ir, optimizer  # here, so that its absence shows before a long export
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
+from torch.export import ExportedProgram
 
 from lvdm_engines.errors import ExportError
 from lvdm_export.graph.graphs import Graph
@@ -18,6 +19,9 @@ from lvdm_export.nets.unet_blocks import BakedEmbedding
 
 OPSET = 20  # 21 and later keep GroupNormalization whole, which ONNX Runtime expands into slow parts
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; a protobuf file ends at 2 GiB
+# a clip of one frame has no temporal attention to trace
+_DIMENSIONS = {"b": torch.export.Dim("b", min=1), "t": torch.export.Dim("t", min=2)}
+_ATEN = torch.ops.aten
 _EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
 # Of the rules that torch's exporter applies, those that find something in these graphs. One that
 # finds nothing, slices to a split, takes more than all the rest of an export.
@@ -61,11 +65,10 @@ def write_onnx(
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                graph.module.eval(),
-                kwargs=graph.example(_EXAMPLE_BATCH, clip or 1),
+                _traced(graph, clip or 1),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=_dynamic(graph),
+                dynamic_shapes=_free(graph),  # for the names alone
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=False,
@@ -89,11 +92,43 @@ def write_onnx(
     return Written(external, parameters)
 
 
-def _dynamic(graph: Graph) -> dict[str, dict[int, Any]]:
-    """Name the free dimensions; a clip of one frame has no temporal attention to trace."""
-    free = {"b": torch.export.Dim("b", min=1), "t": torch.export.Dim("t", min=2)}
+def _traced(graph: Graph, clip: int) -> ExportedProgram:
+    """Trace a graph into operators that the exporter knows, which then has none to decompose.
+
+    It would trace the graph twice more to do that, in more than half of the time of an export.
+    """
+    example = graph.example(_EXAMPLE_BATCH, clip)
+    free = {
+        name: {axis: _DIMENSIONS[free] for axis, free in axes.items()}
+        for name, axes in _free(graph).items()
+    }
+    # sizes of 0 and 1 are not told apart, as where the exporter traces by itself
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(
+            graph.module.eval(), (), kwargs=example, dynamic_shapes=free, strict=False
+        )
+    nodes = program.graph_module.graph
+    for node in [node for node in nodes.nodes if node.op == "call_function"]:
+        if node.target is _ATEN._assert_tensor_metadata.default:
+            nodes.erase_node(node)
+        elif node.target is _ATEN.square.default:
+            node.target, node.args = _ATEN.mul.Tensor, (node.args[0],) * 2
+        elif node.target is _ATEN.to.dtype:
+            tensor, dtype = node.args[:2]
+            node.target, node.args, node.kwargs = (
+                _ATEN._to_copy.default,
+                (tensor,),
+                {"dtype": dtype},
+            )
+    program.graph_module.recompile()
+    setattr(program, "run_decompositions", lambda _: program)  # noqa: B010 - mypy
+    return program
+
+
+def _free(graph: Graph) -> dict[str, dict[int, str]]:
+    """Name the free dimensions of each input."""
     return {
-        spec.name: {axis: free[n] for axis, n in enumerate(spec.shape) if isinstance(n, str)}
+        spec.name: {axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)}
         for spec in graph.inputs
     }
 

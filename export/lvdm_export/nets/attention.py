@@ -92,6 +92,7 @@ def _each(x: Tensor, terms: Tensor, short: bool) -> Tensor:
     t, k, m = terms.shape
     if not short:
         return torch.einsum("nhtk,tkm->nhtm", x, terms)
-    same = torch.eye(t, dtype=terms.dtype, device=terms.device)
+    frames = torch.arange(t, device=terms.device)
+    same = (frames[:, None] == frames).to(terms.dtype)
     blocks = (terms[:, :, None, :] * same[:, None, :, None]).reshape(t * k, t * m)
     return (x.reshape(*x.shape[:2], t * k) @ blocks).reshape(*x.shape[:2], t, m)

@@ -48,8 +48,10 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (b, c, t, h, w) channel by channel; same type."""
-        numbers = (self.running_mean, self.running_var, self.weight, self.bias)
-        return F.batch_norm(x.float(), *numbers, eps=1e-5).to(x.dtype)
+        gain = self.weight * (self.running_var + 1e-5).rsqrt()
+        offset = self.bias - self.running_mean * gain
+        gain, offset = (part.reshape(-1, 1, 1, 1) for part in (gain, offset))
+        return (x.float() * gain + offset).to(x.dtype)
 
 
 class ClipNorm(GroupNorm):

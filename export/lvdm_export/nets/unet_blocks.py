@@ -116,7 +116,7 @@ class Velocity(nn.Module):
     def forward(self, out: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
         """Return ε of v, or of z_0 (`of_data`), and x, (b, c, t, h, w) each, at timesteps (b)."""
         alpha_bar = self.alpha_bar[timesteps][:, None, None, None, None]
-        signal, noise, x = alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt(), x.float()
+        signal, noise, x = alpha_bar.sqrt(), (-alpha_bar + 1.0).sqrt(), x.float()
         return (x - signal * out) / noise if self.of_data else signal * out + noise * x
 
 
