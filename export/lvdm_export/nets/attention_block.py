@@ -5,7 +5,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from lvdm_export.nets.attention import RelativePosition, attend, attend_frames, attend_maps
-from lvdm_export.nets.layers import ClipNorm, GroupNorm, TokenConv, zero
+from lvdm_export.nets.layers import TokenConv, zero
+from lvdm_export.nets.norms import ClipNorm, GroupNorm
 
 _SHORT = 8  # frames: up to here t times the work, in one product, takes less than new layouts
 

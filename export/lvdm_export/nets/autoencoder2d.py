@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention import attend
-from lvdm_export.nets.layers import GroupNorm, Upsample
+from lvdm_export.nets.layers import Upsample
+from lvdm_export.nets.norms import GroupNorm
 from lvdm_export.nets.sizes import Blocks, Levels, Sides, Width
 
 

@@ -9,14 +9,8 @@ from typing import Literal, cast
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every torch reader expects
 
-from lvdm_export.nets.layers import (
-    BatchNorm,
-    GroupNorm,
-    PaddedConv3d,
-    PaddedConvTranspose3d,
-    unit_gain,
-    zero,
-)
+from lvdm_export.nets.layers import PaddedConv3d, PaddedConvTranspose3d, unit_gain, zero
+from lvdm_export.nets.norms import BatchNorm, GroupNorm
 from lvdm_export.nets.sizes import Downsample, Width
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lvdm_export.nets.attention import RelativePosition, attend, attend_frames
-from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
+from lvdm_export.nets.layers import FoldedConv, zero
+from lvdm_export.nets.norms import ClipNorm
 
 
 class LayerNorm(nn.LayerNorm):

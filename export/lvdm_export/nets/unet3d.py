@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lvdm_export.nets.attention_block import AttentionBlock
-from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
+from lvdm_export.nets.layers import FoldedConv, zero
+from lvdm_export.nets.norms import ClipNorm
 from lvdm_export.nets.transformer import VideoTransformer
 from lvdm_export.nets.unet_blocks import (
     BakedEmbedding,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lvdm_export.nets.layers import ClipNorm, FoldedConv, zero
+from lvdm_export.nets.layers import FoldedConv, zero
+from lvdm_export.nets.norms import ClipNorm
 from lvdm_export.nets.unet_config import UNet3dConfig
 
 _Resample = Literal["up", "down"] | None

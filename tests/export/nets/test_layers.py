@@ -10,13 +10,8 @@ from toy_nets import assert_close, small_unet
 from lvdm_export.nets.attention import attend, attend_frames, attend_maps
 from lvdm_export.nets.attention_block import AttentionBlock
 from lvdm_export.nets.autoencoder3d import Autoencoder3d, Autoencoder3dConfig
-from lvdm_export.nets.layers import (
-    ClipNorm,
-    PaddedConv3d,
-    PaddedConvTranspose3d,
-    to_half,
-    unit_gain,
-)
+from lvdm_export.nets.layers import PaddedConv3d, PaddedConvTranspose3d, to_half, unit_gain
+from lvdm_export.nets.norms import ClipNorm
 from lvdm_export.nets.unet_blocks import timestep_embedding
 
 
