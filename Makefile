@@ -10,7 +10,8 @@ LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"
 
-.PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch fuzz matrix docs documented video clean
+.PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch wheel fuzz matrix \
+	matrix-quick docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -51,15 +52,11 @@ check-lean: $(VENV)/.installed
 check-torch: $(VENV)/.installed
 	$(PYTEST) $(QUICK) $(TORCH)
 
-# All checks and tests: formatting, lint, types, tests, the site, the wheel with base dependencies
-# only, and the core of the lean tests on every Python that is here.
+# All checks and tests: formatting, lint, types, tests, the site, and the wheel with base dependencies
+# only. What takes longest begins first.
 test: $(VENV)/.installed $(VENV)/tensorrt-10.12
 	@command -v gcc > /dev/null || { echo "make test needs gcc for stand-ins of GPU libraries"; exit 1; }
-	$(MAKE) --no-print-directory lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-lean test-torch
-	$(MAKE) --no-print-directory docs
-	$(BIN)/python tests/check_wheel.py
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --smoke
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-torch test-lean lint docs wheel
 
 # The documentation as a site, in site/; a warning is an error (but not with --quiet).
 docs: $(VENV)/.installed
@@ -69,9 +66,17 @@ docs: $(VENV)/.installed
 documented: $(VENV)/.installed
 	$(BIN)/python tests/documented.py
 
+# The wheel, installed with its base dependencies only.
+wheel: $(VENV)/.installed
+	$(BIN)/python tests/check_wheel.py
+
 # All lean tests on every Python that is here, with the oldest and the newest allowed packages.
 matrix: $(VENV)/.installed
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py
+
+# The same without the slow ones.
+matrix-quick: $(VENV)/.installed
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --quick
 
 test-lean: $(VENV)/.installed
 	$(PYTEST) -m "not exhaustive" $(LEAN)

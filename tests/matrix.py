@@ -1,7 +1,7 @@
 """Run the lean tests on every Python that is here, with the oldest and newest allowed packages.
 
     python tests/matrix.py            all tests of the runtime and the engines
-    python tests/matrix.py --smoke    files, sessions and pipelines only; part of `make test`
+    python tests/matrix.py --quick    those of them that are not slow, as CI runs them
 
 Each environment is fresh and holds the wheel, the extra `cpu` and the group `lean`. Needs uv
 and a package index. Prints a table; a Python that is missing is said and is no failure.
@@ -24,16 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 SHOWN = ("numpy", "onnxruntime", "av", "click", "msgspec", "tqdm", "pytest")
 # the server's tests need clients, which the environments have not
-ALL = ("tests/runtime", "tests/engines", "--ignore", "tests/runtime/serve")
-SMOKE = (
-    "tests/engines/test_bundle.py",
-    "tests/engines/test_manifest.py",
-    "tests/engines/test_session.py",
-    "tests/runtime/commands/test_generate.py",
-    "tests/runtime/diffusion",
-    "tests/runtime/test_pipeline.py",
-    "tests/runtime/video/test_reader.py",
-)
+TESTS = ("tests/runtime", "tests/engines", "--ignore", "tests/runtime/serve")
 
 
 @dataclass(frozen=True)
@@ -112,14 +103,14 @@ def packages(environment: Path) -> dict[str, str]:
     return {row["name"]: row["version"] for row in json.loads(listed.stdout)}
 
 
-def check(cell: Cell, wheel: Path, folder: Path, tests: tuple[str, ...]) -> Outcome:
+def check(cell: Cell, wheel: Path, folder: Path, chosen: str) -> Outcome:
     """Install and test one environment."""
     environment = folder / f"{cell.version}-{cell.resolution}"
     done = install(cell, wheel, environment)
     if done.returncode != 0:
         return Outcome(cell, {}, "cannot be installed", done.stderr, passed=False)
-    options = ("-q", "-p", "no:cacheprovider", "-m", "slow or not slow", "--tb=short")
-    done = run(environment / "bin" / "python", "-m", "pytest", *options, *tests)
+    options = ("-q", "-p", "no:cacheprovider", "-m", chosen, "--tb=short")
+    done = run(environment / "bin" / "python", "-m", "pytest", *options, *TESTS)
     last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
     summary = re.sub(r"^=+ | =+$", "", last)
     return Outcome(cell, packages(environment), summary, done.stdout, done.returncode == 0)
@@ -134,7 +125,8 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> None:
     """Find the Pythons, test them two at a time, print the table, and fail if a test did."""
-    tests = SMOKE if "--smoke" in sys.argv[1:] else ALL
+    quick = "--quick" in sys.argv[1:]
+    chosen = "not slow and not exhaustive" if quick else "slow or not slow"
     found = {version: find_python(version) for version in PYTHONS}
     cells = [
         Cell(python.python, python.version, resolution)
@@ -148,7 +140,7 @@ def main() -> None:
         if built.returncode != 0:
             sys.exit(built.stderr)
         (wheel,) = folder.glob("*.whl")
-        outcomes = list(pool.map(lambda cell: check(cell, wheel, folder, tests), cells))
+        outcomes = list(pool.map(lambda cell: check(cell, wheel, folder, chosen), cells))
     for outcome in outcomes:
         if not outcome.passed:
             print(outcome.cell, *outcome.output.splitlines()[-60:], sep="\n")  # noqa: T201 - a script
