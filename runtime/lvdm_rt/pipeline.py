@@ -31,7 +31,8 @@ from lvdm_rt.options import GenerateOptions, Settings, resolve
 from lvdm_rt.progress import Counter, Preview, PreviewCallback, Progress, ProgressCallback
 from lvdm_rt.request import Asked, Folders, Request, needed_frames, prepare
 from lvdm_rt.running import Making, Work, check_texts, films_of, make_here, sampling_run, work_of
-from lvdm_rt.text.encoder import TextEncoder, load_tokenizer
+from lvdm_rt.text.encoder import TextEncoder
+from lvdm_rt.text.tokenizer import load_tokenizer
 
 __all__ = ["Chunk", "LatentChunk", "Pipeline", "Preview", "Progress", "ProgressCallback"]
 

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import numpy as np
 from fuzz import child
 from fuzz.kind import Kind
-from fuzz.kinds import bundles, films, lists, models, plans, runs
+from fuzz.kinds import bundles, films, lists, models, plans, runs, texts
 
 KINDS = {
     kind.name: kind
@@ -34,6 +34,7 @@ KINDS = {
         *films.KINDS,
         *runs.KINDS,
         *lists.KINDS,
+        *texts.KINDS,
     )
 }
 

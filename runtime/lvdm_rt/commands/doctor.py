@@ -10,7 +10,7 @@ from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.bundle import builtin_bundles, load_bundle
 from lvdm_engines.errors import LvdmError
 from lvdm_engines.opening import backend_report
-from lvdm_rt.text.encoder import load_tokenizer
+from lvdm_rt.text.tokenizer import load_tokenizer
 from lvdm_rt.video import OUTPUT_KINDS, missing_encoder
 
 _PACKAGES = ("numpy", "onnxruntime", "av")

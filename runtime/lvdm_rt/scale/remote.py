@@ -21,7 +21,7 @@ from lvdm_rt.scale.cluster import ClusterOptions, connect
 from lvdm_rt.scale.crew import Share
 from lvdm_rt.scale.maker import GraphTold, PieceMaker
 from lvdm_rt.scale.spread import Pool, spread
-from lvdm_rt.text.encoder import load_tokenizer
+from lvdm_rt.text.tokenizer import load_tokenizer
 
 
 class RemoteSession:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import BundleError, NumericsError, PlanError, quoted
+from lvdm_engines.errors import BundleError, NumericsError, PlanError, one_line, quoted
 from lvdm_engines.manifest import ContextFacts, Manifest
 from lvdm_rt.model import Model
 
@@ -36,7 +35,16 @@ class TextEncoder:
         self.context = lru_cache(KEPT)(self._context)
 
     def _tokens(self, text: str) -> NDArray[np.int64]:
-        encoded, most = self._tokenizer.encode(text), self._sizes.tokens
+        most = self._sizes.tokens
+        try:
+            encoded = self._tokenizer.encode(text)
+        except BaseException as err:
+            if not isinstance(err, Exception) and type(err).__name__ != "PanicException":
+                raise  # which the package does not
+            raise BundleError(
+                f"{self._model.manifest.name}: the tokenizer fails at {quoted(text)} "
+                f"({one_line(str(err), 160)}); export the bundle again"
+            ) from err
         if len(encoded.ids) != most:
             raise BundleError(
                 f"{self._model.manifest.name}: the tokenizer gives {len(encoded.ids)} tokens, "
@@ -66,32 +74,6 @@ class TextEncoder:
             )
         context.flags.writeable = False
         return np.asarray(context)
-
-
-def load_tokenizer(bundle: Bundle) -> Any:
-    """Return a bundle's tokenizer, which knows as many tokens as its encoder.
-
-    Raises BundleError for a file that is damaged or does not belong there, and without the package.
-    """
-    path, manifest = bundle.tokenizer(), bundle.manifest
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as err:
-        raise BundleError(
-            f"{manifest.name} reads text, but tokenizers is not installed; "
-            "pip install 'lvdm-rt[text]'"
-        ) from err
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as err:  # the package raises nothing more special
-        raise BundleError(f"{path}: is no tokenizer ({err}); export the bundle again") from err
-    known, facts = tokenizer.get_vocab_size(), manifest.tokenizer
-    if facts is not None and known != facts.vocabulary:
-        raise BundleError(
-            f"{path}: knows {known} tokens, but the text encoder {facts.vocabulary}; they belong "
-            "to different models, export the bundle again"
-        )
-    return tokenizer
 
 
 def _sizes(manifest: Manifest) -> ContextFacts:

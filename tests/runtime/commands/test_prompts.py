@@ -207,6 +207,15 @@ def test_prompts_that_no_clip_is_told_are_named(tell, caplog):
     assert "the prompt from frame 500 on is never used" in caplog.text
 
 
+UNPADDED = json.dumps(json.loads(tokenizer_json()) | {"padding": None}).encode()
+
+
+def changed(old: bytes, new: bytes) -> dict[str, bytes]:
+    """A tokenizer with something replaced."""
+    assert old in tokenizer_json()
+    return {"tokenizer": tokenizer_json().replace(old, new)}
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -214,9 +223,24 @@ def test_prompts_that_no_clip_is_told_are_named(tell, caplog):
         ({"vocabulary": 5}, "knows 6 tokens, but the text encoder 5; they belong to different"),
         ({"tokenizer": b"{}"}, "is no tokenizer"),
         ({"table": TABLE * np.float32("nan")}, "the text encoder returned NaN or infinity for"),
+        (changed(b'"Fixed": 5', b'"Fixed": 4'), "is no tokenizer (its padding is not that of 5"),
+        (changed(b'"Fixed": 5', b'"Fixed": 9876543210123'), "(its padding is not that of 5 tokens"),
         (
-            {"tokenizer": tokenizer_json().replace(b'"Fixed": 5', b'"Fixed": 4')},
-            "told: the tokenizer gives 4 tokens, expected 5",
+            changed(b'"pad_to_multiple_of": null', b'"pad_to_multiple_of": 99'),
+            "its pad_to_multiple_of",
+        ),
+        (
+            changed(b'"max_length": 5', b'"max_length": 3'),
+            "(its truncation is not that of 5 tokens",
+        ),
+        (changed(b'"stride": 0', b'"stride": 5'), "(its stride is not that of 5 tokens"),
+        (
+            changed(b'"id": "<end>", "type_id"', b'"id": "<e>", "type_id"'),
+            "has a token that is not",
+        ),
+        (
+            changed(b'"padding": {', b'"padding": null, "x": {'),
+            "tokenizer gives 3 tokens, expected 5",
         ),
         ({"table": np.zeros((len(WORDS), 4), np.float32)}, "output context: got float32 (?, 5, 4)"),
     ],

@@ -21,7 +21,7 @@ from lvdm_engines.bundle import Bundle
 from lvdm_engines.opening import open_sessions
 from lvdm_engines.session import Session
 from lvdm_rt import GenerateOptions, Pipeline
-from lvdm_rt.text.encoder import load_tokenizer
+from lvdm_rt.text.tokenizer import load_tokenizer
 
 _FEW = 2  # steps
 _LAUNCHES = 5  # per timing of the device alone
