@@ -6,6 +6,7 @@ of the file: only those that are touched take memory, and nothing is written bac
 
 import math
 import mmap
+import os
 import struct
 import zipfile
 import zlib
@@ -16,18 +17,19 @@ from typing import Any
 import torch
 
 from lvdm_engines.atomic import open_file
-from lvdm_engines.errors import CheckpointError
+from lvdm_engines.errors import CheckpointError, cause
 from lvdm_export.checkpoint.unpickle import StorageRef, TensorRef, first_line, unpickle
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_PROTOCOL = 1001
 _ZIP_LOCAL_HEADER = 30
+_INDEX = 1 << 16  # bytes at the end of a zip file where its index begins or is told of
 _UNPACKED = 16  # times the file's size; tensors hardly shrink when packed, zip bombs do
 
 # What broken or hostile zip files make the standard reader raise.
 _ZIP_FAULTS = (
-    zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError,
-    struct.error, zlib.error,
+    zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error,
+    zlib.error,
 )  # fmt: skip
 
 
@@ -101,6 +103,10 @@ def open_archive(path: Path) -> Archive:
     try:  # an index may also say that it is split over several disks
         if zipfile.is_zipfile(path):
             return _open_zip(path, data)
+    except OSError as err:  # of a place in the file as well, which a damaged index can name
+        raise CheckpointError(
+            f"{path} is damaged, or {cause(err, 'copy or download it again')}"
+        ) from err
     except _ZIP_FAULTS as err:
         raise CheckpointError(
             f"{path} is damaged ({first_line(err)}); copy or download it again"
@@ -116,11 +122,15 @@ def open_archive(path: Path) -> Archive:
 def _map(path: Path) -> mmap.mmap:
     try:
         with open_file(path) as file:
+            file.seek(-min(_INDEX, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            file.read()  # where a fault of the disk is told; zipfile takes it for another format
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except ValueError as err:
         raise CheckpointError(f"{path} is empty; copy or download it again") from err
     except OSError as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {cause(err, 'copy it again')}"
+        ) from err
 
 
 def _open_zip(path: Path, data: mmap.mmap) -> Archive:

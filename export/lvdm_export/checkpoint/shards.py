@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from lvdm_engines.atomic import open_file, read_file
-from lvdm_engines.errors import CheckpointError, one_line, quoted
+from lvdm_engines.errors import CheckpointError, cause, one_line, quoted
 
 INDEX = ".index.json"
 _IN_FOLDERS = (
@@ -68,7 +68,9 @@ def _mode(path: Path) -> int:
     except FileNotFoundError as err:
         raise CheckpointError(f"there is no checkpoint {path}") from err
     except OSError as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {cause(err, 'copy it again')}"
+        ) from err
 
 
 def _begins(path: Path) -> bytes:
@@ -76,7 +78,9 @@ def _begins(path: Path) -> bytes:
         with open_file(path) as file:
             return file.read(len(_POINTER))
     except OSError as err:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {err.strerror}") from err
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {cause(err, 'copy it again')}"
+        ) from err
 
 
 def read_index(path: Path) -> dict[Path, list[str]]:

@@ -6,7 +6,7 @@ Knows nothing of what they say.
 from pathlib import Path
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.errors import ConfigError
+from lvdm_engines.errors import ConfigError, cause
 
 _LONGEST = 1 << 20  # bytes
 
@@ -19,7 +19,9 @@ def read_bounded(path: Path) -> bytes:
     try:
         data = read_file(path, _LONGEST + 1)
     except OSError as err:
-        raise ConfigError(f"cannot read the config {path}: {err.strerror}") from err
+        raise ConfigError(
+            f"cannot read the config {path}: {cause(err, 'name a YAML file')}"
+        ) from err
     except ValueError as err:  # a name that no file can have
         raise ConfigError(f"cannot read the config {path}: {err}") from err
     if len(data) > _LONGEST:

@@ -17,7 +17,13 @@ from torch import nn
 
 from lvdm_engines.atomic import whole_file, whole_path
 from lvdm_engines.defaults import Count
-from lvdm_engines.errors import CheckpointError, ConfigError, ExportError, one_line
+from lvdm_engines.errors import (
+    CheckpointError,
+    ConfigError,
+    ExportError,
+    cause,
+    one_line,
+)
 from lvdm_engines.manifest import (
     InterpolateFacts,
     Length,
@@ -131,7 +137,7 @@ def save_model(
         with whole_file(description) as file:
             file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
     except OSError as err:
-        raise ExportError(f"cannot write the model into {folder}: {err.strerror}") from err
+        raise ExportError(f"cannot write the model into {folder}: {cause(err)}") from err
     return description, weights
 
 

@@ -22,7 +22,7 @@ from tokenizers import (
 )
 
 from lvdm_engines.atomic import read_file, whole_file
-from lvdm_engines.errors import ConfigError, ExportError, one_line, quoted
+from lvdm_engines.errors import ConfigError, ExportError, cause, one_line, quoted
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
@@ -152,7 +152,7 @@ def write_tokenizer(path: Path, data: bytes, *, force: bool) -> None:
         with whole_file(path) as file:
             file.write(data)
     except OSError as err:
-        raise ExportError(f"{path}: cannot be written ({err.strerror})") from err
+        raise ExportError(f"{path}: cannot be written: {cause(err)}") from err
 
 
 def _sized(made: Tokenizer, tokens: int) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.errors import OptionsError, quoted
+from lvdm_engines.errors import OptionsError, cause, quoted
 from lvdm_rt.bounds import MAX_FRAMES
 from lvdm_rt.checks import check_range
 from lvdm_rt.commands.outputs import output_names
@@ -56,7 +56,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         data = read_file(path).removeprefix(b"\xef\xbb\xbf")
     except OSError as err:
-        raise OptionsError(f"{path}: cannot be read ({err.strerror}); give a list") from err
+        raise OptionsError(f"{path}: cannot be read: {cause(err, 'give a list')}") from err
     for number, line in enumerate(data.splitlines(), 1):
         if line.strip():
             yield number, line

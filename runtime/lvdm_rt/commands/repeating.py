@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.errors import OptionsError, quoted
+from lvdm_engines.errors import OptionsError, cause, quoted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(read_file(path))
     except OSError as err:
-        raise OptionsError(f"{path}: cannot be read ({err.strerror}); give an OUT.json") from err
+        raise OptionsError(f"{path}: cannot be read: {cause(err, 'give an OUT.json')}") from err
     except (ValueError, RecursionError) as err:
         raise OptionsError(f"{path}: is not JSON ({err}); give an OUT.json") from err
     if not isinstance(settings, dict) or "lvdm_rt" not in settings:

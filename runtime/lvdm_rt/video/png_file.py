@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 
 from lvdm_engines.atomic import new_directory, sync, sync_directory
-from lvdm_engines.errors import VideoError
+from lvdm_engines.errors import VideoError, cause
 from lvdm_rt.video.containers import ENCODERS, PngEncoder, PngSink
 from lvdm_rt.video.spec import Frames, VideoSpec
 
@@ -33,6 +33,4 @@ def write_png(path: Path, pixels: Frames) -> None:
             made.replace(path)
             sync_directory(path.parent)
     except (OSError, av.FFmpegError) as err:
-        raise VideoError(
-            f"cannot write {path}: {err.strerror or err}; choose another place"
-        ) from err
+        raise VideoError(f"cannot write {path}: {cause(err)}") from err

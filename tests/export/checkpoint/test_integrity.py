@@ -1,5 +1,7 @@
 """Weights are what was saved: whole, of the right sign, whatever stands beside them."""
 
+import errno
+import io
 import zipfile
 
 import pytest
@@ -88,3 +90,21 @@ def test_a_file_without_checksums_is_read(tmp_path):
         torch.serialization.set_crc32_options(compute_crc32=True)
     assert {info.CRC for info in zipfile.ZipFile(path).infolist()} == {0}
     assert torch.equal(open_checkpoint(path).read("w"), WEIGHT)
+
+
+class FaultyFile(io.BytesIO):
+    """A file of which nothing can be read, although its length is known."""
+
+    def read(self, _=-1):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fileno(self):
+        return 0
+
+
+def test_a_fault_of_the_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {"x": WEIGHT}}, path)
+    monkeypatch.setattr("lvdm_export.checkpoint.archive.open_file", lambda _: FaultyFile())
+    with pytest.raises(CheckpointError, match=r"cannot read .*model\.ckpt: the disk reports a f"):
+        open_checkpoint(path)

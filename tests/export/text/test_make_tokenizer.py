@@ -48,7 +48,7 @@ def test_a_file_is_replaced_only_when_asked(run, merges, tmp_path):
     ("arguments", "code", "told"),
     [
         (("none.gz", "--out", "t.json"), 1, "cannot read none.gz: No such file or directory"),
-        (("merges.txt", "--out", "no/t.json"), 1, "no/t.json: cannot be written (No such file"),
+        (("merges.txt", "--out", "no/t.json"), 1, "no/t.json: cannot be written: No such file"),
         (("merges.txt",), 2, "Missing option '--out'"),
         (("merges.txt", "--out", "t.json", "--tokens", "2"), 2, "2 is not in the range 3<=x<=4096"),
     ],

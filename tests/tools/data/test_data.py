@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_an_inner_one_skipped(
     assert [video.path.name for video in open_source(folder, SPEC).videos] == ["a.mp4"]
     assert f"skipping the folder {folder / 'inner'}: Permission denied" in caplog.text
     locked.append(folder)
-    with pytest.raises(TrainingError, match=r"cannot read .*/v: Permission denied; change its"):
+    with pytest.raises(TrainingError, match=r"cannot read .*/v: Permission denied; change the"):
         open_source(folder, SPEC)
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import msgspec
 
 from lvdm_engines.atomic import read_file, whole_file
-from lvdm_engines.errors import OptionsError, TrainingError, one_line, quoted
+from lvdm_engines.errors import (
+    OptionsError,
+    TrainingError,
+    cause,
+    one_line,
+    quoted,
+)
 from lvdm_rt.text.prompts import check_text
 
 NAME = "captions.jsonl"
@@ -34,7 +40,7 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
     try:
         lines = read_file(path).removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as err:
-        raise TrainingError(f"cannot read {path}: {err.strerror}") from err
+        raise TrainingError(f"cannot read {path}: {cause(err, 'restore it')}") from err
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -62,4 +68,4 @@ def add_captions(folder: Path, captions: Mapping[str, str]) -> None:
                 for text in texts:
                     file.write(msgspec.json.encode(Caption(name, text)) + b"\n")
     except OSError as err:
-        raise TrainingError(f"cannot write {folder / NAME}: {err.strerror or err}") from err
+        raise TrainingError(f"cannot write {folder / NAME}: {cause(err)}") from err

@@ -10,7 +10,7 @@ import click
 import tqdm
 
 from lvdm_engines.command_line import NumberRange, tell
-from lvdm_engines.errors import OptionsError, VideoError
+from lvdm_engines.errors import OptionsError, VideoError, cause
 from lvdm_rt.commands.outputs import settings_beside
 from lvdm_rt.commands.viewing import read_size
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
@@ -102,4 +102,4 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise VideoError(f"cannot make the folder {out}: {err.strerror}") from err
+        raise VideoError(f"cannot make the folder {out}: {cause(err)}") from err

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvdm_engines.atomic import open_file
-from lvdm_engines.errors import TrainingError, quoted
+from lvdm_engines.errors import TrainingError, cause, quoted
 from lvdm_rt.video.reader import PICTURES, picture_files
 from lvdm_tools.data.caption_file import read_captions
 from lvdm_tools.data.clip import ClipSpec
@@ -134,7 +134,7 @@ class Listing:
             return self._digest()
         except OSError as err:
             raise TrainingError(
-                f"cannot read {err.filename}: {err.strerror}; restore it, or remove it"
+                f"cannot read {err.filename}: {cause(err, 'restore it, or remove it')}"
             ) from err
 
     def _digest(self) -> str:
@@ -217,9 +217,7 @@ def find_videos(folder: Path) -> list[Path]:
         walk = os.walk(folder, onerror=pass_over)
         return sorted(path for parent, _, names in walk for path in _of_folder(Path(parent), names))
     except OSError as err:
-        raise TrainingError(
-            f"cannot read {err.filename}: {err.strerror}; change its permissions"
-        ) from err
+        raise TrainingError(f"cannot read {err.filename}: {cause(err, 'restore it')}") from err
 
 
 def _of_folder(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from lvdm_engines.atomic import read_file
-from lvdm_engines.errors import TrainingError, quoted
+from lvdm_engines.errors import TrainingError, cause, quoted
 from lvdm_tools.data.folder import SUFFIXES, find_videos
 
 PARTS = ("train", "test")
@@ -214,7 +214,7 @@ def _text(path: Path) -> str:
     try:
         return read_file(path).decode("utf-8-sig")
     except OSError as err:
-        raise TrainingError(f"cannot read {path}: {err.strerror}; restore it") from err
+        raise TrainingError(f"cannot read {path}: {cause(err, 'restore it')}") from err
     except UnicodeDecodeError as err:
         raise TrainingError(f"{path} is no text ({err}); get it anew") from err
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from lvdm_engines import lock
 from lvdm_engines.atomic import new_directory, partial_of, put_in_place, read_file, whole_file
-from lvdm_engines.errors import TrainingError, VideoError
+from lvdm_engines.errors import TrainingError, VideoError, cause
 from lvdm_rt.video import Frames, VideoSpec, open_writer
 from lvdm_rt.video.picture import resize, to_pixels
 from lvdm_rt.video.reader import picture_files
@@ -119,7 +119,7 @@ def _held(out: Path) -> Iterator[None]:
     except BlockingIOError as err:
         raise TrainingError(f"{out} is being prepared by another process; wait for it") from err
     except OSError as err:
-        raise TrainingError(f"cannot make the folder {out}: {err.strerror}") from err
+        raise TrainingError(f"cannot make the folder {out}: {cause(err)}") from err
     try:
         yield
     finally:
@@ -164,7 +164,7 @@ def _write(record: Prepared, out: Path) -> None:
         with whole_file(out / RECORD) as file:
             file.write(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     except OSError as err:
-        raise TrainingError(f"cannot write {out / RECORD}: {err.strerror or err}") from err
+        raise TrainingError(f"cannot write {out / RECORD}: {cause(err)}") from err
 
 
 def _make_all(todo: dict[str, Item], record: Prepared, out: Path, jobs: int, watch: Watch) -> None:
@@ -205,7 +205,7 @@ def _make(name: str, item: Item, recipe: Recipe, out: Path) -> Taken | str:
         return str(err)
     except OSError as err:
         raise VideoError(
-            f"cannot write {err.filename or out}: {err.strerror or err}; mend that, and run the "
+            f"cannot write {err.filename or out}: {cause(err, '')}; mend that, and run the "
             "same command again"
         ) from err
     source = item.source.relative_to(recipe.source).as_posix()

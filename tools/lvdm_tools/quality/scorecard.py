@@ -9,7 +9,7 @@ import msgspec
 
 from lvdm_engines.atomic import whole_file
 from lvdm_engines.bundle import MANIFEST, load_bundle
-from lvdm_engines.errors import BundleError, ConfigError, quoted
+from lvdm_engines.errors import BundleError, ConfigError, cause, quoted
 from lvdm_engines.manifest_json import format_manifest
 from lvdm_tools.quality import targets as quality
 from lvdm_tools.quality.evaluate import Report
@@ -185,7 +185,7 @@ def record(bundle: str | Path, numbers: dict[str, Any]) -> Path:
         with whole_file(path) as file:
             file.write(format_manifest(manifest))
     except OSError as err:
-        raise BundleError(f"{path} cannot be written: {err.strerror}") from err
+        raise BundleError(f"{path} cannot be written: {cause(err)}") from err
     return path
 
 

@@ -184,7 +184,7 @@ class Workspace:
                 f"{self.root} is in use by another run: wait for it or stop it"
             ) from err
         except OSError as err:
-            raise TrainingError(f"cannot create {self.root}: {err.strerror}") from err
+            raise TrainingError(f"cannot create {self.root}: {cause(err)}") from err
         try:
             yield
         finally:
@@ -219,7 +219,7 @@ class Workspace:
         try:
             (self.root / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise TrainingError(f"cannot create {self.root}: {err.strerror}") from err
+            raise TrainingError(f"cannot create {self.root}: {cause(err)}") from err
         text = json.dumps(identity, indent=1)
         again = "--resume" if resume else "start again"
         write_whole(record, lambda draft: draft.write_text(text, encoding="utf-8"), again=again)

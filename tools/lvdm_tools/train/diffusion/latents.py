@@ -17,7 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lvdm_engines.errors import CheckpointError, NumericsError, TrainingError
+from lvdm_engines.errors import (
+    CheckpointError,
+    NumericsError,
+    TrainingError,
+    cause,
+)
 from lvdm_export.nets.autoencoder3d import Autoencoder3d
 from lvdm_rt.background import Stop, prefetch
 from lvdm_tools.data.clip import CaptionedSource
@@ -73,7 +78,7 @@ def encode(encoding: Encoding) -> None:
     try:
         encoding.folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise TrainingError(f"cannot create {encoding.folder}: {err.strerror}") from err
+        raise TrainingError(f"cannot create {encoding.folder}: {cause(err)}") from err
     for first in range(0, count, _PART):
         path, last = _part(encoding.folder, first), min(first + _PART, count)
         if _is_current(path, encoding.fingerprint):
