@@ -36,7 +36,7 @@ _LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
 _HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
 # as torch says it on a CPU, and the system where a library is to be imported
 _OUT_OF_MEMORY = re.compile(
-    "out of memory|can't allocate memory|failed to map segment|annot allocate"
+    "out of memory|can't allocate memory|failed to map segment|annot allocate|bad_alloc"
 )
 
 
