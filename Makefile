@@ -2,10 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests in two processes for two cores, which take as long: those that export or train networks, with
-# those of clusters, and all others.
-TORCH := tests/export tests/tools/bench tests/tools/train tests/engines/backends/trt/test_aot.py \
-	tests/runtime/scale
+# Tests in two processes for two cores, which take as long: those that need torch, and all others.
+TORCH := tests/export tests/tools tests/engines/backends/trt/test_aot.py
 LEAN := tests $(addprefix --ignore ,$(TORCH))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"

@@ -65,6 +65,7 @@ def test_a_bundle_in_the_cache_is_used_without_a_network(
     assert show(f"hf://someone/sky{revision}") == "tiny cpu False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest.json", "denoiser.onnx"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda blob: blob.write_bytes(b"damaged")])
 def test_a_fetched_bundle_is_never_to_be_exported_again(make_bundle, tmp_path, show, name, damage):

@@ -138,6 +138,7 @@ def test_a_sidecar_that_is_no_json_is_one_line(generate, command, tmp_path, cont
     assert "holds no settings of a video" in generate("sky.npz", "--force", "-q", code=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", ["bar", "lines", "json"])
 def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, frames_of, progress):
     ours, theirs = os.openpty()
@@ -151,6 +152,7 @@ def test_a_terminal_that_vanishes_does_not_end_a_run(start, toy, tmp_path, frame
     assert names(tmp_path) == ["sky.npz", "sky.npz.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("style", ["auto", "bar", "lines", "json"])
 def test_a_run_that_can_say_nothing_makes_its_video(toy, tmp_path, closed, style):

@@ -39,6 +39,7 @@ def connect(monkeypatch):
     listening.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"", b"G", HEAD])
 def test_a_connection_that_never_asks_is_ended(connect, said):
     with connect() as connection:
@@ -48,6 +49,7 @@ def test_a_connection_that_never_asks_is_ended(connect, said):
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_one_that_has_asked_once_is_ended_as_well(connect):
     with connect() as connection:
         connection.sendall(HEAD + b"\r\n")
@@ -56,6 +58,7 @@ def test_one_that_has_asked_once_is_ended_as_well(connect):
         until(lambda: connection.recv(1000) == b"", 5)
 
 
+@pytest.mark.slow
 def test_one_that_waits_for_its_answer_is_not(connect):
     with connect() as connection:
         for _ in range(2):

@@ -105,6 +105,7 @@ def test_settings_go_into_the_comment_and_the_sidecar(scene, write, name):
     assert sidecar_path(path).name == f"{name}.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sky.mp4", "sky.webm", "sky.gif", "sky.npz"])
 def test_the_same_frames_give_the_same_bytes(scene, write, name):
     frames = scene(40, 34, 48)  # of which x264's fast macroblock tree makes a few files

@@ -19,6 +19,7 @@ def measured(pipeline, say=lambda _: None, **protocol):
     return evaluate(pipeline, Protocol(**few | protocol), say)
 
 
+@pytest.mark.slow
 def test_a_perfect_model_reaches_every_target_and_its_parts_are_announced():
     said = []
     many = {"clips": 48, "conditions": 2, "long_videos": 8}
@@ -36,6 +37,7 @@ def test_a_perfect_model_reaches_every_target_and_its_parts_are_announced():
     assert [line.split()[0] for line in said] == parts
 
 
+@pytest.mark.slow
 def test_a_grey_model_misses_every_target():
     report = measured(GreyPipeline(), clips=48, conditions=2)
     made = report.generation

@@ -116,6 +116,7 @@ def test_the_built_in_model_is_held_to_its_targets_and_fails_where_it_misses_the
     assert "| contrast | within 20% of real |" in table.read_text()
 
 
+@pytest.mark.slow
 def test_no_other_model_is_held_to_them_and_none_by_few_clips_or_other_data(run, tmp_path):
     assert "target" not in run(clips=48).output
     assert "target" not in run(subject="grey").output

@@ -108,7 +108,7 @@ def test_a_damaged_plan_says_how_to_replace_it(source, make_plan):
     with pytest.raises(BundleError, match=r"got sha256 .* build again: .* --batch 1:2:4 --force$"):
         plan.read()
     plan.path.unlink()
-    with pytest.raises(BundleError, match=r"cannot be read \(No such file"):
+    with pytest.raises(BundleError, match=r"cannot be read: No such file"):
         plan.read()
 
 
