@@ -9,7 +9,6 @@ import _thread
 import io
 import json
 import logging
-import math
 import os
 import re
 import signal
@@ -24,7 +23,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lvdm_engines.errors import LvdmError, cause, no_thread, one_line, quoted
+from lvdm_engines.errors import LvdmError, cause, no_thread, one_line
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -32,25 +31,12 @@ _IMPORTER = "<frozen importlib._bootstrap>"  # the file that frames of an import
 _IGNORED = "ignored due to race condition"  # of a signal that came before it was to be ignored
 _LATER = 0.02  # seconds
 _unwinding = threading.Event()  # from the first interrupt on
-_LONGEST_USAGE = 300  # characters: most of a longer one is what was typed
+_LONGEST_USAGE = 220  # characters: most of a longer one is what was typed
 _HELP_IS_ASKED = getattr(click.exceptions, "NoArgsIsHelpError", ())  # from click 8.2 on
 # as torch says it on a CPU, and the system where a library is to be imported
 _OUT_OF_MEMORY = re.compile(
     "out of memory|can't allocate memory|failed to map segment|annot allocate|bad_alloc"
 )
-
-
-class NumberRange(click.FloatRange):
-    """A number in a range; click itself takes NaN for one inside of every range."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number; raises what click shows for any other."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{quoted(value)} is not a number.", param, ctx)
-        return number
 
 
 @dataclass(frozen=True)
@@ -119,14 +105,16 @@ class CommandLine:
         usage = isinstance(err, click.UsageError)
         kind = "UsageError" if usage else type(err).__name__
         line = "; ".join([message, *getattr(err, "__notes__", ())])
-        line = one_line(line, _LONGEST_USAGE) if usage else one_line(line)
+        line = one_line(line, _LONGEST_USAGE).rstrip(".") if usage else one_line(line)
         with suppress(OSError):  # nobody listens any more
             if _has_events(arguments):
                 tell(json.dumps({"event": "error", "kind": kind, "message": line}))
             elif isinstance(err, _HELP_IS_ASKED):
                 err.show()
             elif isinstance(err, click.UsageError):
-                click.UsageError(line, err.ctx).show()
+                name = self.command.name if err.ctx is None else err.ctx.command_path
+                mark = " " if line.endswith("?") else "; "
+                self.say(f"{line}{mark}see {name} --help")
             else:
                 self.say(line)
         with suppress(OSError):

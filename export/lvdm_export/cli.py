@@ -20,6 +20,7 @@ from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import TAUGHT, ModelFacts
+from lvdm_engines.ranges import WholeRange
 from lvdm_export.flags import RUN_AS_THEY_ARE, build_flags
 
 Report = Callable[[str], None]
@@ -67,9 +68,15 @@ def build_engines(**options: Any) -> None:
         lines = compile_bundle(bundle, options["backend"], wanted, report, force=options["force"])
     for line in lines:
         click.echo(line)
-    frames = _longest_clip(bundle.manifest.model)
-    prompt = "" if bundle.manifest.model.context is None else "--prompt 'clouds over a lake' "
-    report(f"next: lvdm-rt generate --bundle {_as_argument(options)} {frames}{prompt}-o out.mp4")
+    report(f"next: {_next(bundle.manifest.model, _as_argument(options))}")
+
+
+def _next(model: ModelFacts, bundle: str) -> str:
+    """Return the command to run with a bundle that was made."""
+    if model.predict is None and model.short is None:
+        return f"lvdm-rt info {bundle}; to generate it needs a network for predict or short as well"
+    prompt = "" if model.context is None else "--prompt 'clouds over a lake' "
+    return f"lvdm-rt generate --bundle {bundle} {_longest_clip(model)}{prompt}-o out.mp4"
 
 
 def _longest_clip(model: ModelFacts) -> str:
@@ -208,7 +215,7 @@ def inspect(bundle: str, as_json: bool) -> None:
 @click.option("--out", type=_FILE, required=True, metavar="FILE", help="What to write.")
 @click.option(
     "--tokens",
-    type=click.IntRange(3, 4096),
+    type=WholeRange(3, 4096),
     default=77,
     show_default=True,
     help="Of a prompt, with start and end.",

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.defaults import SAMPLER_NAMES
+from lvdm_engines.ranges import NumberRange, WholeRange
 
 RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
 _FILE = click.Path(path_type=Path)
@@ -70,7 +70,7 @@ _FLAGS = (
     ),
     click.option("--batch", metavar="MIN:OPT:MAX", help="Clips per call that plans are made for."),
     click.option("--pixel-batch", metavar="MIN:OPT:MAX", help="The same of encoder and decoder."),
-    click.option("--level", type=click.IntRange(0, 5), help="How long to search for kernels."),
+    click.option("--level", type=WholeRange(0, 5), help="How long to search for kernels."),
     click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?"),
     click.option(
         "--refit",
@@ -100,7 +100,7 @@ _FLAGS = (
     click.option("--name", help="Default: the name of the directory."),
     click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True),
     click.option("--sampler", type=click.Choice(SAMPLER_NAMES), help="The bundle's default."),
-    click.option("--steps", type=click.IntRange(1), metavar="N", help="The bundle's default."),
+    click.option("--steps", type=WholeRange(1), metavar="N", help="The bundle's default."),
     click.option(
         "--guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default."
     ),
@@ -108,18 +108,16 @@ _FLAGS = (
         "--text-guidance", type=NumberRange(0, 1000), metavar="W", help="The bundle's default."
     ),
     click.option("--eta", type=NumberRange(0, 1), help="The bundle's default noise of DDIM."),
-    click.option(
-        "--refine", type=click.IntRange(0, 1000), metavar="N", help="The bundle's default."
-    ),
+    click.option("--refine", type=WholeRange(0, 1000), metavar="N", help="The bundle's default."),
     click.option(
         "--noise-level",
-        type=click.IntRange(-1, 1 << 20),
+        type=WholeRange(-1, 1 << 20),
         metavar="S",
         help="The bundle's default perturbation of conditions; -1: none.",
     ),
     click.option(
         "--decode-window",
-        type=click.IntRange(1, 4096),
+        type=WholeRange(1, 4096),
         metavar="LATENTS",
         help="Default: 16 frames' worth.",
     ),

@@ -21,6 +21,7 @@ import click
 from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import DATA, offer
 from lvdm_engines.errors import one_line
+from lvdm_engines.ranges import WholeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,7 +89,7 @@ _OPTIONS = [
                  help="A folder of videos or of folders of pictures, or the synthetic sky."),
     click.Option(["--out"], type=_FILE, required=True, metavar="RUN", help="The run's folder."),
     click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint in RUN."),
-    click.Option(["--steps"], type=click.IntRange(min=1),
+    click.Option(["--steps"], type=WholeRange(min=1),
                  help="Length of the whole run, instead of the config's."),
     click.Option(["--start-from"], type=_FILE, metavar="RUN",
                  help="A run of the same sizes whose weights to begin with."),

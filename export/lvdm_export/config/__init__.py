@@ -1,4 +1,4 @@
 """What a model is, apart from its weights: the authors' YAML and our model.json.
 
-Knows sizes and schedules; nothing of tensors, graphs or engines.
+Knows sizes and schedules, and writes our weights beside them; nothing of graphs or engines.
 """

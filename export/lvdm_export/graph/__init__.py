@@ -1,4 +1,4 @@
 """Networks as ONNX graphs: wrapped, measured, exported and stored.
 
-Knows torch and ONNX; nothing of checkpoints or bundles.
+Knows torch, ONNX and the facts of a bundle's graph; nothing of checkpoints or configs.
 """

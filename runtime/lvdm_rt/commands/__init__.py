@@ -1,4 +1,4 @@
 """What each command of `lvdm-rt` does: an edge over the library.
 
-Knows files, names and messages; nothing here parses flags, prints or exits.
+Knows files, names, messages and the flags of `generate`; nothing of sessions, or how to exit.
 """

@@ -5,6 +5,7 @@ Knows click; imports nothing heavy before a flag needs it, so that `--help` answ
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
-from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, quoted
+from lvdm_engines.ranges import NumberRange, WholeRange
 from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_VIDEOS
 from lvdm_rt.commands.repeating import refuse_own_sidecar, repeated
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from lvdm_rt.commands.job import GenerateJob
 
-_count = click.IntRange(1)
+_count = WholeRange(1)
 _weight = NumberRange(0, 1000)
 _AT = re.compile(r"\s*(\d{1,9})\s*:\s*(.*)", re.DOTALL)
 
@@ -34,8 +35,17 @@ def _presets() -> Iterable[str]:
     return PRESETS
 
 
+def _typed(_: object, __: object, text: str | None) -> str | None:
+    """Return a text as it was typed: in a locale of ASCII its bytes are UTF-8 all the same."""
+    try:
+        return None if text is None else os.fsencode(text).decode()
+    except UnicodeDecodeError:
+        return text  # which is refused where prompts are checked
+
+
 def _prompts(_: object, __: object, texts: tuple[str, ...]) -> list[tuple[int, str]] | None:
     """Return (first frame, text) of each prompt; one alone is text, whatever it begins with."""
+    texts = tuple(_typed(_, __, text) or "" for text in texts)
     if len(texts) < 2:
         return [(0, text) for text in texts] or None
     told = [_AT.fullmatch(text) for text in texts]
@@ -71,20 +81,20 @@ _FLAGS = (
     click.option("--bundle", default="sky-tiny", show_default=True, metavar="B",
                  shell_complete=BUNDLE,
                  help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
-    click.option("--frames", type=click.IntRange(1, MAX_FRAMES), default=64, show_default=True,
+    click.option("--frames", type=WholeRange(1, MAX_FRAMES), default=64, show_default=True,
                  metavar="N", help="New frames of each video."),
-    click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
+    click.option("--seed", type=WholeRange(0, 2**64 - 1), default=0, show_default=True,
                  metavar="S"),
-    click.option("--videos", type=click.IntRange(1, MAX_VIDEOS), default=1, show_default=True,
+    click.option("--videos", type=WholeRange(1, MAX_VIDEOS), default=1, show_default=True,
                  metavar="N", help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
-    click.option("--first-video", type=click.IntRange(0), default=0, metavar="K",
+    click.option("--first-video", type=WholeRange(0), default=0, metavar="K",
                  help="Number of the first video, where several runs share one seed."),
     click.option("--condition", metavar="IN", shell_complete=PATH,
                  help="Continue this video, folder of frames, .npz or still picture."),
     click.option("--max-pixels", type=_count, default=1 << 26, show_default=True, metavar="N",
                  help="Refuse IN if its pictures have more: they would take too much memory."),
     click.option("--join/--no-join", help="Put IN before the new frames, with its sound."),
-    click.option("--fade", type=click.IntRange(0), metavar="N",
+    click.option("--fade", type=WholeRange(0), metavar="N",
                  help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
     click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
     click.option("--preset", metavar="fast|balanced|paper", shell_complete=offer(_presets),
@@ -99,29 +109,30 @@ _FLAGS = (
                  help="Away from what would come without the prompt; 0 is off."),
     click.option("--guidance-interval", callback=_interval, metavar="LOW:HIGH",
                  help="Guide at these timesteps only."),
-    click.option("--noise-level", type=click.IntRange(-1), metavar="S",
+    click.option("--noise-level", type=WholeRange(-1), metavar="S",
                  help="Perturbation of the condition; -1 none."),
-    click.option("--refine", type=click.IntRange(0), metavar="N",
+    click.option("--refine", type=WholeRange(0), metavar="N",
                  help="Network calls of a second pass over keyframes and their neighbours; 0 none."),  # noqa: E501
     click.option("--prompt", "prompts", multiple=True, callback=_prompts, metavar="TEXT",
                  help="What to show; again as FRAME: TEXT for what comes later."),
-    click.option("--negative-prompt", metavar="TEXT", help="What to guide away from."),
+    click.option("--negative-prompt", callback=_typed, metavar="TEXT",
+                 help="What to guide away from."),
     click.option("--prompts", "listing", metavar="FILE", shell_complete=PATH,
                  help="A video for each line: a prompt, or JSON with prompt, seed, frames, out."),
-    click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), metavar="N",
+    click.option("--batch-size", type=WholeRange(1, MAX_BATCH), metavar="N",
                  help="Clips per network call."),
-    click.option("--overlap", type=click.IntRange(0), metavar="N",
+    click.option("--overlap", type=WholeRange(0), metavar="N",
                  help="Latents that neighbouring decode windows share. Default: half a window."),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
                  show_default=True),
-    click.option("--threads", type=click.IntRange(1, MOST_THREADS), metavar="N",
+    click.option("--threads", type=WholeRange(1, MOST_THREADS), metavar="N",
                  help="CPU threads. Default: all cores."),
     click.option("--precision", type=click.Choice(CPU_PRECISIONS),
                  help="Of the CPU's arithmetic. Default: bf16 where openvino runs and is quick at it."),  # noqa: E501
-    click.option("--device", type=click.IntRange(0), default=0, metavar="N", help="Which GPU."),
+    click.option("--device", type=WholeRange(0), default=0, metavar="N", help="Which GPU."),
     click.option("--fps", type=NumberRange(0.1, 1000), metavar="F",
                  help="Playback rate of OUT; the model's if not given."),
-    click.option("--crf", type=click.IntRange(0, 63), metavar="N",
+    click.option("--crf", type=WholeRange(0, 63), metavar="N",
                  help="Quality of mp4 (16) and webm (20); less is better and larger."),
     click.option("--preview", metavar="FILE", shell_complete=PATH,
                  help="Keep a coarse picture (.png, .gif) of what is being sampled here."),

@@ -132,7 +132,9 @@ def check_condition(condition: Path | None, names: Sequence[str]) -> None:
     if condition is None:
         return
     if not condition.exists():
-        raise VideoError(f"cannot read {condition}: there is no such file")
+        raise VideoError(
+            f"cannot read {condition}: there is no such file; give a video or a picture"
+        )
     given = _real(condition)
     for name in names:
         if name != "-" and _real(Path(name)) in (given, *given.parents):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import PATH
 from lvdm_engines.errors import quoted
+from lvdm_engines.ranges import NumberRange, WholeRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +49,12 @@ def sheet_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-o", "--out", required=True, metavar="OUT.png", shell_complete=PATH),
         click.option(
             "--every",
-            type=click.IntRange(1),
+            type=WholeRange(1),
             metavar="N",
             help="Show every Nth frame. Default: as many as fill one row a video.",
         ),
         click.option(
-            "--columns", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N"
+            "--columns", type=WholeRange(1, 1000), default=8, show_default=True, metavar="N"
         ),
     )
     return _with(function, own)

@@ -13,9 +13,9 @@ import click
 
 from lvdm_engines.atomic import read_file
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
-from lvdm_engines.command_line import NumberRange
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import OptionsError
+from lvdm_engines.ranges import NumberRange, WholeRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TOKEN = "LVDM_RT_TOKEN"  # noqa: S105 - the name of the variable
 
-_count = click.IntRange(1)
+_count = WholeRange(1)
 
 # fmt: off
 _FLAGS = (
@@ -35,7 +35,7 @@ _FLAGS = (
                  shell_complete=PATH, help="Where jobs and videos are kept."),
     click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
                  help="Where to listen; any but this machine's own needs a token."),
-    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+    click.option("--port", type=WholeRange(0, 65535), default=8000, show_default=True,
                  metavar="N", help="0 for any that is free."),
     click.option("--token-file", metavar="FILE", shell_complete=PATH,
                  help=f"Ask for the token in FILE. Or set {TOKEN}."),
@@ -50,10 +50,10 @@ _FLAGS = (
     click.option("--exact/--no-exact", help="Bit-identical videos in whatever company."),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
                  show_default=True),
-    click.option("--threads", type=click.IntRange(1, MOST_THREADS), metavar="N",
+    click.option("--threads", type=WholeRange(1, MOST_THREADS), metavar="N",
                  help="CPU threads. Default: all cores."),
     click.option("--precision", type=click.Choice(CPU_PRECISIONS), help="Of the CPU's arithmetic."),
-    click.option("--device", type=click.IntRange(0), default=0, metavar="N", help="Which GPU."),
+    click.option("--device", type=WholeRange(0), default=0, metavar="N", help="Which GPU."),
     click.option("--max-frames", type=_count, default=4096, show_default=True, metavar="N",
                  help="Of one video."),
     click.option("--max-queue", type=_count, default=64, show_default=True, metavar="N",

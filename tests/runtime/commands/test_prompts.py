@@ -197,6 +197,13 @@ def test_what_surprises_in_a_prompt_is_said_once(tell, caplog, text, said):
     assert (said or "") in "".join(warnings)
 
 
+def test_prompts_that_were_typed_as_utf8_are_read_in_a_locale_of_ascii(tell, settings_of):
+    typed = "é".encode().decode("ascii", "surrogateescape")  # as Python has it there
+    tell("a.npz", "--prompt", f"{typed} red", "--negative-prompt", f"{typed} blue")
+    told = settings_of("a.npz")
+    assert (told["prompts"], told["negative_prompt"]) == ([[0, "é red"]], "é blue")
+
+
 def test_an_empty_prompt_is_what_comes_without_guidance(tell):
     empty = tell("a.npz", "--prompt", "")
     assert np.array_equal(empty, tell("b.npz", "--prompt", "", "--text-guidance", "0"))

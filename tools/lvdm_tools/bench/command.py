@@ -14,6 +14,7 @@ from lvdm_engines.bundle import load_bundle
 from lvdm_engines.command_line import tell
 from lvdm_engines.completion import BUNDLE
 from lvdm_engines.errors import OptionsError
+from lvdm_engines.ranges import WholeRange
 from lvdm_tools.outputs import check_free, write_report
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _PAPER_SIZE = "sky-predict"
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, MOST_THREADS),
+    type=WholeRange(1, MOST_THREADS),
     help="Of every run. Default: all cores; take 1 where other programs work beside.",
 )
 @click.option(

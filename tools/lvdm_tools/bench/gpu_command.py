@@ -12,14 +12,15 @@ from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
 from lvdm_engines.backends.plan_facts import PlanOptions, Range
-from lvdm_engines.command_line import NumberRange, tell
+from lvdm_engines.command_line import tell
 from lvdm_engines.errors import BackendError, OptionsError, cause
+from lvdm_engines.ranges import NumberRange, WholeRange
 from lvdm_tools.outputs import check_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lvdm_tools.bench.gpu_check import Check
+    from lvdm_tools.bench.gpu_check import GpuCheck
 
 
 @click.command("gpu-check")
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     help="Only these. Default: all that need a GPU.",
 )
 @click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
-@click.option("--frames", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--frames", type=WholeRange(1), default=64, show_default=True)
 @click.option("--seconds", type=NumberRange(0), default=2.0, help="Per number. Default: 2.")
 @click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
 @click.option("--force", is_flag=True, help="Replace both reports of an earlier run.")
@@ -94,8 +95,8 @@ def _write(text: str, path: Path) -> None:
         file.write(text.encode())
 
 
-def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> Check:
-    from lvdm_tools.bench.gpu_check import Check
+def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> GpuCheck:
+    from lvdm_tools.bench.gpu_check import GpuCheck
     from lvdm_tools.bench.torch_baseline import EAGER
 
     settings = {name: options[name] for name in ("model", "seconds", "frames")}
@@ -112,7 +113,7 @@ def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str,
         settings["backends"] = options["backends"]
     if options["no_torch"]:
         settings["variants"] = ()
-    return Check(
+    return GpuCheck(
         work=out,
         report=tell,
         save=save,

@@ -7,6 +7,7 @@ import tqdm
 
 from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.command_line import tell
+from lvdm_engines.ranges import WholeRange
 from lvdm_tools.data.layouts import LAYOUTS, PARTS
 from lvdm_tools.data.prepare import RECORD, Prepared, Recipe, prepare
 
@@ -19,7 +20,7 @@ _TOLD = 5  # items that are left out are named, up to so many
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR")
 @click.option(
     "--size",
-    type=click.IntRange(8, 4096),
+    type=WholeRange(8, 4096),
     metavar="N",
     help="Write frames of N×N pixels, the middle of each. Default: link what is there as it is; "
     "256 for what boxes cut out.",
@@ -33,13 +34,13 @@ _TOLD = 5  # items that are left out are named, up to so many
     help="What frames are written as: png loses nothing, mp4 is much smaller.",
 )
 @click.option(
-    "--min-frames", type=click.IntRange(min=1), default=16, show_default=True, metavar="N",
+    "--min-frames", type=WholeRange(min=1), default=16, show_default=True, metavar="N",
     help="Leave out what is shorter.",
 )  # fmt: skip
 @click.option(
-    "--split", type=click.IntRange(1, 3), default=1, show_default=True, help="Which of UCF-101's."
+    "--split", type=WholeRange(1, 3), default=1, show_default=True, help="Which of UCF-101's."
 )
-@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="At once; default: cores.")
+@click.option("--jobs", type=WholeRange(1, 256), metavar="N", help="At once; default: cores.")
 def command(kind: str, source: Path, out: Path, jobs: int | None, **how: object) -> None:
     """Make a data set that lies in SRC a folder for --data: DIR/train and DIR/test.
 

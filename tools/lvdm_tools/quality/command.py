@@ -12,6 +12,7 @@ from lvdm_engines.atomic import partial_of, remove
 from lvdm_engines.command_line import silence_stdout, tell
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import ConfigError, LvdmError, OptionsError, cause
+from lvdm_engines.ranges import WholeRange
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import curves, scorecard
@@ -20,7 +21,7 @@ from lvdm_tools.quality.evaluate import Protocol, Report, evaluate
 from lvdm_tools.quality.networks import RANDOM
 from lvdm_tools.quality.subjects import SETTINGS, Asked
 
-_COUNT = click.IntRange(min=1)
+_COUNT = WholeRange(min=1)
 _FILE = click.Path(path_type=Path)
 # options of one of the two kinds of measuring, which the other one would not heed
 _OF_TABLES = ("skip", "conditions", "long_videos", "beside", "record")
@@ -34,7 +35,7 @@ _OPTIONS = [
     click.Option(["--features"], metavar="random|BUNDLE|FILE", shell_complete=BUNDLE,
                  help="The network in whose features distances are taken: random ones, the encoder "
                       "of a bundle, or the I3D network of FVD. [default: random]"),
-    click.Option(["--clips"], type=click.IntRange(min=2),
+    click.Option(["--clips"], type=WholeRange(min=2),
                  help="Clips to reconstruct, and to generate; 48 or more for a Fréchet distance. "
                       "Compared are so many videos of each. "
                       "[default: 128; 16 over time, 2048 for FVD]"),
@@ -47,17 +48,17 @@ _OPTIONS = [
                       "sampled but not decoded, which takes half the time or less."),
     click.Option(["--repeats"], type=_COUNT, default=1, show_default=True,
                  help="Compare so often, with new videos each time; tells the standard deviation."),
-    click.Option(["--skip"], type=click.IntRange(min=0), default=0, show_default=True,
+    click.Option(["--skip"], type=WholeRange(min=0), default=0, show_default=True,
                  help="Frames of each video before its clip: how well long videos keep."),
     click.Option(["--conditions"], type=_COUNT, default=32, show_default=True,
                  help="Unseen clips to continue."),
-    click.Option(["--long-videos"], type=click.IntRange(min=0), default=8, show_default=True,
+    click.Option(["--long-videos"], type=WholeRange(min=0), default=8, show_default=True,
                  help="Videos of 160 frames to search for seams."),
     click.Option(["--data"], default="synth", show_default=True, shell_complete=DATA,
                  help="'synth', or a folder of videos or of folders of pictures."),
     click.Option(["--stride"], type=_COUNT, default=1, show_default=True,
                  help="Frame stride in DATA."),
-    click.Option(["--seed"], type=click.IntRange(min=0), default=0, show_default=True),
+    click.Option(["--seed"], type=WholeRange(min=0), default=0, show_default=True),
     click.Option(["--beside"], multiple=True, metavar="LABEL=BUNDLE",
                  help="Measure another bundle too, for comparison."),
     click.Option(["--json", "json_out"], type=_FILE, help="Write all numbers."),

@@ -46,7 +46,11 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield from _graph_lines(bundle)
     yield ""
-    numbers = [one_line(f"{k} {v}", 80) for k, v in manifest.quality.items() if k != "measured_on"]
+    numbers = [
+        one_line(f"{k.replace('_', ' ')} {v}", 80)
+        for k, v in manifest.quality.items()
+        if k != "measured_on"
+    ]
     if numbers:
         shown = ", ".join(numbers[:_QUALITIES])
         yield from _entry("quality", f"{shown}{', …' if len(numbers) > _QUALITIES else ''}")
@@ -75,14 +79,15 @@ def _preset(preset: Preset) -> str:
 
 def _graph_lines(bundle: Bundle) -> Iterator[str]:
     """Yield one line a file; graphs that share one stand together."""
-    yield "  file                  size  precision  error    graphs"
     files: dict[str, list[str]] = {}
     for name, facts in bundle.manifest.graphs.items():
         files.setdefault(facts.file, []).append(name)
+    width = max(len(one_line(file, 60)) for file in files)
+    yield f"  {'file':<{width}}       size  precision  error    graphs"
     for file, names in files.items():
         source = bundle.graph(names[0])
         yield (
-            f"  {one_line(file, 60):<16} {source.bytes / 1e6:>6.1f} MB"
+            f"  {one_line(file, 60):<{width}}  {source.bytes / 1e6:>6.1f} MB"
             f"  {source.facts.precision:<10} {_worst_error(bundle, names):<8} {', '.join(names)}"
         )
 
