@@ -80,7 +80,7 @@ def info(bundle: str, as_json: bool) -> None:
     BUNDLE is a built-in name, a directory, or hf://OWNER/NAME.
     """
     from lvdm_engines.bundle import MANIFEST, load_bundle
-    from lvdm_rt.commands.text import bundle_lines
+    from lvdm_rt.commands.shown import bundle_lines
 
     opened = load_bundle(bundle)
     for graph in opened.manifest.graphs:
@@ -101,7 +101,7 @@ def doctor(as_json: bool) -> int:
     import msgspec
 
     from lvdm_rt.commands.doctor import diagnose
-    from lvdm_rt.commands.text import diagnosis_lines
+    from lvdm_rt.commands.shown import diagnosis_lines
 
     findings = diagnose()
     lines = diagnosis_lines(findings)

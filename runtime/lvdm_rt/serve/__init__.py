@@ -2,7 +2,7 @@
 
     app ── service ─┬─ worker ── film, Pipeline   one thread makes batch after batch
     gate            ├─ store                      what is to be done and what is done (SQLite)
-                    └─ hub ── live                what is being made, for whoever listens
+                    └─ broadcast ── live          what is being made, for whoever listens
 
 Knows pipelines, files and HTTP; nothing of networks, of how a video is sampled, or of terminals.
 """

@@ -3,7 +3,7 @@
     GET /v1/videos/{id}/stream      fragmented MP4, from the first frame on, whenever one comes
     GET /v1/videos/{id}/events      server-sent events: status, progress, frames, preview
 
-Knows HTTP, the hub and live films; nothing of how videos are made.
+Knows HTTP, the broadcaster and live films; nothing of how videos are made.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from lvdm_rt.serve.broadcast import Advanced, FilmGrew, News, Previewed, StatusChanged
 from lvdm_rt.serve.film import frame_rate
-from lvdm_rt.serve.hub import Advanced, FilmGrew, News, Previewed, StatusChanged
 from lvdm_rt.serve.live_film import live_path
 from lvdm_rt.serve.refusals import RefusedError
 from lvdm_rt.serve.service import Service
@@ -72,7 +72,7 @@ def _film(parts: AsyncIterator[bytes] | chain[bytes], codec: str) -> Response:
 async def _growing(service: Service, job: str) -> AsyncIterator[bytes]:
     """Yield a film from its start as far as it is, then what comes; its end is that of the job."""
     path = live_path(service.store.result(job))
-    with service.hub.listen(job) as news, ExitStack() as stack:
+    with service.broadcaster.listen(job) as news, ExitStack() as stack:
         film = _opened(path, stack)
         ended = (await run_in_threadpool(service.get, job)).has_ended
         while True:
@@ -117,7 +117,7 @@ def _events(service: Service) -> Handler:
 
 async def _told(service: Service, job: str) -> AsyncIterator[bytes]:
     """Yield events until the job has ended; the first says how it is now."""
-    with service.hub.listen(job) as news:
+    with service.broadcaster.listen(job) as news:
         now = await run_in_threadpool(service.store.get, job)
         if now is None:
             return

@@ -24,8 +24,8 @@ from lvdm_rt.serve.api import (
     options_of,
     video_object,
 )
+from lvdm_rt.serve.broadcast import Broadcaster, StatusChanged
 from lvdm_rt.serve.conditions import ConditionReader, WantedFrames, load_frames
-from lvdm_rt.serve.hub import Hub, StatusChanged
 from lvdm_rt.serve.jobs import VideoJob
 from lvdm_rt.serve.limits import ServeLimits
 from lvdm_rt.serve.metrics import Metrics
@@ -76,14 +76,16 @@ class Service:
         self.pipeline, self.store, self.metrics = pipeline, store, metrics
         self.limits, self._keeping = limits or ServeLimits(), keeping or Keeping()
         self._batch_size, self._exact = batch_size, exact
-        self.hub = Hub()
+        self.broadcaster = Broadcaster()
         self._conditions = ConditionReader(self.limits)
         self._admitting = threading.Lock()
         self._stopping = False
         self._model = model_sha256(pipeline.manifest)
         self._refuse_other_model()
         store.sweep()
-        self.worker = Worker(pipeline, store, self.hub, metrics, self._tidy, self._keeping.seconds)
+        self.worker = Worker(
+            pipeline, store, self.broadcaster, metrics, self._tidy, self._keeping.seconds
+        )
 
     def _refuse_other_model(self) -> None:
         for job in self.store.with_status("queued", "in_progress"):
@@ -101,7 +103,7 @@ class Service:
         """Take no more jobs, give those that are being made `grace` seconds, and let all go."""
         self._stopping = True
         self.worker.stop(grace)
-        self.hub.close()
+        self.broadcaster.close()
 
     @property
     def is_ready(self) -> bool:
@@ -194,7 +196,7 @@ class Service:
             self.check_room(job.client)
             job = self.store.add(job)
         self.metrics.job("queued")
-        self.hub.tell(job.id, StatusChanged("queued"))
+        self.broadcaster.tell(job.id, StatusChanged("queued"))
         self.worker.wake()
         return job
 
@@ -256,7 +258,7 @@ class Service:
             self.worker.drop(job)
             self.store.clear(job)
             self.metrics.job("cancelled")
-            self.hub.tell(job, StatusChanged("cancelled"))
+            self.broadcaster.tell(job, StatusChanged("cancelled"))
             return self.get(job)
         if not self._forget(job):
             raise no_such_video(job)

@@ -18,9 +18,9 @@ from lvdm_rt.background import RunStream
 from lvdm_rt.pipeline import Chunk, Pipeline
 from lvdm_rt.progress import Preview, PreviewCallback, Progress
 from lvdm_rt.serve.api import job_error
+from lvdm_rt.serve.broadcast import Advanced, Broadcaster, FilmGrew, Previewed, StatusChanged
 from lvdm_rt.serve.conditions import load_frames
 from lvdm_rt.serve.film import Film
-from lvdm_rt.serve.hub import Advanced, FilmGrew, Hub, Previewed, StatusChanged
 from lvdm_rt.serve.jobs import JobError, Status, VideoJob
 from lvdm_rt.serve.metrics import Metrics
 from lvdm_rt.serve.store import JobStore
@@ -41,7 +41,7 @@ class Worker:
         self,
         pipeline: Pipeline,
         store: JobStore,
-        hub: Hub,
+        broadcaster: Broadcaster,
         metrics: Metrics,
         tidy: Callable[[], None],
         keep: float | None = None,
@@ -51,7 +51,12 @@ class Worker:
         `tidy` is called after each batch, and now and then.
         """
         self._thread = threading.Thread(target=self._work, name=_NAME, daemon=True)
-        self._pipeline, self._store, self._hub, self._metrics = pipeline, store, hub, metrics
+        self._pipeline, self._store, self._broadcaster, self._metrics = (
+            pipeline,
+            store,
+            broadcaster,
+            metrics,
+        )
         self._tidy, self._keep = tidy, keep
         self._wake, self._draining, self._parking = (threading.Event() for _ in range(3))
         self._lock = threading.Lock()  # of the three below
@@ -218,7 +223,7 @@ class Worker:
         def show(clips: Sequence[Preview]) -> None:
             first = {clip.video: clip for clip in reversed(clips)}
             for video, clip in first.items():
-                self._hub.tell(members[video].id, Previewed(clip.stage, clip.pictures))
+                self._broadcaster.tell(members[video].id, Previewed(clip.stage, clip.pictures))
 
         return show
 
@@ -234,7 +239,7 @@ class Worker:
             # what was told is never taken back, and all is done when the file is whole
             self._percent[job.id] = max(self.percent(job.id), min(99, int(100 * part)))
             news = Advanced(self._percent[job.id], steps, total, frames, wanted)
-            self._hub.tell(job.id, news)
+            self._broadcaster.tell(job.id, news)
 
     def _write(self, film: Film | None, chunk: Chunk) -> None:
         """Write what is new of a chunk and tell it; the last frames end the job."""
@@ -246,7 +251,7 @@ class Worker:
         if first and self._store.show(film.job.id, now):
             self._metrics.first_frame(now - film.job.created)
         self._metrics.frames(len(new))
-        self._hub.tell(film.job.id, FilmGrew(film.count))
+        self._broadcaster.tell(film.job.id, FilmGrew(film.count))
         if film.is_whole():
             self._finish(film)
 
@@ -277,7 +282,7 @@ class Worker:
     def _tell_status(self, job: str, status: Status) -> None:
         _log.info("%s is %s", job, status)
         self._metrics.job(status)
-        self._hub.tell(job, StatusChanged(status))
+        self._broadcaster.tell(job, StatusChanged(status))
 
 
 def _kind(job: VideoJob) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """Video files: uint8 frames in from any container, out to one of a few formats.
 
-The only package that imports PyAV. Knows frames, sizes and rates; nothing of models.
+Of the runtime the only package that imports PyAV. Knows frames, sizes and rates; nothing of models.
 """
 
 from lvdm_rt.video.containers import FrameSink

@@ -137,7 +137,7 @@ def test_who_watches_a_video_that_is_cancelled_comes_to_the_end(held, client_of)
     ]
     for reader in readers:
         reader.start()
-    until(lambda: len(service.hub._listeners.get(job, ())) == 2)
+    until(lambda: len(service.broadcaster._listeners.get(job, ())) == 2)
     threading.Timer(0.05, go.set).start()
     client.delete(f"/v1/videos/{job}")
     for reader in readers:
@@ -187,7 +187,7 @@ def test_a_connection_without_news_is_kept_open(client_of, idle, monkeypatch):
     async def listen():
         told = live._told(idle, job)
         first, second = await anext(told), await anext(told)
-        idle.hub.close()  # as the server does in the end
+        idle.broadcaster.close()  # as the server does in the end
         rest = [part async for part in told]
         return first, second, rest
 

@@ -72,7 +72,7 @@ def check(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(bench, "bundle_of", lambda *_: load_bundle("sky-tiny"))
     monkeypatch.setattr(bench, "build_plans", lambda *_: [])
-    return bench.Check(
+    return bench.GpuCheck(
         work=tmp_path,
         report=lambda line: None,
         save=lambda found: saved.append(json.loads(json.dumps(found))),

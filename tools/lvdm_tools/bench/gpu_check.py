@@ -49,7 +49,7 @@ _CHANGING = ("latents", "timestep")  # at every step; what else a denoiser reads
 
 
 @dataclass(frozen=True)
-class Check:
+class GpuCheck:
     """What to measure, where to keep it, and whom to tell.
 
     `device` is PyTorch's name of it; `backends` none stands for all; `work` keeps exported bundles
@@ -70,7 +70,7 @@ class Check:
     options: PlanOptions = field(default_factory=PlanOptions)
 
 
-def run(check: Check) -> dict[str, Any]:
+def run(check: GpuCheck) -> dict[str, Any]:
     """Measure everything and return it; `check.save` gets it after every number.
 
     Raises LvdmError or OSError only for what spoils the whole run, such as a full disk.
@@ -86,7 +86,7 @@ def run(check: Check) -> dict[str, Any]:
     return found
 
 
-def _header(check: Check) -> dict[str, Any]:
+def _header(check: GpuCheck) -> dict[str, Any]:
     devices = gpus(memory=True)
     return {
         "schema": SCHEMA,
@@ -103,7 +103,7 @@ def _header(check: Check) -> dict[str, Any]:
     }
 
 
-def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
+def _gflop(check: GpuCheck, bundle: Bundle) -> dict[str, float]:
     """Return the work of one run at batch 1; a joint graph's manifest counts its longest clip."""
     model = bundle.manifest.model
     clip = 0 if model.predict is None else model.predict.clip
@@ -112,7 +112,7 @@ def _gflop(check: Check, bundle: Bundle) -> dict[str, float]:
     return {"predict": count_gflop(denoiser, clip), "decoder": decoder}
 
 
-def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None]:
+def _torch(check: GpuCheck, bundle: Bundle, found: dict[str, Any]) -> Iterator[None]:
     """Fill in PyTorch's numbers; yields after each."""
     yardstick.tune()
     check.report(f"matrix product on {check.device}")
@@ -133,13 +133,15 @@ def _torch(check: Check, bundle: Bundle, found: dict[str, Any]) -> Iterator[None
             attempt(yardstick.release, check.device)
 
 
-def _matrix_peak(check: Check) -> float:
+def _matrix_peak(check: GpuCheck) -> float:
     half = check.device.startswith("cuda")
     dtype, sides = (torch.float16, _SIDES) if half else (torch.float32, (512,))
     return yardstick.matrix_peak(check.device, check.seconds, dtype, sides)
 
 
-def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]) -> Iterator[None]:
+def _backends(
+    check: GpuCheck, bundle: Bundle, exact: Bundle, found: dict[str, Any]
+) -> Iterator[None]:
     """Fill in what every backend does; yields after each number."""
     usable = attempt(backend_report)
     for name in (n for n in BACKENDS if n in check.backends):
@@ -151,7 +153,7 @@ def _backends(check: Check, bundle: Bundle, exact: Bundle, found: dict[str, Any]
 
 
 def _backend(
-    check: Check, bundles: tuple[Bundle, Bundle], name: str, entry: dict[str, Any]
+    check: GpuCheck, bundles: tuple[Bundle, Bundle], name: str, entry: dict[str, Any]
 ) -> Iterator[None]:
     """Fill in what one backend does; whatever fails leaves its reason instead of a number."""
     bundle, exact = bundles
@@ -181,7 +183,7 @@ def _backend(
 
 
 def _cells(
-    check: Check, bundle: Bundle, name: str, graph: str, entry: dict[str, Any], time: Any
+    check: GpuCheck, bundle: Bundle, name: str, graph: str, entry: dict[str, Any], time: Any
 ) -> Iterator[None]:
     """Fill in what `time` says of one graph's feeds at every batch; it may be a failure itself."""
     cells = entry[graph] = {}
@@ -192,7 +194,7 @@ def _cells(
         yield
 
 
-def _wanted(check: Check, backend: str) -> PlanOptions:
+def _wanted(check: GpuCheck, backend: str) -> PlanOptions:
     """Return the options of plans; TensorRT-RTX compiles for Turing only when told to."""
     if backend == "tensorrt-rtx" and {gpu.capability for gpu in gpus()} == {TURING}:
         return msgspec.structs.replace(check.options, targets=(TURING,))

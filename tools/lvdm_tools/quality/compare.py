@@ -29,7 +29,7 @@ PUBLISHED = 2048  # clips of each side in the protocol of FVD
 
 
 @dataclass(frozen=True)
-class Plan:
+class Extent:
     """How much is measured: videos of each subject, their frames, frames of a block, repeats.
 
     Of the blocks it is every Nth, and the last.
@@ -85,7 +85,7 @@ def compare(
     subjects: Sequence[Subject],
     real: Real,
     network: FeatureNetwork,
-    plan: Plan,
+    plan: Extent,
     say: Callable[[str], None],
 ) -> Measured:
     """Measure every subject against the same real clips, and how it ages if there are blocks.
@@ -112,11 +112,13 @@ def compare(
     return measured
 
 
-def _run(plan: Plan, number: int) -> range:
+def _run(plan: Extent, number: int) -> range:
     return range(number * plan.videos, (number + 1) * plan.videos)
 
 
-def _warn(real: Features, network: FeatureNetwork, plan: Plan, say: Callable[[str], None]) -> None:
+def _warn(
+    real: Features, network: FeatureNetwork, plan: Extent, say: Callable[[str], None]
+) -> None:
     """Tell what few clips do. Raises ConfigError where the network sees no difference at all."""
     features = _features(real)
     if not np.ptp(features, axis=0).any():
@@ -136,7 +138,11 @@ def _warn(real: Features, network: FeatureNetwork, plan: Plan, say: Callable[[st
 
 
 def _points(
-    label: str, made: list[Features], known: list[Features], network: FeatureNetwork, plan: Plan
+    label: str,
+    made: list[Features],
+    known: list[Features],
+    network: FeatureNetwork,
+    plan: Extent,
 ) -> list[Point]:
     points = []
     for number, first in enumerate(plan.wanted.blocks):
@@ -152,7 +158,7 @@ def _points(
     return points
 
 
-def _block(rows: Features, number: int, plan: Plan) -> Features:
+def _block(rows: Features, number: int, plan: Extent) -> Features:
     """Return the clips of a block, counted among those that are measured."""
     return np.split(rows, len(plan.wanted.blocks), axis=1)[number]
 

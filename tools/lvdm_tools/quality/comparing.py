@@ -8,7 +8,7 @@ from typing import Any
 from lvdm_engines.errors import ConfigError, OptionsError, quoted
 from lvdm_rt.pipeline import Pipeline
 from lvdm_tools.data.clip import ClipSpec
-from lvdm_tools.quality.compare import PUBLISHED, Plan, compare
+from lvdm_tools.quality.compare import PUBLISHED, Extent, compare
 from lvdm_tools.quality.curves import VideoComparison
 from lvdm_tools.quality.networks import CLIP, RANDOM, open_network
 from lvdm_tools.quality.subjects import Asked, Subject, films, generated, read_subject, real
@@ -65,14 +65,14 @@ def run(request: ComparisonRequest, say: Say) -> VideoComparison:
 
     Raises ConfigError, OptionsError, TrainingError, and what opening and running a bundle raise.
     """
-    Plan(request.videos or _VIDEOS, *request.lengths, request.repeats)
+    Extent(request.videos or _VIDEOS, *request.lengths, request.repeats)
     with ExitStack() as stack:
         network = stack.enter_context(open_network(request.features, request.backend))
         subjects = _open(request, stack, say)
         usual = PUBLISHED if network.published else _VIDEOS
         wanted = request.videos or (_LONG_VIDEOS if request.over_time else usual)
         most = _most(subjects, wanted, request.repeats, say)
-        plan = Plan(most, *request.lengths, request.repeats, request.every)
+        plan = Extent(most, *request.lengths, request.repeats, request.every)
         spec = ClipSpec(plan.block, _size(subjects), request.stride)
         known = real(request.data, spec, request.seed)
         found = compare(subjects, known, network, plan, say)

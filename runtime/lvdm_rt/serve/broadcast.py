@@ -2,7 +2,7 @@
 
 In a route, in the event loop:
 
-    with hub.listen(job_id) as news:
+    with broadcaster.listen(job_id) as news:
         job = service.get(job_id)           # after listening, so that nothing falls in between
         if job.has_ended: ...               # nothing more will come
         async for item in news:             # ends after the last status, or when the server stops
@@ -12,8 +12,8 @@ In a route, in the event loop:
                 case Previewed(stage, pictures): ...
                 case StatusChanged(status): ...
 
-From the worker, in any thread: `hub.tell(job_id, item)`, which never waits. Of each kind of news
-that waits for a listener only the newest is kept, so that no listener costs memory.
+From the worker, in any thread: `broadcaster.tell(job_id, item)`, which never waits. Of each kind of
+news that waits for a listener only the newest is kept, so that no listener costs memory.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class Listener:
             await self._ready.wait()
 
 
-class Hub:
+class Broadcaster:
     """Listeners by the id of the job that they listen to."""
 
     def __init__(self) -> None:

@@ -5,7 +5,14 @@ import threading
 
 import numpy as np
 
-from lvdm_rt.serve.hub import Advanced, FilmGrew, Hub, Listener, Previewed, StatusChanged
+from lvdm_rt.serve.broadcast import (
+    Advanced,
+    Broadcaster,
+    FilmGrew,
+    Listener,
+    Previewed,
+    StatusChanged,
+)
 
 PICTURES = Previewed("predict", np.zeros((4, 2, 2, 3), np.uint8))
 DONE = StatusChanged("completed")
@@ -19,14 +26,14 @@ def heard(told, *, from_thread=False):
     """What a listener hears of a job that is told of before it looks."""
 
     async def listen():
-        hub = Hub()
+        broadcaster = Broadcaster()
 
         def tell():
             for item in told:
-                hub.tell("a", item)
-            hub.tell("b", at(99))
+                broadcaster.tell("a", item)
+            broadcaster.tell("b", at(99))
 
-        with hub.listen("a") as news:
+        with broadcaster.listen("a") as news:
             if from_thread:
                 thread = threading.Thread(target=tell)
                 thread.start()
@@ -70,14 +77,14 @@ def test_who_listens_slowly_costs_no_memory_and_nobody_waits():
 
 def test_all_listeners_come_to_an_end_with_the_server():
     async def listen():
-        hub = Hub()
-        with hub.listen("a") as before:
-            hub.tell("a", at(1))
-            hub.close()
+        broadcaster = Broadcaster()
+        with broadcaster.listen("a") as before:
+            broadcaster.tell("a", at(1))
+            broadcaster.close()
             assert [item async for item in before] == [at(1)]
-        with hub.listen("a") as after:
+        with broadcaster.listen("a") as after:
             assert [item async for item in after] == []
-        hub.tell("a", at(2))
+        broadcaster.tell("a", at(2))
 
     asyncio.run(asyncio.wait_for(listen(), 10))
 
