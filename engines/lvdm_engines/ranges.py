@@ -1,11 +1,11 @@
-"""Numbers on a command line, within bounds; knows click and nothing else."""
+"""Numbers on a command line, within bounds; knows click and what sizes a batch may have."""
 
 import math
 from typing import Any
 
 import click
 
-from lvdm_engines.errors import quoted
+from lvdm_engines.errors import OptionsError, quoted
 
 
 class WholeRange(click.IntRange):
@@ -27,3 +27,20 @@ class NumberRange(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{quoted(value)} is not a number.", param, ctx)
         return number
+
+
+class BatchRange(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on
+    """Sizes of a batch as MIN:OPT:MAX, or one number for all three."""
+
+    name = "MIN:OPT:MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the `Range`; raises what click shows for anything else."""
+        from lvdm_engines.backends.plan_facts import Range
+
+        if isinstance(value, Range):
+            return value
+        try:
+            return Range.parse(str(value))
+        except OptionsError as err:
+            self.fail(str(err), param, ctx)

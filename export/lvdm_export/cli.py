@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, CpuPrecision, SessionOptions
-from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.bundle import Bundle, load_bundle
 from lvdm_engines.command_line import HELP, CommandLine, tell
 from lvdm_engines.completion import BUNDLE, PATH
@@ -122,8 +122,6 @@ def _plan_options(options: dict[str, Any]) -> PlanOptions:
     """Return what a compiler may be asked; what was not given keeps its default."""
     known = {name: options.get(name) for name in PlanOptions.__struct_fields__}
     asked = {name: value for name, value in known.items() if value is not None}
-    for name in {"batch", "pixel_batch"} & asked.keys():
-        asked[name] = Range.parse(asked[name])
     return PlanOptions(**asked)
 
 

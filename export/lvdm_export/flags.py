@@ -11,7 +11,7 @@ import click
 
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.defaults import SAMPLER_NAMES
-from lvdm_engines.ranges import NumberRange, WholeRange
+from lvdm_engines.ranges import BatchRange, NumberRange, WholeRange
 
 RUN_AS_THEY_ARE = ("cpu", "openvino", "cuda")  # backends that need no plans
 _FILE = click.Path(path_type=Path)
@@ -68,8 +68,18 @@ _FLAGS = (
     click.option(
         "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True
     ),
-    click.option("--batch", metavar="MIN:OPT:MAX", help="Clips per call that plans are made for."),
-    click.option("--pixel-batch", metavar="MIN:OPT:MAX", help="The same of encoder and decoder."),
+    click.option(
+        "--batch",
+        type=BatchRange(),
+        metavar="MIN:OPT:MAX",
+        help="Clips per call that plans are made for.",
+    ),
+    click.option(
+        "--pixel-batch",
+        type=BatchRange(),
+        metavar="MIN:OPT:MAX",
+        help="The same of encoder and decoder.",
+    ),
     click.option("--level", type=WholeRange(0, 5), help="How long to search for kernels."),
     click.option("--tf32/--no-tf32", default=True, help="May float32 parts round products?"),
     click.option(

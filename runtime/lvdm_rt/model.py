@@ -41,7 +41,7 @@ class CallTimes:
         """Log the totals."""
         for graph, (calls, total) in self._totals.items():
             each = 1e3 * total / calls
-            _log.info("%s: called %d times in %.2f s, %.1f ms each", graph, calls, total, each)
+            _log.info("%s: calls %d, together %.2f s, each %.1f ms", graph, calls, total, each)
 
 
 @dataclass(frozen=True)

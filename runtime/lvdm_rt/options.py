@@ -12,9 +12,8 @@ import msgspec
 from lvdm_engines.defaults import Defaults, Preset, SamplerName
 from lvdm_engines.errors import OptionsError, quoted
 from lvdm_engines.manifest import Manifest
-from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_VIDEOS
+from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_SEED, MAX_VIDEOS
 from lvdm_rt.checks import check_number, check_one_of, check_range
-from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.diffusion.sampler import SAMPLERS
 from lvdm_rt.presets import TEACHER_CALLS, find_preset
 from lvdm_rt.text.prompts import ASKED, Prompts, default_guidance, resolve_text

@@ -110,7 +110,7 @@ class Request:
         settings, schedule = self.settings, schedule_of(self.manifest.model)
         for stage, clips in self.plan.counts.items():
             _log.info(
-                "%s: %d clips for each video, graph %s called %d times by %s",
+                "%s: clips of a video %d, calls of %s for each %d, by %s",
                 stage,
                 clips,
                 denoiser(settings, stage),

@@ -12,7 +12,7 @@ import numpy as np
 from lvdm_engines.errors import OptionsError
 from lvdm_rt.commands.lettering import HEIGHT, ground, line
 from lvdm_rt.commands.looked_at import STILL_RATE, LookedAt, Size, look_at
-from lvdm_rt.commands.outputs import check_free
+from lvdm_rt.commands.outputs import check_free, refuse_input
 from lvdm_rt.video import Frames, ReadSpec, VideoSpec, check_output, open_writer, read_frames
 from lvdm_rt.video.look import length
 
@@ -72,6 +72,7 @@ def _spec(job: CompareJob, videos: LookedAt, fps: Fraction, lengths: list[int]) 
 
 
 def _check(job: CompareJob, spec: VideoSpec) -> None:
+    refuse_input(job.out, job.inputs)
     if job.out != "-":
         check_free(Path(job.out), json.loads(spec.settings), force=job.force)
     check_output(job.out, spec, replace=job.force)

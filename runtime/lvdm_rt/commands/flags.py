@@ -16,7 +16,7 @@ from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
 from lvdm_engines.completion import BUNDLE, PATH, offer
 from lvdm_engines.errors import LvdmError, quoted
 from lvdm_engines.ranges import NumberRange, WholeRange
-from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_VIDEOS
+from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES, MAX_SEED, MAX_VIDEOS
 from lvdm_rt.commands.repeating import refuse_own_sidecar, repeated
 
 if TYPE_CHECKING:
@@ -83,18 +83,18 @@ _FLAGS = (
                  help="A built-in name, a directory, or hf://OWNER/NAME[@REVISION]."),
     click.option("--frames", type=WholeRange(1, MAX_FRAMES), default=64, show_default=True,
                  metavar="N", help="New frames of each video."),
-    click.option("--seed", type=WholeRange(0, 2**64 - 1), default=0, show_default=True,
+    click.option("--seed", type=WholeRange(0, MAX_SEED), default=0, show_default=True,
                  metavar="S"),
     click.option("--videos", type=WholeRange(1, MAX_VIDEOS), default=1, show_default=True,
                  metavar="N", help="With N > 1: OUT-000.mp4, OUT-001.mp4, …"),
-    click.option("--first-video", type=WholeRange(0), default=0, metavar="K",
+    click.option("--first-video", type=WholeRange(0, MAX_SEED - MAX_VIDEOS), default=0, metavar="K",
                  help="Number of the first video, where several runs share one seed."),
     click.option("--condition", metavar="IN", shell_complete=PATH,
                  help="Continue this video, folder of frames, .npz or still picture."),
     click.option("--max-pixels", type=_count, default=1 << 26, show_default=True, metavar="N",
                  help="Refuse IN if its pictures have more: they would take too much memory."),
     click.option("--join/--no-join", help="Put IN before the new frames, with its sound."),
-    click.option("--fade", type=WholeRange(0), metavar="N",
+    click.option("--fade", type=WholeRange(0, MAX_FRAMES), metavar="N",
                  help="New frames in which the look of IN's last one fades out. Default: a decode window."),  # noqa: E501
     click.option("--mode", type=click.Choice(["hierarchical", "autoregressive", "short"])),
     click.option("--preset", metavar="fast|balanced|paper", shell_complete=offer(_presets),

@@ -13,10 +13,9 @@ from msgspec.structs import replace
 
 from lvdm_engines.atomic import read_file
 from lvdm_engines.errors import OptionsError, cause, quoted
-from lvdm_rt.bounds import MAX_FRAMES
+from lvdm_rt.bounds import MAX_FRAMES, MAX_SEED
 from lvdm_rt.checks import check_range
 from lvdm_rt.commands.outputs import output_names
-from lvdm_rt.diffusion.noise import MAX_SEED
 from lvdm_rt.options import GenerateOptions
 from lvdm_rt.text.prompts import check_text
 

@@ -6,7 +6,6 @@ directories; nothing of command lines, lists, or how an engine is opened.
 
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from lvdm_engines.errors import (
 )
 from lvdm_engines.manifest import ModelFacts
 from lvdm_rt.commands.described import Described
-from lvdm_rt.commands.outputs import Outputs
+from lvdm_rt.commands.outputs import Outputs, refuse_input
 from lvdm_rt.long import workdir
 from lvdm_rt.long.plan import plan
 from lvdm_rt.long.workdir import holds_clips
@@ -135,10 +134,8 @@ def check_condition(condition: Path | None, names: Sequence[str]) -> None:
         raise VideoError(
             f"cannot read {condition}: there is no such file; give a video or a picture"
         )
-    given = _real(condition)
     for name in names:
-        if name != "-" and _real(Path(name)) in (given, *given.parents):
-            raise OptionsError(f"{name} is or holds what is continued; choose another OUT")
+        refuse_input(name, [condition])
 
 
 def check_early(call: VideoCall, model: ModelFacts) -> None:
@@ -161,10 +158,6 @@ def as_json(settings: Settings) -> dict[str, Any]:
     """Return settings as a file gives them back."""
     told: dict[str, Any] = json.loads(msgspec.json.encode(settings))
     return told
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # of a link to itself as well, which ends Path.resolve
 
 
 @dataclass(frozen=True)

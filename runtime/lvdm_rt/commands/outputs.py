@@ -1,8 +1,10 @@
 """The files of a job: their names, what may be replaced, and the writers of videos in flight."""
 
 import json
+import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -178,6 +180,14 @@ def settings_beside(path: Path, *marks: str) -> dict[str, Any]:
             "or choose another name"
         )
     return told
+
+
+def refuse_input(out: str, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over what is read, or into a folder around it. Raises OptionsError."""
+    for path in inputs:
+        given = Path(os.path.realpath(path))  # of a link to itself as well, which ends Path.resolve
+        if out != "-" and Path(os.path.realpath(out)) in (given, *given.parents):
+            raise OptionsError(f"{out} is or holds what is read; choose another OUT")
 
 
 def refuse_existing(path: Path) -> None:

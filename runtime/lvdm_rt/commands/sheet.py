@@ -7,7 +7,7 @@ from pathlib import Path
 from lvdm_engines.errors import OptionsError, VideoError
 from lvdm_rt.commands.lettering import HEIGHT, ground, line
 from lvdm_rt.commands.looked_at import STILL_RATE, Size, look_at
-from lvdm_rt.commands.outputs import refuse_existing
+from lvdm_rt.commands.outputs import refuse_existing, refuse_input
 from lvdm_rt.video import Frames, ReadSpec, missing_encoder, read_frames
 from lvdm_rt.video.look import length
 from lvdm_rt.video.png_file import write_png
@@ -52,6 +52,7 @@ def make_sheet(job: SheetJob) -> str:
     """
     out = Path(job.out)
     _check_place(out, force=job.force)
+    refuse_input(job.out, job.inputs)
     strips = list(_strips(job))
     sheet = _drawn(job, strips)
     if not job.force:

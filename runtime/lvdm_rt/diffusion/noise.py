@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-MAX_SEED = 2**64 - 1
-
 
 class Stage(IntEnum):
     """What a clip is for; the numbers are part of the noise function and never change."""

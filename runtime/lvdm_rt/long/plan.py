@@ -165,7 +165,9 @@ def plan(
     if mode == "short":
         return _short(frames, needed, latents, model, given)
     if model.predict is None:
-        raise PlanError(f"mode {mode} needs a predict graph, which this bundle has not; use short")
+        raise PlanError(
+            f"mode {mode} needs a predict graph, which this bundle has not; use short, of one clip"
+        )
     if mode == "hierarchical" and model.interpolate is None:
         raise PlanError("mode hierarchical needs an interpolate graph; use mode autoregressive")
     stride = model.predict.stride if mode == "hierarchical" else 1
@@ -192,7 +194,10 @@ def _short(frames: int, needed: int, latents: int, model: ModelFacts, given: int
             "ask for fewer or use mode hierarchical with a bundle that has it"
         )
     if given:
-        raise PlanError("mode short cannot continue a video; use hierarchical or autoregressive")
+        way = (
+            "use another mode" if model.predict else "that needs a predict graph, which it has not"
+        )
+        raise PlanError(f"mode short cannot continue a video; {way}")
     clip = model.short.clip
     return ClipPlan(
         frames=frames,

@@ -22,6 +22,7 @@ from lvdm_rt.scale.crew import Crew, Share
 _log = logging.getLogger(__name__)
 
 CORES = 4  # of a worker on a CPU, unless asked otherwise or no machine has as many
+_MOST_PER_CORE = 16  # workers of one core each, on this machine alone
 _QUIET = {  # has to be set before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what it will do one day
@@ -121,6 +122,11 @@ def _join(ray: Any, options: ClusterOptions) -> None:
     }
     if options.address is None:
         cores, wanted = usable_cores(), (options.workers or 1) * (options.cpus or 1)
+        if wanted > _MOST_PER_CORE * cores:
+            raise ClusterError(
+                f"got {options.workers or 1} workers of {options.cpus or 1} cores on this machine, "
+                f"which has {cores}; ask for {_MOST_PER_CORE * cores} together at most"
+            )
         how |= {"address": "local", "num_cpus": max(cores, wanted)}
     else:
         _check_address(options.address, options.seconds)
@@ -128,7 +134,7 @@ def _join(ray: Any, options: ClusterOptions) -> None:
     where = options.address or "this machine"
     try:
         ray.init(**how)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as err:
+    except Exception as err:  # which Ray raises itself where a node does not start
         raise ClusterError(f"{where}: no cluster can be used: {one_line(str(err), 300)}") from err
 
 

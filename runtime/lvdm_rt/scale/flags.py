@@ -22,9 +22,9 @@ _HERE = "local"  # the address of who gives none
 RAY_FLAGS = (
     click.option("--ray", is_flag=False, flag_value=_HERE, metavar="[ADDRESS]",
                  help="Let workers do it: on the Ray cluster at HOST:PORT, else on this machine."),
-    click.option("--workers", type=WholeRange(1), metavar="N",
+    click.option("--workers", type=WholeRange(1, 1024), metavar="N",
                  help="How many; as many as there is room for, if not given."),
-    click.option("--cpus-per-worker", type=WholeRange(1), metavar="N",
+    click.option("--cpus-per-worker", type=WholeRange(1, 1024), metavar="N",
                  help="CPU cores of each worker, in place of a GPU where there are GPUs."),
 )
 # fmt: on

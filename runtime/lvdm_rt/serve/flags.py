@@ -16,6 +16,7 @@ from lvdm_engines.backends.backend import BACKENDS, CPU_PRECISIONS, MOST_THREADS
 from lvdm_engines.completion import BUNDLE, PATH
 from lvdm_engines.errors import OptionsError
 from lvdm_engines.ranges import NumberRange, WholeRange
+from lvdm_rt.bounds import MAX_BATCH, MAX_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ _FLAGS = (
                  help="A site whose pages may use this server; may be repeated."),
     click.option("--proxy", "proxies", multiple=True, metavar="ADDRESS",
                  help="A proxy that says who asks (X-Forwarded-For); may be repeated."),
-    click.option("--batch-size", type=_count, metavar="N",
+    click.option("--batch-size", type=WholeRange(1, MAX_BATCH), metavar="N",
                  help="Clips per network call, and so jobs that are made together."),
     click.option("--exact/--no-exact", help="Bit-identical videos in whatever company."),
     click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
@@ -54,8 +55,8 @@ _FLAGS = (
                  help="CPU threads. Default: all cores."),
     click.option("--precision", type=click.Choice(CPU_PRECISIONS), help="Of the CPU's arithmetic."),
     click.option("--device", type=WholeRange(0), default=0, metavar="N", help="Which GPU."),
-    click.option("--max-frames", type=_count, default=4096, show_default=True, metavar="N",
-                 help="Of one video."),
+    click.option("--max-frames", type=WholeRange(1, MAX_FRAMES), default=4096, show_default=True,
+                 metavar="N", help="Of one video."),
     click.option("--max-queue", type=_count, default=64, show_default=True, metavar="N",
                  help="Jobs that wait."),
     click.option("--max-client-jobs", type=_count, default=16, show_default=True, metavar="N",

@@ -60,7 +60,7 @@ def test_what_is_continued_is_never_in_the_output(generate, tmp_path, source, ou
     generate(out, "--frames", "2")
     before = content(tmp_path)
     told = generate(out, "--condition", source, "--force", code=1)
-    assert f"{out} is or holds what is continued; choose another OUT" in told
+    assert f"{out} is or holds what is read; choose another OUT" in told
     assert content(tmp_path) == before
 
 

@@ -77,15 +77,13 @@ def test_verbose_tells_what_is_called_how_often_and_how_long_it_took(start, toy)
     _, quiet = start("generate", "-o", "a.npz", *flags).communicate(timeout=60)
     _, told = start("generate", "-o", "b.npz", *flags, "-v").communicate(timeout=60)
     _, more = start("generate", "-o", "c.npz", *flags, "-vv").communicate(timeout=60)
-    planned = re.findall(
-        r"(\d+) clips for each video, graph (\w+) called (\d+) times by ddim", told
-    )
-    called = dict(re.findall(r"(\w+): called (\d+) times in \d+\.\d\d s", told))
+    planned = re.findall(r"clips of a video (\d+), calls of (\w+) for each (\d+), by ddim", told)
+    called = dict(re.findall(r"(\w+): calls (\d+), together \d+\.\d\d s", told))
     for clips, graph, calls in planned:  # up to four clips to a call
         assert int(called[graph]) % int(calls) == 0
         assert int(called[graph]) <= int(clips) * int(calls)
     assert {graph for _, graph, _ in planned} | {"decoder"} == set(called)
-    assert "called" not in quiet
+    assert "calls" not in quiet
     assert "a call of" not in told
     assert len(re.findall(r"\w+: a call of \d+\.\d ms", more)) == sum(map(int, called.values()))
 

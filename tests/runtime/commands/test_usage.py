@@ -27,6 +27,8 @@ from lvdm_rt.cli import generate
         (["-o", "a.mp4", "--steps", "0"], "--steps"),
         (["-o", "a.mp4", "--batch-size", "0"], "--batch-size"),
         (["-o", "a.mp4", "--batch-size", "5000"], "--batch-size"),
+        (["-o", "a.mp4", "--first-video", "18446744073708551616"], "--first-video"),
+        (["-o", "a.mp4", "--ray", "--workers", "2000"], "--workers"),
         (["-o", "a.mp4", "--frames", "10000001"], "--frames"),
         (["-o", "a.mp4", "--guidance", "-2"], "--guidance"),
         (["-o", "a.mp4", "--text-guidance", "nan"], "--text-guidance"),

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from toy_files import content
 from toy_films import plain
 from toy_films import write as write_film
 
@@ -177,3 +178,14 @@ def test_a_sheet_goes_to_a_new_picture_only(command, video, tmp_path, out, told)
 def test_what_is_no_size_is_a_usage_error(command, size):
     code, _, err = command("sheet", "a.npz", "-o", "s.png", "--size", size)
     assert (code, "is not a size" in err) == (2, True)
+
+
+def test_what_is_read_is_not_written_over(command, video, tmp_path):
+    video("a.gif", [9, 99])
+    video("b.gif", [9, 99])
+    (tmp_path / "a.gif").rename(tmp_path / "a.png")  # what it holds is looked at, not its name
+    before = content(tmp_path)
+    for line, out in ((("sheet", "a.png"), "a.png"), (("compare", "a.png", "b.gif"), "b.gif")):
+        code, _, err = command(*line, "-o", out, "--force")
+        assert (code, content(tmp_path)) == (1, before)
+        assert f"{out} is or holds what is read; choose another OUT" in err

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lvdm_rt.diffusion.noise import FIRST_STEP, MAX_SEED, START, Site, Stage, draw_rows, philox
+from lvdm_rt.bounds import MAX_SEED
+from lvdm_rt.diffusion.noise import FIRST_STEP, START, Site, Stage, draw_rows, philox
 
 SHAPE = (4, 5, 8, 8)
 SITE = Site(video=3, stage=Stage.INFILL, clip=7)

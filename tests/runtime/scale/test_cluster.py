@@ -3,6 +3,7 @@
 import socket
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -11,6 +12,7 @@ from lvdm_engines.backends.backend import SessionOptions
 from lvdm_engines.bundle import load_bundle
 from lvdm_engines.errors import ClusterError, OptionsError
 from lvdm_rt.cli import run
+from lvdm_rt.scale import cluster
 from lvdm_rt.scale.cluster import ClusterOptions, _share, connect
 from lvdm_rt.scale.crew import Share
 from lvdm_rt.scale.flags import cluster_of
@@ -141,3 +143,16 @@ def test_a_worker_uses_what_it_has_of_its_machine():
     assert fitted(None, Share(4, 3, 0)).threads == 3
     assert fitted(SessionOptions(threads=2), Share(4, 3, 0)).threads == 2
     assert fitted(SessionOptions(device=5), Share(4, 0, 1)) == SessionOptions(device=0)
+
+
+def test_more_workers_than_this_machine_can_hold_are_refused_before_ray_starts():
+    ray = Mock()
+    with pytest.raises(ClusterError, match=r"got 999 workers of 2 cores on this machine"):
+        cluster._join(ray, ClusterOptions(workers=999, cpus=2))
+    ray.init.assert_not_called()
+
+
+def test_whatever_ray_raises_while_it_starts_is_one_line():
+    ray = Mock(init=Mock(side_effect=Exception("The current node timed out\nduring startup")))
+    with pytest.raises(ClusterError, match=r"no cluster can be used: The current node timed out"):
+        cluster._join(ray, ClusterOptions(workers=1))

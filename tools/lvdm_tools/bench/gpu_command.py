@@ -11,10 +11,10 @@ import click
 from lvdm_engines.atomic import whole_file
 from lvdm_engines.backends.backend import BACKENDS
 from lvdm_engines.backends.gpu.driver import driver_problem
-from lvdm_engines.backends.plan_facts import PlanOptions, Range
+from lvdm_engines.backends.plan_facts import PlanOptions
 from lvdm_engines.command_line import tell
 from lvdm_engines.errors import BackendError, OptionsError, cause
-from lvdm_engines.ranges import NumberRange, WholeRange
+from lvdm_engines.ranges import BatchRange, NumberRange, WholeRange
 from lvdm_tools.outputs import check_free
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     type=click.Choice(BACKENDS),
     help="Only these. Default: all that need a GPU.",
 )
-@click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True)
+@click.option(
+    "--batch", type=BatchRange(), metavar="MIN:OPT:MAX", default="1:8:32", show_default=True
+)
 @click.option("--frames", type=WholeRange(1), default=64, show_default=True)
 @click.option("--seconds", type=NumberRange(0), default=2.0, help="Per number. Default: 2.")
 @click.option("--no-torch", is_flag=True, help="Leave PyTorch out.")
@@ -117,6 +119,6 @@ def _check(out: Path, save: Callable[[dict[str, Any]], None], options: dict[str,
         work=out,
         report=tell,
         save=save,
-        options=PlanOptions(batch=Range.parse(options["batch"])),
+        options=PlanOptions(batch=options["batch"]),
         **settings,
     )

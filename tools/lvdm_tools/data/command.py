@@ -12,6 +12,7 @@ import tqdm
 from lvdm_engines.command_line import tell
 from lvdm_engines.errors import OptionsError, VideoError, cause
 from lvdm_engines.ranges import NumberRange, WholeRange
+from lvdm_rt.bounds import MAX_FRAMES, MAX_SEED, MAX_VIDEOS
 from lvdm_rt.commands.outputs import settings_beside
 from lvdm_rt.commands.viewing import read_size
 from lvdm_rt.video import VideoSpec, open_writer, sidecar_path
@@ -31,12 +32,12 @@ _BLOCK = 64  # frames drawn at a time: memory does not grow with the length
     required=True,
     help="A folder, or for a single clip a file: .mp4, .webm, .gif or .npz.",
 )
-@click.option("--clips", type=WholeRange(min=1), default=1, show_default=True)
-@click.option("--frames", type=WholeRange(min=1), default=256, show_default=True)
+@click.option("--clips", type=WholeRange(1, MAX_VIDEOS), default=1, show_default=True)
+@click.option("--frames", type=WholeRange(1, MAX_FRAMES), default=256, show_default=True)
 @click.option(
     "--size", callback=read_size, default="64", show_default=True, help="Pixels: 64, or 96x64."
 )
-@click.option("--seed", type=WholeRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=WholeRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--first", type=WholeRange(min=0), default=0, help="Number of the first clip.")
 @click.option("--fps", type=NumberRange(0.1, 1000), default=8.0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that exist.")

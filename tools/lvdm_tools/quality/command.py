@@ -13,6 +13,7 @@ from lvdm_engines.command_line import silence_stdout, tell
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import ConfigError, LvdmError, OptionsError, cause
 from lvdm_engines.ranges import WholeRange
+from lvdm_rt.bounds import MAX_SEED, MAX_VIDEOS
 from lvdm_rt.cli import generate
 from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import curves, scorecard
@@ -35,7 +36,7 @@ _OPTIONS = [
     click.Option(["--features"], metavar="random|BUNDLE|FILE", shell_complete=BUNDLE,
                  help="The network in whose features distances are taken: random ones, the encoder "
                       "of a bundle, or the I3D network of FVD. [default: random]"),
-    click.Option(["--clips"], type=WholeRange(min=2),
+    click.Option(["--clips"], type=WholeRange(2, MAX_VIDEOS),
                  help="Clips to reconstruct, and to generate; 48 or more for a Fréchet distance. "
                       "Compared are so many videos of each. "
                       "[default: 128; 16 over time, 2048 for FVD]"),
@@ -58,7 +59,7 @@ _OPTIONS = [
                  help="'synth', or a folder of videos or of folders of pictures."),
     click.Option(["--stride"], type=_COUNT, default=1, show_default=True,
                  help="Frame stride in DATA."),
-    click.Option(["--seed"], type=WholeRange(min=0), default=0, show_default=True),
+    click.Option(["--seed"], type=WholeRange(0, MAX_SEED), default=0, show_default=True),
     click.Option(["--beside"], multiple=True, metavar="LABEL=BUNDLE",
                  help="Measure another bundle too, for comparison."),
     click.Option(["--json", "json_out"], type=_FILE, help="Write all numbers."),

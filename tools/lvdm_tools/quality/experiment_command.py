@@ -11,6 +11,7 @@ from lvdm_engines.command_line import tell
 from lvdm_engines.completion import BUNDLE, DATA
 from lvdm_engines.errors import OptionsError, cause
 from lvdm_engines.ranges import WholeRange
+from lvdm_rt.bounds import MAX_SEED, MAX_VIDEOS
 from lvdm_tools.outputs import check_free, write_report
 from lvdm_tools.quality import curves
 from lvdm_tools.quality.comparing import ComparisonRequest, run
@@ -32,7 +33,7 @@ _COUNT = WholeRange(min=1)
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="For all reports."
 )
-@click.option("--clips", type=WholeRange(min=2), default=VIDEOS, show_default=True,
+@click.option("--clips", type=WholeRange(2, MAX_VIDEOS), default=VIDEOS, show_default=True,
               help="Videos of each setting.")  # fmt: skip
 @click.option("--frames", type=_COUNT, default=FRAMES, show_default=True, help="Of each video.")
 @click.option("--block", type=_COUNT, default=64, show_default=True,
@@ -45,7 +46,7 @@ _COUNT = WholeRange(min=1)
 @click.option("--data", default="synth", show_default=True, shell_complete=DATA,
               help="'synth', or a folder of videos or of folders of pictures.")  # fmt: skip
 @click.option("--stride", type=_COUNT, default=1, show_default=True, help="Frame stride in DATA.")
-@click.option("--seed", type=WholeRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=WholeRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto",
               show_default=True)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace files that exist.")
