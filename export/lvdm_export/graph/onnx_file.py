@@ -99,8 +99,8 @@ def _traced(graph: Graph, clip: int) -> ExportedProgram:
     """
     example = graph.example(_EXAMPLE_BATCH, clip)
     free = {
-        name: {axis: _DIMENSIONS[free] for axis, free in axes.items()}
-        for name, axes in _free(graph).items()
+        tensor: {axis: _DIMENSIONS[name] for axis, name in axes.items()}
+        for tensor, axes in _free(graph).items()
     }
     # sizes of 0 and 1 are not told apart, as where the exporter traces by itself
     with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
@@ -114,12 +114,8 @@ def _traced(graph: Graph, clip: int) -> ExportedProgram:
         elif node.target is _ATEN.square.default:
             node.target, node.args = _ATEN.mul.Tensor, (node.args[0],) * 2
         elif node.target is _ATEN.to.dtype:
-            tensor, dtype = node.args[:2]
-            node.target, node.args, node.kwargs = (
-                _ATEN._to_copy.default,
-                (tensor,),
-                {"dtype": dtype},
-            )
+            node.kwargs = {"dtype": node.args[1]}
+            node.target, node.args = _ATEN._to_copy.default, node.args[:1]
     program.graph_module.recompile()
     setattr(program, "run_decompositions", lambda _: program)  # noqa: B010 - mypy
     return program
