@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -15,8 +15,9 @@ Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info
 
 _REQUIRED: Any = object()
 # to a whole value, as OmegaConf writes it: from the top, or with dots from where it stands
-_REFERENCE = re.compile(r"\$\{(\.*)([\w-]+(?:\.[\w-]+|\[[\w-]+\])*)\}")
+_REFERENCE = re.compile(r"\$\{\s*(\.*)((?:[\w-]+|\[[\w-]+\])(?:\.[\w-]+|\[[\w-]+\])*)\s*\}")
 _MOST_REFERENCES = 16  # one to another
+Place = tuple[str, ...]  # the keys that lead to a value from the top
 _WORDS = {
     "`int`": "a whole number",
     "`float`": "a number",
@@ -34,9 +35,7 @@ class StrictMapping:
     keys that lead from the root to here. A file without such values needs neither.
     """
 
-    def __init__(
-        self, raw: object, path: str, root: object = None, place: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, raw: object, path: str, root: object = None, place: Place = ()) -> None:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path} is {_show(raw)}, expected a mapping")
         self._raw: Mapping[object, Any] = raw
@@ -115,14 +114,18 @@ class StrictMapping:
             raise ConfigError(f"{self._where(name)} is missing")
         return default if value is None else value
 
-    def _follow(self, name: str, value: Any, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-        """Follow references to a value and its place in the file.
+    def _follow(
+        self, name: str, value: Any, place: Place, budget: Iterator[int] | None = None
+    ) -> tuple[Any, Place]:
+        """Follow references to a value and its place in the file, as many as the budget has.
 
         Only what is read is resolved, so others may lead nowhere.
         """
-        for _ in range(_MOST_REFERENCES):
-            if not isinstance(value, str) or "${" not in value:
-                return value, place
+        budget = iter(range(_MOST_REFERENCES)) if budget is None else budget
+        while isinstance(value, str) and "${" in value:
+            if next(budget, None) is None:
+                where = self._where(name)
+                raise ConfigError(f"{where} refers to itself; write the value in its place")
             reference = _REFERENCE.fullmatch(value)
             if reference is None:
                 raise ConfigError(
@@ -132,13 +135,18 @@ class StrictMapping:
                 )
             dots, keys = reference.groups()
             start = place[: -len(dots)] if dots else ()
-            place = (*start, *re.findall(r"[\w-]+", keys))
-            value = self._looked_up(name, place, dots + keys)
-        raise ConfigError(f"{self._where(name)} refers to itself; write the value in its place")
+            wanted = (*start, *re.findall(r"[\w-]+", keys))
+            value, place = self._looked_up(name, wanted, dots + keys, budget)
+        return value, place
 
-    def _looked_up(self, name: str, place: tuple[str, ...], told: str) -> Any:
+    def _looked_up(
+        self, name: str, wanted: Place, told: str, budget: Iterator[int]
+    ) -> tuple[Any, Place]:
+        """Return what the file has at a place, the way to which may lead through references."""
         node: Any = self._root
-        for part in place:
+        place: Place = ()
+        for part in wanted:
+            node, place = self._follow(name, node, place, budget)
             node = dict(enumerate(node)) if isinstance(node, list) else node
             key = int(part) if part.isdecimal() and len(part) < 9 else part
             keys = [k for k in (part, key) if isinstance(node, Mapping) and k in node]
@@ -147,8 +155,8 @@ class StrictMapping:
                     f"{self._where(name)} refers to {quoted(told)}, which is not in the file; "
                     "write the value in its place"
                 )
-            node = node[keys[0]]
-        return node
+            node, place = node[keys[0]], (*place, part)
+        return node, place
 
     def _where(self, name: str) -> str:
         return f"{self.path}{'.' if ': ' in self.path else ': '}{name}"

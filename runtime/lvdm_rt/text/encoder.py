@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvdm_engines.errors import BundleError, NumericsError, PlanError, one_line, quoted
 from lvdm_engines.manifest import ContextFacts, Manifest
 from lvdm_rt.model import Model
+from lvdm_rt.text.tokenizer import is_of_tokenizers
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ class TextEncoder:
         try:
             encoded = self._tokenizer.encode(text)
         except BaseException as err:
-            if not isinstance(err, Exception) and type(err).__name__ != "PanicException":
-                raise  # which the package does not
+            if not is_of_tokenizers(err):
+                raise
             raise BundleError(
                 f"{self._model.manifest.name}: the tokenizer fails at {quoted(text)} "
                 f"({one_line(str(err), 160)}); export the bundle again"

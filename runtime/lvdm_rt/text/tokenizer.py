@@ -39,7 +39,9 @@ def load_tokenizer(bundle: Bundle) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except OSError as err:
         raise BundleError(f"{path}: cannot be read: {cause(err, 'copy it again')}") from err
-    except Exception as err:  # the package raises nothing more special
+    except BaseException as err:
+        if not is_of_tokenizers(err):
+            raise
         reason = one_line(str(err), 160)
         raise BundleError(f"{path}: is no tokenizer ({reason}); export the bundle again") from err
     known, facts = tokenizer.get_vocab_size(), manifest.tokenizer
@@ -49,6 +51,11 @@ def load_tokenizer(bundle: Bundle) -> Any:
             "to different models, export the bundle again"
         )
     return tokenizer
+
+
+def is_of_tokenizers(err: BaseException) -> bool:
+    """Tell whether the package can have raised an error: any, and one for faults of its own."""
+    return isinstance(err, Exception) or type(err).__name__ == "PanicException"
 
 
 def _check(told: _Told, context: ContextFacts | None) -> None:

@@ -46,11 +46,12 @@ def test_values_may_be_told_from_where_they_stand(raw: Any) -> None:
     params = raw["model"]["params"]
     unet = params["unet_config"]["params"]
     raw["shared"] = {"unet": {"params": dict(unet)}, "sizes": [2, 2], "inner": {"length": 5}}
+    raw["shared"]["aside"] = "${.inner}"
     raw["shared"]["unet"]["params"] |= {
         "out_channels": "${...sizes[1]}",  # beside unet, in the place that is referred to
         "in_channels": 3,
         "attention_resolutions": ["${..out_channels}"],  # of the list itself, then beside it
-        "temporal_length": "${...inner.length}",
+        "temporal_length": "${ ...aside.length }",  # through another reference, into a mapping
     }
     found = read(raw, channels="${.image_size}", image_size=2, unet_config="${shared.unet}")
     assert found.denoiser is not None
@@ -71,6 +72,7 @@ def test_what_only_training_reads_may_lead_anywhere(raw: Any, value: str) -> Non
         ("${now:%Y}", "no function and no environment"),
         ("${.image}", r"refers to '\.image', which is not in the file"),
         ("${.channels}", "channels refers to itself"),
+        ("${model.params.channels.x}", "channels refers to itself"),
         ("${model.${which}}", "only a reference to a whole value"),
         ("1${data.params.batch_size}", "only a reference to a whole value"),
         ("${", "only a reference to a whole value"),

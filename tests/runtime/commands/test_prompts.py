@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64encode
 from unittest.mock import Mock
 
 import numpy as np
@@ -214,6 +215,10 @@ def test_prompts_that_no_clip_is_told_are_named(tell, caplog):
     assert "the prompt from frame 500 on is never used" in caplog.text
 
 
+# at which the library does not raise an error but panics
+PRECOMPILED = b'"type": "Precompiled", "precompiled_charsmap": "%s"' % b64encode(
+    b"\x08\0\0\0" + b"\xff" * 40
+)
 UNPADDED = json.dumps(json.loads(tokenizer_json()) | {"padding": None}).encode()
 
 
@@ -256,6 +261,12 @@ def test_a_bundle_whose_text_cannot_be_right_is_one_line(
     assert message in err
     assert len(err.splitlines()) == 1
     assert names(tmp_path) == []
+
+
+def test_a_tokenizer_at_which_the_library_panics_is_an_error_like_others(make_told, generate):
+    told = make_told(**changed(b'"type": "Lowercase"', PRECOMPILED))
+    line = generate("a.npz", "--prompt", "red", bundle=told, code=1).splitlines()[-1]  # of its own
+    assert "tokenizer.json: is no tokenizer (Precompiled: Error(" in line  # come before it
 
 
 def test_a_missing_package_is_named_before_a_graph_is_opened(generate, told, monkeypatch):
