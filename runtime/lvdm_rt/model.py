@@ -39,7 +39,9 @@ class CallTimes:
 
     def tell(self) -> None:
         """Log the totals."""
-        for graph, (calls, total) in self._totals.items():
+        with self._lock:
+            totals = dict(self._totals)
+        for graph, (calls, total) in totals.items():
             each = 1e3 * total / calls
             _log.info("%s: calls %d, together %.2f s, each %.1f ms", graph, calls, total, each)
 

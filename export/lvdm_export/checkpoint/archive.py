@@ -100,13 +100,18 @@ def open_archive(path: Path) -> Archive:
     Raises CheckpointError: missing, unreadable, truncated or another kind of file.
     """
     data = _map(path)
-    try:  # an index may also say that it is split over several disks
-        if zipfile.is_zipfile(path):
-            return _open_zip(path, data)
+    try:
+        return _opened(path, data)
     except OSError as err:  # of a place in the file as well, which a damaged index can name
         raise CheckpointError(
             f"{path} is damaged, or {cause(err, 'copy or download it again')}"
         ) from err
+
+
+def _opened(path: Path, data: mmap.mmap) -> Archive:
+    try:  # an index may also say that it is split over several disks
+        if zipfile.is_zipfile(path):
+            return _open_zip(path, data)
     except _ZIP_FAULTS as err:
         raise CheckpointError(
             f"{path} is damaged ({first_line(err)}); copy or download it again"

@@ -20,7 +20,7 @@ def read_bounded(path: Path) -> bytes:
         data = read_file(path, _LONGEST + 1)
     except OSError as err:
         raise ConfigError(
-            f"cannot read the config {path}: {cause(err, 'name a YAML file')}"
+            f"cannot read the config {path}: {cause(err, 'name a file that can be read')}"
         ) from err
     except ValueError as err:  # a name that no file can have
         raise ConfigError(f"cannot read the config {path}: {err}") from err

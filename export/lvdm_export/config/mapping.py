@@ -134,6 +134,11 @@ class StrictMapping:
                     " write the value in its place"
                 )
             dots, keys = reference.groups()
+            if len(dots) > len(place):
+                raise ConfigError(
+                    f"{self._where(name)} refers to {quoted(dots + keys)}, above the whole file; "
+                    "write the value in its place"
+                )
             start = place[: -len(dots)] if dots else ()
             wanted = (*start, *re.findall(r"[\w-]+", keys))
             value, place = self._looked_up(name, wanted, dots + keys, budget)

@@ -60,12 +60,13 @@ def write_onnx(
 
     Raises ExportError: torch cannot express the graph.
     """
+    name = path.stem
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own internals; what matters is checked by running the file.
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                _traced(graph, clip or 1),
+                _traced(graph, clip or 1),  # raises whatever the module does
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
                 dynamic_shapes=_free(graph),  # for the names alone
@@ -74,12 +75,13 @@ def write_onnx(
                 optimize=False,
                 verbose=False,
             )
-        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as err:
-            raise ExportError(
-                f"{path.stem} cannot be exported: {str(err).strip().splitlines()[0][:200]}"
-            ) from err
+        except MemoryError:
+            raise
+        except Exception as err:
+            reason = (str(err).strip() or type(err).__name__).splitlines()[0][:200]
+            raise ExportError(f"{name} cannot be exported: {reason}") from err
     if program is None:
-        raise ExportError(f"{path.stem} cannot be exported: the exporter returned nothing")
+        raise ExportError(f"{name} cannot be exported: the exporter returned nothing")
     _simplify(program.model)
     _strip(program.model)
     weights: list[Any] = [v.const_value for v in program.model.graph.initializers.values()]
@@ -107,11 +109,8 @@ def _traced(graph: Graph, clip: int) -> ExportedProgram:
         program = torch.export.export(
             graph.module.eval(), (), kwargs=example, dynamic_shapes=free, strict=False
         )
-    nodes = program.graph_module.graph
-    for node in [node for node in nodes.nodes if node.op == "call_function"]:
-        if node.target is _ATEN._assert_tensor_metadata.default:
-            nodes.erase_node(node)
-        elif node.target is _ATEN.square.default:
+    for node in program.graph_module.graph.nodes:
+        if node.target is _ATEN.square.default:
             node.target, node.args = _ATEN.mul.Tensor, (node.args[0],) * 2
         elif node.target is _ATEN.to.dtype:
             node.kwargs = {"dtype": node.args[1]}

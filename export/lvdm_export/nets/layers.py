@@ -87,7 +87,7 @@ class Upsample(nn.Module):
         return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 
-def _replicate_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+def _padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
     """Return k − s per axis, larger half in front, in the order of `F.pad` (last axis first)."""
     padding: list[int] = []
     for total in (k - s for k, s in reversed(list(zip(kernel, stride, strict=True)))):
@@ -113,7 +113,7 @@ class PaddedConv3d(nn.Module):
     ) -> None:
         super().__init__()
         self.mode = mode
-        self.pad_input = _replicate_padding((kernel,) * 3, stride)
+        self.pad_input = _padding((kernel,) * 3, stride)
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride)
         self.weight = self.conv.weight
 
@@ -138,7 +138,7 @@ class PaddedConvTranspose3d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int, int]) -> None:
         super().__init__()
         self.stride = stride
-        self.pad_input = _replicate_padding((self.kernel,) * 3, stride)
+        self.pad_input = _padding((self.kernel,) * 3, stride)
         # The official module crops k − 1 on every side; here that crop is part of the phase
         # arithmetic.
         self.convt = nn.ConvTranspose3d(

@@ -205,9 +205,10 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
 def _read(path: Path) -> bytes:
     try:
         data = read_file(path, _LONGEST + 1)
-    except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise ConfigError(f"cannot read {path}: {reason}") from err
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {cause(err, 'name another file')}") from err
+    except ValueError as err:  # a name that no file can have
+        raise ConfigError(f"cannot read {path}: {err}") from err
     if len(data) > _LONGEST:
         raise ConfigError(f"{path} is larger than {_LONGEST >> 20} MiB, expected a smaller file")
     return data

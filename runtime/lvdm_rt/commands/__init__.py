@@ -1,4 +1,5 @@
 """What each command of `lvdm-rt` does: an edge over the library.
 
-Knows files, names, messages and the flags of `generate`; nothing of sessions, or how to exit.
+Knows pipelines, files, messages, and flags that several commands share; nothing of networks, or how
+to exit.
 """

@@ -35,17 +35,21 @@ def _presets() -> Iterable[str]:
     return PRESETS
 
 
-def _typed(_: object, __: object, text: str | None) -> str | None:
+def _typed(text: str) -> str:
     """Return a text as it was typed: in a locale of ASCII its bytes are UTF-8 all the same."""
     try:
-        return None if text is None else os.fsencode(text).decode()
-    except UnicodeDecodeError:
+        return os.fsencode(text).decode()
+    except UnicodeError:
         return text  # which is refused where prompts are checked
+
+
+def _text(_: object, __: object, text: str | None) -> str | None:
+    return None if text is None else _typed(text)
 
 
 def _prompts(_: object, __: object, texts: tuple[str, ...]) -> list[tuple[int, str]] | None:
     """Return (first frame, text) of each prompt; one alone is text, whatever it begins with."""
-    texts = tuple(_typed(_, __, text) or "" for text in texts)
+    texts = tuple(map(_typed, texts))
     if len(texts) < 2:
         return [(0, text) for text in texts] or None
     told = [_AT.fullmatch(text) for text in texts]
@@ -115,7 +119,7 @@ _FLAGS = (
                  help="Network calls of a second pass over keyframes and their neighbours; 0 none."),  # noqa: E501
     click.option("--prompt", "prompts", multiple=True, callback=_prompts, metavar="TEXT",
                  help="What to show; again as FRAME: TEXT for what comes later."),
-    click.option("--negative-prompt", callback=_typed, metavar="TEXT",
+    click.option("--negative-prompt", callback=_text, metavar="TEXT",
                  help="What to guide away from."),
     click.option("--prompts", "listing", metavar="FILE", shell_complete=PATH,
                  help="A video for each line: a prompt, or JSON with prompt, seed, frames, out."),

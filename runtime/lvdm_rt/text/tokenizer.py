@@ -54,23 +54,25 @@ def load_tokenizer(bundle: Bundle) -> Any:
 
 
 def is_of_tokenizers(err: BaseException) -> bool:
-    """Tell whether the package can have raised an error: any, and one for faults of its own."""
+    """Tell whether the package can have raised an error, which may be a panic of its own."""
+    if isinstance(err, MemoryError):
+        return False
     return isinstance(err, Exception) or type(err).__name__ == "PanicException"
 
 
 def _check(told: _Told, context: ContextFacts | None) -> None:
-    """Raise ValueError for lengths that are not the model's, and for tokens that are not told."""
+    """Raise ValueError for lengths that cannot be the model's, and tokens that are not told."""
     most = 0 if context is None else context.tokens
     padding, truncation = told.padding or {}, told.truncation or {}
     lengths = {
         "padding": padding.get("strategy", {"Fixed": most}) == {"Fixed": most},
-        "pad_to_multiple_of": padding.get("pad_to_multiple_of") is None,
+        "pad_to_multiple_of": (padding.get("pad_to_multiple_of") or 1) <= most,
         "truncation": truncation.get("max_length", most) == most,
-        "stride": truncation.get("stride", 0) == 0,
+        "stride": 0 <= truncation.get("stride", 0) < most,
     }
     for name, right in lengths.items():
         if not right:
-            raise ValueError(f"its {name} is not that of {most} tokens")
+            raise ValueError(f"its {name} does not fit {most} tokens")
     for template in _templates(told.post_processor):
         known = template.get("special_tokens", {})
         for piece in template.get("single", ()):

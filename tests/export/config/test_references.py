@@ -72,6 +72,10 @@ def test_what_only_training_reads_may_lead_anywhere(raw: Any, value: str) -> Non
         ("${now:%Y}", "no function and no environment"),
         ("${.image}", r"refers to '\.image', which is not in the file"),
         ("${.channels}", "channels refers to itself"),
+        (
+            "${....model.params.image_size}",
+            r"refers to '\.\.\.\.model.*above the whole file",
+        ),
         ("${model.params.channels.x}", "channels refers to itself"),
         ("${model.${which}}", "only a reference to a whole value"),
         ("1${data.params.batch_size}", "only a reference to a whole value"),

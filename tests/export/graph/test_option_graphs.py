@@ -4,8 +4,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 from toy_checkpoints import filled
 
+from lvdm_engines.errors import ExportError
 from lvdm_engines.manifest import LatentFacts, TensorSpec
 from lvdm_export.graph.graphs import DecoderGraph, DenoiserGraph, Graph
 from lvdm_export.graph.onnx_file import write_onnx
@@ -90,3 +92,25 @@ def test_a_two_dimensional_decoder_with_every_option_becomes_a_graph(tmp_path):
     found, expected = run(decoder, {"latents": latents}, outputs, tmp_path / "decoder.onnx")
     assert found.shape == (2, 3, 16, 16, 3)
     assert np.abs(found.astype(int) - expected).max() <= 1  # halfway between two levels
+
+
+class Failing(nn.Module):
+    """What torch can trace, but for an error of its own."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        if self.error is None:
+            return x.clone().add_(1)  # in place, which no operator of ONNX is
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), KeyError("odd"), AssertionError("odd"), None])
+def test_what_cannot_be_exported_is_one_error_and_leaves_no_file(tmp_path, error):
+    specs = (TensorSpec("x", "float32", ("b", 3)), TensorSpec("y", "float32", ("b", 3)))
+    graph = Graph(Failing(error), specs[:1], specs[1:])
+    with pytest.raises(ExportError, match=r"^odd cannot be exported: "):
+        write_onnx(graph, tmp_path / "odd.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -235,17 +235,17 @@ def changed(old: bytes, new: bytes) -> dict[str, bytes]:
         ({"vocabulary": 5}, "knows 6 tokens, but the text encoder 5; they belong to different"),
         ({"tokenizer": b"{}"}, "is no tokenizer"),
         ({"table": TABLE * np.float32("nan")}, "the text encoder returned NaN or infinity for"),
-        (changed(b'"Fixed": 5', b'"Fixed": 4'), "is no tokenizer (its padding is not that of 5"),
-        (changed(b'"Fixed": 5', b'"Fixed": 9876543210123'), "(its padding is not that of 5 tokens"),
+        (changed(b'"Fixed": 5', b'"Fixed": 4'), "is no tokenizer (its padding does not fit 5"),
+        (changed(b'"Fixed": 5', b'"Fixed": 9876543210123'), "(its padding does not fit 5 tokens"),
         (
             changed(b'"pad_to_multiple_of": null', b'"pad_to_multiple_of": 99'),
             "its pad_to_multiple_of",
         ),
         (
             changed(b'"max_length": 5', b'"max_length": 3'),
-            "(its truncation is not that of 5 tokens",
+            "(its truncation does not fit 5 tokens",
         ),
-        (changed(b'"stride": 0', b'"stride": 5'), "(its stride is not that of 5 tokens"),
+        (changed(b'"stride": 0', b'"stride": 5'), "(its stride does not fit 5 tokens"),
         (
             changed(b'"id": "<end>", "type_id"', b'"id": "<e>", "type_id"'),
             "has a token that is not",

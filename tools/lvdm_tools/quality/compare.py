@@ -85,39 +85,39 @@ def compare(
     subjects: Sequence[Subject],
     real: Real,
     network: FeatureNetwork,
-    plan: Extent,
+    extent: Extent,
     say: Callable[[str], None],
 ) -> Measured:
     """Measure every subject against the same real clips, and how it ages if there are blocks.
 
     Raises ConfigError: features that tell no real clips apart; and what `place` raises.
     """
-    sets = range(2 * plan.repeats)
-    clips = len(sets) * plan.videos
+    sets = range(2 * extent.repeats)
+    clips = len(sets) * extent.videos
     if real.count is not None and real.count < clips:
         say(
             f"{clips} real clips of {real.count} videos: floors are too small where they share some"
         )
-    clip = Wanted(plan.block, plan.block)
-    known = [place(real, network, _run(plan, i), clip, say) for i in sets]
-    _warn(known[0], network, plan, say)
+    clip = Wanted(extent.block, extent.block)
+    known = [place(real, network, _run(extent, i), clip, say) for i in sets]
+    _warn(known[0], network, extent, say)
     measured = Measured([], [])
     for subject in subjects:
-        runs = (_run(plan, number) for number in range(plan.repeats))
-        made = [place(subject, network, run, plan.wanted, say) for run in runs]
-        measured.points.extend(_points(subject.label, made, known, network, plan))
-        if len(plan.wanted.blocks) > 1:
-            ends = _block(made[0], 0, plan), _block(made[0], -1, plan)
+        runs = (_run(extent, number) for number in range(extent.repeats))
+        made = [place(subject, network, run, extent.wanted, say) for run in runs]
+        measured.points.extend(_points(subject.label, made, known, network, extent))
+        if len(extent.wanted.blocks) > 1:
+            ends = _block(made[0], 0, extent), _block(made[0], -1, extent)
             measured.ageing.extend(ageing(subject.label, _measures(network, known[0]), ends))
     return measured
 
 
-def _run(plan: Extent, number: int) -> range:
-    return range(number * plan.videos, (number + 1) * plan.videos)
+def _run(extent: Extent, number: int) -> range:
+    return range(number * extent.videos, (number + 1) * extent.videos)
 
 
 def _warn(
-    real: Features, network: FeatureNetwork, plan: Extent, say: Callable[[str], None]
+    real: Features, network: FeatureNetwork, extent: Extent, say: Callable[[str], None]
 ) -> None:
     """Tell what few clips do. Raises ConfigError where the network sees no difference at all."""
     features = _features(real)
@@ -133,8 +133,8 @@ def _warn(
             f"singular: {network.frechet} is too large, compare it with its floor only, or take "
             f"more than {dimensions} clips"
         )
-    if network.published and plan.videos < PUBLISHED:
-        say(f"{plan.videos} clips, where published values of FVD are of {PUBLISHED}")
+    if network.published and extent.videos < PUBLISHED:
+        say(f"{extent.videos} clips, where published values of FVD are of {PUBLISHED}")
 
 
 def _points(
@@ -142,12 +142,12 @@ def _points(
     made: list[Features],
     known: list[Features],
     network: FeatureNetwork,
-    plan: Extent,
+    extent: Extent,
 ) -> list[Point]:
     points = []
-    for number, first in enumerate(plan.wanted.blocks):
-        block = [_block(rows, number, plan) for rows in made]
-        where = partial(Point, label, first, first + plan.block)
+    for number, first in enumerate(extent.wanted.blocks):
+        block = [_block(rows, number, extent) for rows in made]
+        where = partial(Point, label, first, first + extent.block)
         for name, measure in (
             (network.frechet, frechet_distance),
             (network.kernel, kernel_distance),
@@ -158,9 +158,9 @@ def _points(
     return points
 
 
-def _block(rows: Features, number: int, plan: Extent) -> Features:
+def _block(rows: Features, number: int, extent: Extent) -> Features:
     """Return the clips of a block, counted among those that are measured."""
-    return np.split(rows, len(plan.wanted.blocks), axis=1)[number]
+    return np.split(rows, len(extent.wanted.blocks), axis=1)[number]
 
 
 def _measures(

@@ -72,15 +72,15 @@ def run(request: ComparisonRequest, say: Say) -> VideoComparison:
         usual = PUBLISHED if network.published else _VIDEOS
         wanted = request.videos or (_LONG_VIDEOS if request.over_time else usual)
         most = _most(subjects, wanted, request.repeats, say)
-        plan = Extent(most, *request.lengths, request.repeats, request.every)
-        spec = ClipSpec(plan.block, _size(subjects), request.stride)
+        extent = Extent(most, *request.lengths, request.repeats, request.every)
+        spec = ClipSpec(extent.block, _size(subjects), request.stride)
         known = real(request.data, spec, request.seed)
-        found = compare(subjects, known, network, plan, say)
+        found = compare(subjects, known, network, extent, say)
     return VideoComparison(
         features=network.name,
         data=request.data,
-        videos=plan.videos,
-        repeats=plan.repeats,
+        videos=extent.videos,
+        repeats=extent.repeats,
         seed=request.seed,
         points=tuple(found.points),
         ageing=tuple(found.ageing),

@@ -59,7 +59,7 @@ class CompiledPlan:
             data = read_file(self.path)
         except OSError as err:
             raise BundleError(
-                f"{self.path}: cannot be read: {cause(err, '')}; then build again: {self.rebuild}"
+                f"{self.path}: cannot be read: {cause(err, f'build again: {self.rebuild}')}"
             ) from err
         got = hashlib.sha256(data).hexdigest()
         if got != self.facts.sha256:

@@ -67,6 +67,11 @@ class AutoencoderTask:
         self.held_out = held_out
         self.fabric = fabric
         self.config = network_config(Autoencoder3dConfig, run.network)
+        if self.config.norm_type != "group":  # the others' statistics are not learnt here
+            raise ConfigError(
+                f"network: norm_type is {self.config.norm_type!r}, which is read from checkpoints "
+                "of others but not trained; use 'group'"
+            )
         check_divisible(source.spec, self.config.downsample)
         self.size = run.data.size if run.crop is None else run.crop
         check_divisible(ClipSpec(run.data.frames, self.size), self.config.downsample)
