@@ -112,6 +112,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
     assert (tmp_path / "told").read_text() == os.devnull
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8:strict"])
 def test_symbols_that_stdout_has_not_are_escaped(encoding):
     program = "from lvdm_rt.cli import main; main()"

@@ -55,6 +55,7 @@ def show(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("revision", "external"), [("", False), ("@main", True), (f"@{COMMIT}", False)]
 )

@@ -72,6 +72,7 @@ def test_names_of_files_are_logged_clean(start, toy, tmp_path):
     assert "\x1b" not in err
 
 
+@pytest.mark.slow
 def test_verbose_tells_what_is_called_how_often_and_how_long_it_took(start, toy):
     flags = ("--bundle", toy, "--frames", "20", "--sampler", "ddim", "--steps", "3", "--json")
     _, quiet = start("generate", "-o", "a.npz", *flags).communicate(timeout=60)

@@ -72,6 +72,7 @@ def test_clips_before_a_prompt_are_those_of_a_video_without_it():
     assert (plain[:, last:] != changed[:, last:]).all(axis=(0, 2, 3)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_batches_change_nothing_of_what_is_told(batch_size):
     manifest, sessions, tokenizer = prompted()

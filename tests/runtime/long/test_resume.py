@@ -117,6 +117,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(2))
 def test_a_process_killed_at_random_moments_resumes_to_the_same_frames(
     make_fake, expected, tmp_path, attempt
