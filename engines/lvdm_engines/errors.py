@@ -96,6 +96,13 @@ class OtherRunError(WorkError):
     """A work directory is in use, or holds what another run has left."""
 
 
+def is_failure(err: BaseException) -> bool:
+    """Tell whether a library failed: by an error but of memory, or, written in Rust, by a panic."""
+    if isinstance(err, MemoryError):
+        return False
+    return isinstance(err, Exception) or type(err).__name__ == "PanicException"
+
+
 def no_thread(err: Exception) -> SessionError:
     """Say what to do where the system starts no more threads."""
     return SessionError(

@@ -22,12 +22,18 @@ from tokenizers import (
 )
 
 from lvdm_engines.atomic import read_file, whole_file
-from lvdm_engines.errors import ConfigError, ExportError, cause, one_line, quoted
+from lvdm_engines.errors import (
+    ConfigError,
+    ExportError,
+    cause,
+    is_failure,
+    one_line,
+    quoted,
+)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 _CLIP_MERGES = 49152 - 256 - 2  # of the published list, CLIP uses the first so many
-_PANIC = "PanicException"  # beside Exception, all that the library raises for files of others
 _LONGEST = 64 << 20  # bytes; CLIP's files are of 2 MB
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -124,7 +130,7 @@ def fitted_tokenizer(path: Path, tokens: int, vocabulary: int) -> bytes:
         special = made.num_special_tokens_to_add(is_pair=False)
         sized = _sized(made, max(tokens, special + 1))
     except BaseException as err:
-        if not isinstance(err, Exception) and type(err).__name__ != _PANIC:
+        if not is_failure(err):
             raise
         raise ConfigError(
             f"{path} is no tokenizer.json ({one_line(str(err), 160)}); make one with lvdm-export "

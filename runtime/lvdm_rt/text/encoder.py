@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvdm_engines.errors import BundleError, NumericsError, PlanError, one_line, quoted
+from lvdm_engines.errors import BundleError, NumericsError, PlanError, is_failure, one_line, quoted
 from lvdm_engines.manifest import ContextFacts, Manifest
 from lvdm_rt.model import Model
-from lvdm_rt.text.tokenizer import is_of_tokenizers
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class TextEncoder:
         try:
             encoded = self._tokenizer.encode(text)
         except BaseException as err:
-            if not is_of_tokenizers(err):
+            if not is_failure(err):
                 raise
             raise BundleError(
                 f"{self._model.manifest.name}: the tokenizer fails at {quoted(text)} "

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from lvdm_engines.bundle import Bundle
-from lvdm_engines.errors import BundleError, cause, one_line
+from lvdm_engines.errors import BundleError, cause, is_failure, one_line
 from lvdm_engines.manifest import ContextFacts
 
 
@@ -40,7 +40,7 @@ def load_tokenizer(bundle: Bundle) -> Any:
     except OSError as err:
         raise BundleError(f"{path}: cannot be read: {cause(err, 'copy it again')}") from err
     except BaseException as err:
-        if not is_of_tokenizers(err):
+        if not is_failure(err):
             raise
         reason = one_line(str(err), 160)
         raise BundleError(f"{path}: is no tokenizer ({reason}); export the bundle again") from err
@@ -51,13 +51,6 @@ def load_tokenizer(bundle: Bundle) -> Any:
             "to different models, export the bundle again"
         )
     return tokenizer
-
-
-def is_of_tokenizers(err: BaseException) -> bool:
-    """Tell whether the package can have raised an error, which may be a panic of its own."""
-    if isinstance(err, MemoryError):
-        return False
-    return isinstance(err, Exception) or type(err).__name__ == "PanicException"
 
 
 def _check(told: _Told, context: ContextFacts | None) -> None:
