@@ -165,6 +165,8 @@ def test_whitening_changes_the_model_that_is_written_and_not_the_training(autoen
     assert not different(state_of(autoencoder), state_of(tmp_path))
     model = model_of(tmp_path)
     assert different(model_of(autoencoder), model) == {n for n in model if "quant_conv" in n}
+    train(AUTOENCODER, tmp_path, resume=True)  # a run that is done, asked for its plain latents
+    assert not different(model_of(autoencoder), model_of(tmp_path))
 
 
 @pytest.mark.slow

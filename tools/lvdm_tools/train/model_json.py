@@ -49,7 +49,7 @@ def autoencoder(run: AutoencoderRun, network: Autoencoder3dConfig, step: int) ->
         latent_size=_latent_size(run.data.size, network),
         decode_window=trained if run.decode_window is None else run.decode_window,
         ema=run.ema is not None,
-        provenance=_provenance(run, step),
+        provenance=_provenance(run, step) | {"whitened": run.whiten},
     )
 
 
