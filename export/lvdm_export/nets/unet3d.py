@@ -58,6 +58,8 @@ class UNet3d(nn.Module):
             self.label_emb = NumberEmbedding(config.num_classes, 4 * dim)
         if config.max_stride is not None:
             self.stride_emb = NumberEmbedding(config.max_stride, 4 * dim)
+        if config.pooled_context and config.context_dim is not None:
+            self.text_emb = Embedding(nn.Linear(config.context_dim, 4 * dim))
         widths = self._build_encoder(config)
         top = widths[-1]
         self.middle_block = _Stage(
@@ -134,20 +136,30 @@ class UNet3d(nn.Module):
                 self.output_blocks.append(stage)
 
     def embed(
-        self, timesteps: Tensor, noise_level: Tensor | None, stride: Tensor | None = None
+        self,
+        timesteps: Tensor,
+        noise_level: Tensor | None,
+        stride: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """Embed timesteps, noise levels and strides (b) as (b, 4·model_channels); −1 adds zero.
 
-        Once baked, what blocks make of it (b, all) is returned.
+        The mean of a context (b, l, d) is added where it is pooled. Once baked, what blocks make of
+        it (b, all) is returned.
         """
+        text = None
+        if self.config.pooled_context and context is not None:
+            text = self.text_emb(context.float().mean(dim=1))
         if hasattr(self, "baked"):
-            return cast("Tensor", self.baked(timesteps, noise_level, stride))
+            return cast("Tensor", self.baked(timesteps, noise_level, stride, text))
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels))
         if noise_level is not None:
             given = (noise_level >= 0).to(emb.dtype)[:, None]
             emb = emb + self.label_emb(noise_level.clamp(min=0)) * given
         if stride is not None:
             emb = emb + self.stride_emb((stride - 1).clamp(0, self.stride_emb.num_embeddings - 1))
+        if text is not None:
+            emb = emb + text
         return cast("Tensor", emb)
 
     def bake(self) -> None:
@@ -190,7 +202,7 @@ class UNet3d(nn.Module):
             c += 1
         h = h.reshape(b * t, c, height, width).to(cast("FoldedConv", self.out[2]).weight.dtype)
         context = None if context is None else context.to(h.dtype)
-        emb = self.embed(timesteps, noise_level, stride)
+        emb = self.embed(timesteps, noise_level, stride, context)
         skips = []
         for stage in self.input_blocks:
             h = stage(h, emb, t, context)

@@ -88,14 +88,23 @@ class BakedEmbedding(nn.Module):
             block.emb_layers = Columns(start, width)
 
     def forward(
-        self, timesteps: Tensor, noise_level: Tensor | None, stride: Tensor | None
+        self,
+        timesteps: Tensor,
+        noise_level: Tensor | None,
+        stride: Tensor | None,
+        text: Tensor | None = None,
     ) -> Tensor:
-        """Return the projections (b, all) of timesteps, noise levels and strides (b)."""
+        """Return the projections (b, all) of timesteps, noise levels, strides (b) and `text`.
+
+        `text` (b, 4·model_channels) is what a prompt adds to the embedding.
+        """
         emb = self.times[timesteps]
         if noise_level is not None:
             emb = emb + self.levels[(noise_level + 1).clamp(min=0)]
         if stride is not None:
             emb = emb + self.strides[(stride - 1).clamp(0, len(self.strides) - 1)]
+        if text is not None:
+            emb = emb + text
         return cast("Tensor", self.project(emb))
 
 

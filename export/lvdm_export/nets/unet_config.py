@@ -20,7 +20,9 @@ class UNet3dConfig:
     middle one read text: all, as in the official code, unless given. `prediction` is what the last
     convolution gives: ε, as all official models do, or v or z_0, from which `UNet3d` makes ε with
     the ᾱ of its `timesteps`. `kernel_size_t` is odd: how many frames a convolution spans, all those
-    of blocks, in and out.
+    of blocks, in and out. With `pooled_context` the mean of a context's tokens is added to the
+    embedding of the timestep (not in the paper): what a prompt says of a whole clip is learnt
+    sooner.
     """
 
     in_channels: Width = 4
@@ -37,6 +39,7 @@ class UNet3dConfig:
     max_stride: Steps | None = None
     context_dim: Width | None = None
     text_resolutions: Sides | None = None
+    pooled_context: bool = False
     use_temporal_transformer: bool = False
     transformer_depth: Blocks = 1
     norm_groups: Width = 32
@@ -52,6 +55,8 @@ class UNet3dConfig:
         """Raise ValueError for a kernel in time that would change the length of clips."""
         if self.kernel_size_t % 2 == 0:
             raise ValueError(f"kernel_size_t is {self.kernel_size_t}, expected an odd number")
+        if self.pooled_context and self.context_dim is None:
+            raise ValueError("pooled_context needs a context_dim: there is no text to pool")
         if not set(self.text_resolutions or ()) <= set(self.attention_resolutions):
             raise ValueError(
                 f"text_resolutions is {list(self.text_resolutions or ())}, expected some of "

@@ -44,3 +44,21 @@ def test_baked_embeddings_are_what_was_computed_for_each_number(norm):
     assert_close(bake(network)(x, ends, **told), before)
     linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
     assert sum(m.in_features == 64 for m in linear) == 1  # one product for all blocks
+
+
+@torch.inference_mode()
+def test_a_pooled_context_is_added_to_the_embedding_before_baking_and_after():
+    text = {"context_dim": 6, "use_temporal_transformer": True, "pooled_context": True}
+    network = small_unet(num_classes=6, timesteps=50, **text)
+    x, ends, context = torch.randn(2, 4, 4, 8, 8), torch.tensor([3, 40]), torch.randn(2, 7, 6)
+    told = {"noise_level": torch.tensor([-1, 2]), "mask": torch.zeros(2, 4), "context": context}
+    before = network(x, ends, **told)
+    plain = network.embed(ends, told["noise_level"])
+    pooled = network.embed(ends, told["noise_level"], context=context)
+    assert_close(pooled - plain, network.text_emb(context.mean(dim=1)))
+    assert_close(bake(network)(x, ends, **told), before)
+
+
+def test_a_pooled_context_needs_text():
+    with pytest.raises(ValueError, match="pooled_context needs a context_dim"):
+        small_unet(pooled_context=True)
