@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from msgspec import structs
 from toy_pipelines import GreyPipeline, PerfectPipeline, to_latents
 from toy_prompted import write_prompted_bundle
 
@@ -132,8 +133,13 @@ def test_a_model_that_reads_text_is_told_what_unseen_clips_show(tmp_path):
 
     bundle = write_prompted_bundle(tmp_path / "told")
     with Watched.open(bundle, "cpu") as pipeline:
-        measured(pipeline, sampling={"steps": 2})
+        report = measured(pipeline, sampling={"steps": 2})
         size = pipeline.manifest.model.frame_size
+    assert report.prompts is not None
+    assert report.prompts.clips == 4
+    other = structs.replace(report, prompts=None)
+    assert "| what captions name is shown | " in scorecard.markdown(report, {"other": other})
+    assert "captions" not in scorecard.markdown(other, {"more": report})
     source = open_source("synth", ClipSpec(8, size), held_out=True)
     expected = [source.captioned(number)[1] for number in range(4)]
     assert [one.prompt for one in asked[0]] == expected

@@ -22,6 +22,7 @@ from lvdm_rt.pipeline import Pipeline
 from lvdm_tools.data.clip import CaptionedSource, ClipSpec
 from lvdm_tools.data.source import open_source
 from lvdm_tools.quality import targets as quality
+from lvdm_tools.quality.prompts import Followed, followed
 
 Clips = NDArray[np.uint8]
 Frames = NDArray[np.uint8]
@@ -64,6 +65,7 @@ class Report(msgspec.Struct, frozen=True):
     generation: quality.Generation
     continuation: quality.Continuation | None
     long_videos: quality.LongVideos | None
+    prompts: Followed | None = None
 
     @property
     def reached(self) -> bool:
@@ -90,15 +92,20 @@ def evaluate(
     source = _source(protocol, pipeline.manifest.model)
     say(f"reading {REAL_SETS} × {protocol.clips} unseen clips")
     numbers = np.arange(REAL_SETS * protocol.clips).reshape(REAL_SETS, -1)
-    shown = [source.captioned(int(number)) for number in numbers[0]] if reads_text else []
-    real = [np.stack([source.clip(int(number)) for number in row]) for row in numbers]
+    drawn = [[source.captioned(int(number)) for number in row] for row in numbers]
+    real = [np.stack([clip for clip, _ in row]) for row in drawn]
+    captions = [[caption for _, caption in row] for row in drawn] if reads_text else [[]]
     graphs = pipeline.manifest.graphs
     decoded = None
     if "encoder" in graphs:
         say(f"encoding and decoding {protocol.clips} clips")
         decoded = np.stack([_all(pipeline.decode(pipeline.encode(clip))) for clip in real[0]])
     say(f"generating {protocol.clips} clips")
-    generated = generate(pipeline, protocol, [caption for _, caption in shown])
+    generated = generate(pipeline, protocol, captions[0])
+    prompts = None
+    if reads_text and protocol.data == "synth":
+        known = np.concatenate(real[1:]), [caption for row in captions[1:] for caption in row]
+        prompts = followed(generated, real[0], captions[0], known)
     continuation = None
     if decoded is not None and "predict" in graphs and settings["mode"] != "short":
         say(f"continuing {protocol.conditions} clips")
@@ -118,6 +125,7 @@ def evaluate(
         generation=quality.generation(generated, real),
         continuation=continuation,
         long_videos=long_videos,
+        prompts=prompts,
     )
 
 

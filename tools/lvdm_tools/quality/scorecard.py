@@ -47,6 +47,9 @@ def summary(report: Report, beside: Mapping[str, Report] | None = None) -> dict[
     if report.long_videos:
         numbers["seam_of_windows"] = report.long_videos.windows
         numbers["seam_of_keyframes"] = report.long_videos.keyframes
+    if report.prompts:
+        numbers["named_and_shown"] = report.prompts.shown
+        numbers["named_and_shown_by_real_clips"] = report.prompts.real
     for label, other in (beside or {}).items():
         frechet = other.generation.frechet
         numbers[f"frechet_over_floor_{label}"] = frechet.ratio if frechet else None
@@ -71,7 +74,8 @@ def markdown(report: Report, beside: Mapping[str, Report] | None = None) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for measure, row in columns[report.bundle].items():
         target = [row.target] if _has_targets(report) else []
-        cells = [measure, *target, *(rows[measure].value for rows in columns.values())]
+        values = [rows[measure].value if measure in rows else _MISSING for rows in columns.values()]
+        cells = [measure, *target, *values]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"{_protocol(report)}."]) + "\n"
 
@@ -100,7 +104,7 @@ class _Row(NamedTuple):
 
 
 def _rows(report: Report) -> dict[str, _Row]:
-    """Every report has the same measures."""
+    """Every report has the same measures, but for what captions name."""
     made, kept, joined, long = (
         report.generation,
         report.reconstruction,
@@ -139,6 +143,9 @@ def _rows(report: Report) -> dict[str, _Row]:
     rows["change at decode windows / elsewhere"] = _row(
         f"≤ {quality.MOST_SEAM:g}", None if long is None else (_seams(long), long.reached)
     )
+    if (told := report.prompts) is not None:
+        value = f"{told.shown:.0%} (real clips {told.real:.0%})"
+        rows["what captions name is shown"] = _Row(_MISSING, value, None)
     return rows
 
 
