@@ -51,16 +51,20 @@ class Compiler:
     precision: CpuPrecision
     threads: int | None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether forms are kept for the next time."""
+        return self.source.bytes <= _LARGEST_KEPT
+
     def request(self, shapes: Shapes) -> Any:
         """Return what runs the graph with inputs of these shapes."""
-        kept = self.source.bytes <= _LARGEST_KEPT
         name = f"openvino/{self.digest(shapes)}"
-        compiled = self._read(name) if kept else None
+        compiled = self._read(name) if self.keeps else None
         if compiled is None:
             model = read_model(self.source)
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             compiled = core().compile_model(model, "CPU", self._settings)
-            if kept:
+            if self.keeps:
                 exported = io.BytesIO()
                 compiled.export_model(exported)
                 keep_cached(name, exported.getvalue())
