@@ -97,7 +97,8 @@ class Request:
 
     def _tell_prompts(self) -> None:
         for prompts in self.different_prompts:
-            if any(not text.strip() for _, text in prompts):
+            asked_for_none = [text for _, text in prompts] == [""]
+            if not asked_for_none and any(not text.strip() for _, text in prompts):
                 _log.warning("a prompt is empty: it asks for nothing in particular")
             for frame in unreached(prompts, self.plan, self.manifest.model.frames_per_latent):
                 _log.warning(

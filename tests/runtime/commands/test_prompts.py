@@ -181,8 +181,8 @@ def test_text_for_a_bundle_that_reads_none_is_refused(generate, tmp_path, flags)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "a prompt is empty: it asks for nothing in particular"),
-        (" \n ", "a prompt is empty"),
+        ("", None),  # as the message says that asks for a prompt
+        (" \n ", "a prompt is empty: it asks for nothing in particular"),
         (
             "red green blue sky red",
             "of a prompt 5 tokens are read, and it has more: from 'sky red'",
