@@ -33,7 +33,8 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Guidance 0 is off; noise level -1, or None, leaves conditions unperturbed; refine 0 leaves
     keyframes as they were sampled. Guidance is over given frames, text guidance over the prompt;
-    where a model that reads text has no text guidance, its guidance is over the prompt.
+    where a model that reads text has no text guidance, its guidance is over the prompt. Overlap
+    counts the latents that neighbouring decode windows share, None is half a window.
     """
 
     sampler: SamplerName = "ddim"
@@ -45,6 +46,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fps: Annotated[float, Meta(ge=0.1, le=1000)] = 8.0  # as videos can have
     presets: dict[str, Preset] = {}
     text_guidance: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    overlap: Annotated[int, Meta(ge=0, le=2048)] | None = None
 
     def misfit(self, calls: int | None) -> str:
         """Say how the sampler differs from what a model's student learnt, its `calls`, or ""."""

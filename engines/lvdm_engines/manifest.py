@@ -278,6 +278,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(f"defaults.noise_level {level} is outside the model's {levels} levels")
         if problem := self.defaults.misfit(self.model.calls):
             raise ValueError(problem)
+        if self.overlap > self.model.decode_window // 2:
+            raise ValueError(
+                f"defaults.overlap {self.overlap} is more than half of the decode window of "
+                f"{self.model.decode_window} latents"
+            )
+
+    @property
+    def overlap(self) -> int:
+        """Latents that neighbouring decode windows share unless asked otherwise."""
+        chosen = self.defaults.overlap
+        return self.model.decode_window // 2 if chosen is None else chosen
 
     def worst_error(self, graphs: Iterable[str]) -> float | None:
         """Return the largest difference from torch that was measured, relative, or None."""

@@ -131,6 +131,11 @@ def _defaults(options: BuildOptions, model: ModelFacts) -> Defaults:
         )
     if "text_guidance" in asked and model.context is None:
         raise ConfigError("got text guidance for a model that reads no text; leave it out")
+    if asked.get("overlap", 0) > model.decode_window // 2:
+        raise ConfigError(
+            f"got an overlap of {asked['overlap']} latents, but decode windows have "
+            f"{model.decode_window}: expected half of that at most"
+        )
     if asked.get("sampler", usual.sampler) != usual.sampler:  # which brings its own steps
         asked.setdefault("steps", Defaults().steps)
     chosen = msgspec.structs.replace(usual, **asked)

@@ -131,7 +131,16 @@ def _export(options: dict[str, Any], pairs: dict[str, Any], report: Report) -> B
 
     named = {field.name for field in fields(BuildOptions)} & options.keys()
     sources = {name: Source(*pair) for name, pair in pairs.items()}
-    asked = ("sampler", "steps", "guidance", "text_guidance", "eta", "refine", "noise_level")
+    asked = (
+        "sampler",
+        "steps",
+        "guidance",
+        "text_guidance",
+        "eta",
+        "refine",
+        "noise_level",
+        "overlap",
+    )
     sampling = {name: options[name] for name in asked}
     same = {name: options[name] for name in named}
     return build(BuildOptions(denoisers=sources, sampling=sampling, **same), report)

@@ -131,6 +131,12 @@ _FLAGS = (
         metavar="LATENTS",
         help="Default: 16 frames' worth.",
     ),
+    click.option(
+        "--overlap",
+        type=WholeRange(0, 2048),
+        metavar="N",
+        help="The bundle's default: latents that decode windows share. Default: half a window.",
+    ),
     click.option("--force", is_flag=True, help="Replace an existing bundle."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )

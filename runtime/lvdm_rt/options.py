@@ -114,7 +114,7 @@ def resolve(options: GenerateOptions | Settings, manifest: Manifest) -> Settings
     if sampler == "distilled" and mode == "autoregressive":  # whose clips are all the teacher's
         sampler, steps = "dpmpp_2m", min(TEACHER_CALLS * steps, model.schedule.steps)
     most = 1 if sampler == "distilled" else model.schedule.steps
-    overlap = _first(options.overlap, model.decode_window // 2)
+    overlap = _first(options.overlap, manifest.overlap)
     check_range("overlap", overlap, 0, model.decode_window // 2)
     fade = _fade(options.fade, overlap, model.decode_window * model.frames_per_latent)
     fps = _first(options.fps, manifest.defaults.fps)

@@ -79,6 +79,7 @@ def test_a_graph_with_external_data_names_both_files():
             "distilled",
             "sampler distilled, but it has no student",
         ),
+        (("defaults", "overlap"), 3, "overlap 3 is more than half of the decode window of 4"),
         (("defaults", "noise_level"), 250, "250 is outside the model's 250 levels"),
         (("defaults", "noise_level"), -2, "Expected `int` >= -1 - at `$.defaults.noise_level`"),
         (("defaults", "sampler"), "euler", "expected one of ddpm, ddim, dpmpp_2m"),

@@ -94,6 +94,7 @@ def test_weights_can_be_stored_in_half_precision_while_computing_stays_in_float3
     [
         ({"noise_level": 4000, "guidance": None}, "noise level 4000 is out of range"),
         ({"text_guidance": 14.0}, "got text guidance for a model that reads no text"),
+        ({"overlap": 2}, "got an overlap of 2 latents, but decode windows have 2: expected half"),
     ],
 )
 def test_a_default_that_the_model_does_not_know_is_refused(ours, tmp_path, sampling, message):

@@ -26,6 +26,8 @@ def test_what_is_not_asked_is_the_models_own_value(manifest):
     assert (settings.sampler, settings.steps, settings.eta) == ("ddim", 4, 1.0)
     assert (settings.guidance, settings.noise_level, settings.fps) == (0.2, 5, 8.0)
     assert (settings.mode, settings.seed, settings.overlap) == ("hierarchical", 0, 2)
+    assert ask(changed(manifest, overlap=1)).overlap == 1
+    assert ask(changed(manifest, overlap=1), overlap=2).overlap == 2
 
 
 def test_every_sampler_can_be_asked_for_and_has_its_number_of_steps():

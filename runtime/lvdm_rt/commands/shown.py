@@ -39,7 +39,8 @@ def bundle_lines(bundle: Bundle) -> Iterator[str]:
     yield from _entry(
         "latents",
         f"{latent.channels}×{latent.size[0]}×{latent.size[1]} for {model.frames_per_latent}"
-        f" frames, decoded {model.decode_window} at a time",
+        f" frames, decoded {model.decode_window} at a time, {bundle.manifest.overlap} of them"
+        " shared",
     )
     levels = f", noise levels 0 to {model.noise_levels - 1}" if model.noise_levels else ""
     yield from _entry("trained on", f"{schedule.kind} schedule, {schedule.steps} steps{levels}")

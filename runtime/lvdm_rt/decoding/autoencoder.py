@@ -25,11 +25,7 @@ class Autoencoder:
     def __init__(self, model: Model) -> None:
         self._run = model.run
         self._model = model.facts
-
-    @property
-    def overlap(self) -> int:
-        """Latents that neighbouring windows share unless asked otherwise."""
-        return self._model.decode_window // 2
+        self.overlap = model.manifest.overlap  # of neighbouring windows, unless asked otherwise
 
     def encode(self, frames: Frames, overlap: int | None = None) -> Latents:
         """Encode frames uint8 (f, h, w, 3) of any number into latents (c, ceil(f / per), h', w').
