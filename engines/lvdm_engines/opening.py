@@ -10,7 +10,7 @@ from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.backends.trial import check_worth
 from lvdm_engines.bundle import Bundle
 from lvdm_engines.errors import BackendError, quoted
-from lvdm_engines.session import Session
+from lvdm_engines.session import Anticipating, Session
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,9 @@ def open_sessions(
             session.close()
         raise
     tell_choices(chosen)
+    for session in {id(session): session for session in opened.values()}.values():
+        if isinstance(session, Anticipating):
+            session.read_ahead()
     return opened
 
 

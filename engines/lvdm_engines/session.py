@@ -48,6 +48,14 @@ class Cancellable(Protocol):
         """Let the run that the thread with this number is in, if any, end with SessionError."""
 
 
+@runtime_checkable
+class Anticipating(Protocol):
+    """A session that can get ready for the runs that its graph had last time."""
+
+    def read_ahead(self) -> None:
+        """Begin to, in the background; runs in the meantime wait for nothing but their own."""
+
+
 def check_threads(count: int) -> None:
     """Raise SessionError unless so many threads can be started.
 

@@ -58,17 +58,24 @@ class Compiler:
 
     def request(self, shapes: Shapes) -> Any:
         """Return what runs the graph with inputs of these shapes."""
-        name = f"openvino/{self.digest(shapes)}"
-        compiled = self._read(name) if self.keeps else None
-        if compiled is None:
-            model = read_model(self.source)
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
-            compiled = core().compile_model(model, "CPU", self._settings)
-            if self.keeps:
-                exported = io.BytesIO()
-                compiled.export_model(exported)
-                keep_cached(name, exported.getvalue())
+        if (kept := self.kept(shapes)) is not None:
+            return kept
+        model = read_model(self.source)
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        compiled = core().compile_model(model, "CPU", self._settings)
+        if self.keeps:
+            exported = io.BytesIO()
+            compiled.export_model(exported)
+            keep_cached(self._file(shapes), exported.getvalue())
         return compiled.create_infer_request()
+
+    def kept(self, shapes: Shapes) -> Any:
+        """Return what runs the graph if it was kept for these shapes, None otherwise."""
+        compiled = self._read(self._file(shapes)) if self.keeps else None
+        return None if compiled is None else compiled.create_infer_request()
+
+    def _file(self, shapes: Shapes) -> str:
+        return f"openvino/{self.digest(shapes)}"
 
     def digest(self, shapes: Shapes) -> str:
         """Return the fingerprint of everything that decides what is compiled."""

@@ -1,13 +1,13 @@
-"""The compiled forms of one graph, and those of the last time made ahead in the background.
+"""The compiled forms of one graph, and those of the last time read ahead in the background.
 
 A process that makes one video would spend half of its time on reading forms one after the other.
 """
 
 import logging
 import threading
+import weakref
 from collections import OrderedDict, deque
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,31 +19,41 @@ from lvdm_engines.backends.user_folders import keep_cached, read_cached
 _log = logging.getLogger(__name__)
 
 _MOST = 8  # that stay compiled
-_THREADS = 2  # that make forms ahead: one does it on one core
+_THREADS = 2  # that read ahead, where as many may compute
 _AHEAD = 4  # of the last time, in the order in which it needed them
 _WEIGHTS = 4 << 30  # bytes: each form has weights of its own, in its own order
+
+_Key = tuple[tuple[int, ...], ...]
+_Waiting = deque[tuple[Future[Any], Shapes]]
 
 
 class Forms:
     """What runs a graph, by the shapes of its inputs; one thread at a time may ask."""
 
     def __init__(self, compiler: Compiler) -> None:
-        """Begin with the forms that were used last time."""
         self._compiler = compiler
         self._most = max(2, min(_MOST, _WEIGHTS // max(compiler.source.bytes, 1)))
+        self._made: OrderedDict[_Key, Any] = OrderedDict()
+        self._used: list[Shapes] = []
         self._name = f"openvino/{compiler.digest({})}"
         self._known = _read(self._name) if compiler.keeps else []
-        self._used: list[Shapes] = []
-        ahead = [(Future[Any](), shapes) for shapes in self._known[: self._most]]
-        self._made = OrderedDict((_key(shapes), form) for form, shapes in ahead)
-        self._waiting = deque(ahead)
+        self._remembers = False
+        self._ahead: dict[_Key, Future[Any]] = {}
         self._threads: list[threading.Thread] = []
-        for _ in ahead[:_THREADS]:
-            thread = threading.Thread(target=self._make_ahead)
+
+    def read_ahead(self) -> None:
+        """Begin to read the forms that were used last time, and remember those of this time."""
+        self._remembers = self._compiler.keeps
+        waiting: _Waiting = deque((Future(), shapes) for shapes in self._known[: self._most])
+        self._ahead = {_key(shapes): form for form, shapes in waiting}
+        weakref.finalize(self, waiting.clear)  # should nobody close the session
+        most = min(_THREADS, self._compiler.threads or _THREADS, len(waiting))
+        for _ in range(most):
+            thread = threading.Thread(target=_read_ahead, args=(self._compiler, waiting))
             try:
                 thread.start()
             except RuntimeError as err:  # forms are made when they are needed
-                _log.info("no thread to make forms ahead: %s", err)
+                _log.info("no thread to read forms ahead: %s", err)
             else:
                 self._threads.append(thread)
 
@@ -55,45 +65,53 @@ class Forms:
         key = _key(shapes)
         if shapes not in self._used:
             self._used.append(shapes)
-        form = self._made.pop(key, None)
-        if form is None or form.cancel():  # or nobody has begun with it
-            while len(self._made) >= self._most:
-                self._made.popitem(last=False)
-            form = Future()
-            self._make(form, shapes)
-        request = form.result()
+        if key in self._made:
+            self._made.move_to_end(key)
+            return self._made[key]
+        ahead = self._ahead.pop(key, None)
+        form = None if ahead is None or ahead.cancel() else ahead.result()
+        if form is None:
+            form = self._compiler.request(shapes)
+        while len(self._made) >= self._most:
+            self._made.popitem(last=False)
         self._made[key] = form
-        return request
+        return form
 
     def clear(self) -> None:
-        """Let go of all forms, and make no more ahead."""
-        self._waiting.clear()
+        """Let go of all forms, and read no more ahead."""
+        for form in self._ahead.values():
+            form.cancel()
+        self._ahead.clear()
         self._made.clear()
 
     def close(self) -> None:
-        """Make no more forms ahead, and remember which were used."""
-        self._waiting.clear()
+        """Read no more ahead, and remember which forms were used if that was begun."""
+        for form in list(self._ahead.values()):
+            form.cancel()
         for thread in self._threads:
             thread.join()
         used = self._used[:_AHEAD]
-        if self._compiler.keeps and used and used != self._known:
+        if self._remembers and used and used != self._known:
             keep_cached(self._name, msgspec.json.encode(used))
 
-    def _make_ahead(self) -> None:
-        with suppress(IndexError):  # nothing waits any more
-            while True:
-                self._make(*self._waiting.popleft())
 
-    def _make(self, form: Future[Any], shapes: Shapes) -> None:
-        if not form.set_running_or_notify_cancel():
-            return
+def _read_ahead(compiler: Compiler, waiting: _Waiting) -> None:
+    """Read what waits, each unless it was cancelled; what cannot be read becomes None."""
+    while waiting:
         try:
-            form.set_result(self._compiler.request(shapes))
-        except BaseException as err:  # noqa: BLE001 - raised where the form is asked for
-            form.set_exception(err)
+            form, shapes = waiting.popleft()
+        except IndexError:  # another thread was faster
+            return
+        if form.set_running_or_notify_cancel():
+            try:
+                found = compiler.kept(shapes)
+            except Exception as err:  # noqa: BLE001 - whoever needs it makes it, and hears why not
+                _log.info("a form is not read ahead: %s", short(err))
+                found = None
+            form.set_result(found)
 
 
-def _key(shapes: Shapes) -> tuple[tuple[int, ...], ...]:
+def _key(shapes: Shapes) -> _Key:
     return tuple(shapes.values())
 
 

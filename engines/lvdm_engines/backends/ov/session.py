@@ -19,7 +19,7 @@ from lvdm_engines.session import check_feeds
 
 
 class OpenvinoSession:
-    """See `Session`, `Cancellable` and `Rounding`; runs of several threads take turns."""
+    """See `Session`, `Cancellable`, `Anticipating` and `Rounding`; runs take turns."""
 
     backend = "openvino"
 
@@ -59,6 +59,12 @@ class OpenvinoSession:
         running = self._running
         if running is not None and running[0] == thread:
             running[1].cancel()
+
+    def read_ahead(self) -> None:
+        """See `Anticipating.read_ahead`."""
+        with self._lock:
+            if self._forms is not None:
+                self._forms.read_ahead()
 
     def close(self) -> None:
         """Let go of the engine; a run in another thread still ends normally."""
