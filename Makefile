@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 QUICK = -m "not slow and not exhaustive"
 
 .PHONY: install check check-lean check-torch lint test test-rest test-lean test-torch wheel fuzz matrix \
-	matrix-quick docs documented video clean
+	matrix-quick bench-quick docs documented video clean
 
 # Builds of torch without CUDA. One question, at most three seconds: where the index does not answer,
 # pip takes a CPU build that it finds on disk (PIP_FIND_LINKS), or PyPI's build with CUDA.
@@ -75,6 +75,10 @@ matrix: $(VENV)/.installed
 # The same without the slow ones.
 matrix-quick: $(VENV)/.installed
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/matrix.py --quick
+
+# `lvdm-tools bench --quick` and its report; no times are expected.
+bench-quick: $(VENV)/.installed
+	$(PYTEST) -m exhaustive tests/tools/bench/test_quick.py
 
 test-lean: $(VENV)/.installed
 	$(PYTEST) -m "not exhaustive" $(LEAN)

@@ -19,6 +19,7 @@ from lvdm_tools.bench.feeds import Ours
 _FEW = 2  # steps where their number does not matter: to warm up, and for memory
 _STEPS = 5  # of videos that only differ in length or number
 _LENGTH = 64  # frames of several videos
+_EVERY_SIZE = 256  # frames of a video whose calls have all the sizes that longer ones have
 _PER_CLIP = 16  # frames per clip of a batch, at least: keyframes 4 latents apart
 
 Way = Callable[[GenerateOptions], Found]
@@ -92,11 +93,11 @@ def time_growth(
 
     Videos differ in length; batches are timed without decoding, on as many clips as the largest
     holds; videos are short ones in one batch. Numbers of videos end at half of those of clips. All
-    are warmed up by the same in few steps.
+    are warmed up by the same in few steps, long videos by one that needs every size of calls.
     """
     first = equal_steps(lengths[0], _FEW)
     for frames in lengths:
-        videos = first, equal_steps(frames, _STEPS)
+        videos = equal_steps(min(frames, _EVERY_SIZE), _FEW), equal_steps(frames, _STEPS)
         once = partial(ours.generate_once, subject.bundle.path, backend, subject.options, *videos)
         yield "frames", str(frames), attempt(alone, once)
     pipeline = _open(subject, backend)
