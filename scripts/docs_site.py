@@ -26,7 +26,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
     "engines/lvdm_engines/bundles/sky-tiny/README.md": "sky-tiny-card.md",
-    "engines/lvdm_engines/bundles/sky-text/README.md": "sky-text-card.md",
+    "engines/lvdm_engines/bundles/sky/README.md": "sky-card.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[)#])")
 _GENERATED = re.compile(r"<!-- generated: (\w+) -->")

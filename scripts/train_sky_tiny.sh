@@ -3,15 +3,7 @@
 # About four hours on one CPU core. Run it again after an interruption and it goes on.
 set -euo pipefail
 runs=${1:-runs/sky-tiny}
-export OMP_NUM_THREADS=1 # one thread is as fast as two on networks this small
-
-train() { # KIND CONFIG RUN [OPTION…]
-    local kind=$1 config=$2 run=$3
-    shift 3
-    local resume=()
-    if [ -e "$run/config.json" ]; then resume=(--resume); fi # a finished run is left as it is
-    lvdm-tools train "$kind" --config "$config" --data synth --out "$run" "$@" "${resume[@]}"
-}
+. "$(dirname "$0")/recipe.sh"
 
 train autoencoder sky-tiny-first-autoencoder "$runs/autoencoder-first"
 train autoencoder sky-tiny-autoencoder "$runs/autoencoder" --start-from "$runs/autoencoder-first"

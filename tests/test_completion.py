@@ -12,7 +12,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from test_command_lines import SCRIPTS
 
-BUNDLE = {("dir", ""), ("plain", "sky-text"), ("plain", "sky-tiny")}
+BUNDLE = {("dir", ""), ("plain", "sky"), ("plain", "sky-tiny")}
 FILE = {("file", "")}
 BACKENDS = {
     ("plain", name) for name in ("auto", "tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu")

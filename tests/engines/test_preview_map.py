@@ -33,7 +33,7 @@ def test_a_map_of_other_channels_is_refused():
         check_contract(manifest, "got")
 
 
-@pytest.mark.parametrize("name", ["sky-tiny", "sky-text"])
+@pytest.mark.parametrize("name", ["sky-tiny", "sky"])
 def test_built_in_models_have_one(name):
     if name not in builtin_bundles():
         pytest.skip(f"this checkout has no {name}")

@@ -12,7 +12,7 @@ SEEDS = 10
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        "sky-text" not in builtin_bundles(), reason="this checkout has no model that reads text"
+        "sky" not in builtin_bundles(), reason="this checkout has no model that reads text"
     ),
 ]
 
@@ -22,7 +22,7 @@ def colours():
     """Mean colours (seeds, 3) of short videos of a prompt, from the same noise for every prompt."""
     pytest.importorskip("tokenizers")
     found = {}
-    with Pipeline.open("sky-text", "cpu") as pipeline:
+    with Pipeline.open("sky", "cpu") as pipeline:
 
         def colours(prompt):
             if prompt not in found:

@@ -155,7 +155,7 @@ def _texts(asked: VideoRequest, manifest: Manifest) -> dict[str, Any]:
         if text and text.strip():
             raise RefusedError(
                 f"got {name} {quoted(text)}, but {manifest.name} reads no text; send it empty, or "
-                "serve a model that does (lvdm-rt serve --bundle sky-text)",
+                "serve a model that does (lvdm-rt serve --bundle sky)",
                 code="model_reads_no_text",
                 param=name,
             )
