@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_engines.backends.backend import SessionOptions
+from lvdm_engines.backends.ort.native import load, session_options
 from lvdm_engines.backends.processor import multiplies_bf16, processor
 from lvdm_tools.bench.clock import attempt, failure, median_ms
 
@@ -90,7 +92,6 @@ def _numpy_peak(seconds: float) -> float:
 
 
 def _onnxruntime_peak(seconds: float, threads: int | None) -> float:
-    import onnxruntime as ort
     from onnx import TensorProto, helper
 
     names = ("a", "b", "c")
@@ -100,10 +101,9 @@ def _onnxruntime_peak(seconds: float, threads: int | None) -> float:
     )
     opset = [helper.make_opsetid("", 17)]
     model = helper.make_model(product, opset_imports=opset, ir_version=8)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    run = ort.InferenceSession(model.SerializeToString(), options).run
+    ort = load()
+    settings = session_options(ort, SessionOptions(threads=threads))
+    run = ort.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"]).run
     return _best(lambda a, b: run(None, {"a": a, "b": b}), seconds)
 
 
