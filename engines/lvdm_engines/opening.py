@@ -70,14 +70,14 @@ def open_sessions(
             twin = next((o for o in opened if bundle.graph(o).facts == facts), None)
             opened[name] = opened[twin] if twin else open_graph()
             chosen.setdefault(str(choice), []).append(name)
+        tell_choices(chosen)
+        for session in {id(session): session for session in opened.values()}.values():
+            if isinstance(session, Anticipating):
+                session.read_ahead()
     except BaseException:
         for session in opened.values():
             session.close()
         raise
-    tell_choices(chosen)
-    for session in {id(session): session for session in opened.values()}.values():
-        if isinstance(session, Anticipating):
-            session.read_ahead()
     return opened
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from lvdm_engines.errors import BundleError, NumericsError, OptionsError
 from lvdm_rt import GenerateOptions, Pipeline
@@ -34,6 +35,16 @@ def test_windows_that_overlap_by_more_than_half_are_refused(make_fake, overlap):
         pipeline.encode(np.zeros((32, 16, 16, 3), np.uint8), overlap)
     with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
         list(pipeline.decode(np.zeros((2, 8, 4, 4), np.float32), overlap))
+
+
+def test_windows_may_overlap_by_half_whatever_the_bundles_default_is(make_fake):
+    manifest, sessions = make_fake()
+    defaults = structs.replace(manifest.defaults, overlap=0)
+    pipeline = Pipeline(structs.replace(manifest, defaults=defaults), sessions)
+    frames = np.zeros((32, 16, 16, 3), np.uint8)
+    assert pipeline.encode(frames, 2).shape == pipeline.encode(frames).shape
+    with pytest.raises(OptionsError, match="expected a whole number from 0 to 2"):
+        pipeline.encode(frames, 3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -21,8 +21,8 @@ class UNet3dConfig:
     convolution gives: ε, as all official models do, or v or z_0, from which `UNet3d` makes ε with
     the ᾱ of its `timesteps`. `kernel_size_t` is odd: how many frames a convolution spans, all those
     of blocks, in and out. With `pooled_context` the mean of a context's tokens is added to the
-    embedding of the timestep (not in the paper): what a prompt says of a whole clip is learnt
-    sooner.
+    embedding of the timestep (not in the paper), so that every block knows what a prompt says of a
+    whole clip.
     """
 
     in_channels: Width = 4

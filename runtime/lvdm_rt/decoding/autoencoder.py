@@ -90,7 +90,7 @@ class Autoencoder:
         """Return the overlap of windows. Raises OptionsError for more than half a window."""
         if overlap is None:
             return self.overlap
-        check_range("overlap", overlap, 0, self.overlap)
+        check_range("overlap", overlap, 0, self._model.decode_window // 2)
         return overlap
 
     def _check_latents(self, latents: Latents) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from lvdm_engines.backends.ov.compile import Compiler, Shapes
-from lvdm_engines.backends.ov.library import short
+from lvdm_engines.backends.ov.library import core, short
+from lvdm_engines.backends.processor import usable_cores
 from lvdm_engines.backends.user_folders import keep_cached, read_cached
 
 _log = logging.getLogger(__name__)
@@ -46,8 +47,9 @@ class Forms:
         self._remembers = self._compiler.keeps
         waiting: _Waiting = deque((Future(), shapes) for shapes in self._known[: self._most])
         self._ahead = {_key(shapes): form for form, shapes in waiting}
-        weakref.finalize(self, waiting.clear)  # should nobody close the session
-        most = min(_THREADS, self._compiler.threads or _THREADS, len(waiting))
+        weakref.finalize(self, waiting.clear)  # should it be dropped without being closed
+        core()  # one for all threads
+        most = min(_THREADS, self._compiler.threads or usable_cores(), len(waiting))
         for _ in range(most):
             thread = threading.Thread(target=_read_ahead, args=(self._compiler, waiting))
             try:
@@ -69,13 +71,20 @@ class Forms:
             self._made.move_to_end(key)
             return self._made[key]
         ahead = self._ahead.pop(key, None)
+        self._make_room()
         form = None if ahead is None or ahead.cancel() else ahead.result()
         if form is None:
             form = self._compiler.request(shapes)
-        while len(self._made) >= self._most:
-            self._made.popitem(last=False)
         self._made[key] = form
         return form
+
+    def _make_room(self) -> None:
+        """Let go of what nobody asked for, then of what was not used for the longest."""
+        while len(self._made) + len(self._ahead) >= self._most:
+            if self._ahead:
+                self._ahead.pop(next(iter(self._ahead))).cancel()
+            else:
+                self._made.popitem(last=False)
 
     def clear(self) -> None:
         """Let go of all forms, and read no more ahead."""

@@ -176,3 +176,15 @@ def test_graphs_too_large_to_keep_are_not_read_ahead(monkeypatch):
     monkeypatch.setattr(Recorded, "keeps", False)
     used(ONE)
     assert used(ONE) == [ONE]
+
+
+def test_no_more_forms_are_kept_than_the_limit_those_read_ahead_included(monkeypatch):
+    used(ONE, TWO, THREE)
+    monkeypatch.setattr(forms, "_MOST", 3)
+    made = begun(Recorded())
+    join(made)
+    for rows in (4, 5, 6, 7):
+        made.get({"x": (rows, 4)})
+        assert len(made._made) + len(made._ahead) <= 3
+    assert [shapes["x"][0] for shapes in made._made.values()] == [5, 6, 7]
+    made.close()
