@@ -88,7 +88,7 @@ def mean_colour(clips: Clips) -> tuple[float, float, float]:
 def contrast(clips: Clips) -> float:
     """Measure how much brightness spreads: its standard deviation in a frame, mean, in levels."""
     _check(clips)
-    return float(np.mean([_luma(clip).std(axis=(1, 2), dtype=np.float64) for clip in clips]))
+    return float(np.mean([luma(clip).std(axis=(1, 2), dtype=np.float64) for clip in clips]))
 
 
 def frame_change(clips: Clips) -> float:
@@ -123,11 +123,11 @@ def spectrum_slope(clips: Clips) -> float:
 
 def _ring_power(clip: NDArray[np.uint8], frequency: NDArray[np.int_]) -> NDArray[np.float64]:
     """Log power per ring, averaged over the frames of a clip: (k,)."""
-    luma = _luma(clip).astype(np.float64)
-    _, h, w = luma.shape
+    bright = luma(clip).astype(np.float64)
+    _, h, w = bright.shape
     window = np.outer(np.hanning(h), np.hanning(w))
-    luma = luma - (luma * window).sum((1, 2), keepdims=True) / window.sum()
-    power = np.abs(np.fft.rfft2(luma * window)) ** 2 / (window**2).sum()
+    bright = bright - (bright * window).sum((1, 2), keepdims=True) / window.sum()
+    power = np.abs(np.fft.rfft2(bright * window)) ** 2 / (window**2).sum()
     fy, fx = np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]
     ring = np.rint(np.hypot(fy, fx) * min(h, w)).astype(int)
     rings = np.stack([power[:, ring == k].mean(1) for k in frequency])  # (k, f)
@@ -160,8 +160,10 @@ def relative_difference(value: float, reference: float) -> float:
     return abs(value - reference) / abs(reference)
 
 
-def _luma(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return clip.astype(np.float32) @ _LUMA
+def luma(frames: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how bright pixels (…, 3) are, in the unit they are given in."""
+    grey: NDArray[np.float32] = frames.astype(np.float32) @ _LUMA
+    return grey
 
 
 def _mean_absolute(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

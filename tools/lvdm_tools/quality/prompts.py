@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from lvdm_tools.quality.metrics import luma
+
 Clips = NDArray[np.uint8]
 Measures = NDArray[np.float64]
 
@@ -48,31 +50,29 @@ class _Attribute:
         return np.array([bool(self.words.search(caption)) for caption in captions])
 
 
-def _sky(clips: Clips) -> NDArray[np.floating]:
-    """Return every fourth frame's sky in 0..1."""
-    height = round(_SKY * clips.shape[2])
-    return clips[:, ::4, :height].astype(np.float32) / 255
+def _frames(clips: Clips) -> NDArray[np.float32]:
+    """Return every fourth frame in 0..1."""
+    return clips[:, ::4].astype(np.float32) / np.float32(255)
 
 
-def _luma(frames: NDArray[np.floating]) -> NDArray[np.floating]:
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-    grey: NDArray[np.floating] = frames @ weights
-    return grey
+def _sky(clips: Clips) -> NDArray[np.float32]:
+    """Return the sky of every fourth frame in 0..1."""
+    return _frames(clips[:, :, : round(_SKY * clips.shape[2])])
 
 
-def _means(values: NDArray[np.floating]) -> Measures:
+def _means(values: NDArray[np.float32]) -> Measures:
     means: Measures = values.reshape(len(values), -1).mean(1, dtype=np.float64)
     return means
 
 
-def _high(values: NDArray[np.floating]) -> Measures:
+def _high(values: NDArray[np.float32]) -> Measures:
     """Return what a tenth of each clip's values lies above."""
     high: Measures = np.quantile(values.reshape(len(values), -1), 0.9, axis=1)
     return high
 
 
 def _brightness(clips: Clips) -> Measures:
-    return _means(_luma(_sky(clips)))
+    return _means(luma(_sky(clips)))
 
 
 def _warmth(clips: Clips) -> Measures:
@@ -90,7 +90,7 @@ def _colour(clips: Clips) -> Measures:
 
 def _brightest(clips: Clips) -> tuple[Measures, Measures]:
     """Return the brightness of the brightest patch, a sixteenth of the height, and the median."""
-    frames = _luma(clips[:, ::4].astype(np.float32) / 255).mean(1)  # (n, h, w)
+    frames = luma(_frames(clips)).mean(1)  # (n, h, w)
     n, height, width = frames.shape
     side = max(1, height // 16)
     rows, columns = height // side, width // side
@@ -111,7 +111,7 @@ def _uncovered(clips: Clips) -> Measures:
 
 def _horizon(clips: Clips) -> Measures:
     """How much darker the lowest rows are than the sky above them."""
-    frames = _luma(clips[:, ::4].astype(np.float32) / 255)
+    frames = luma(_frames(clips))
     height = frames.shape[2]
     low = _means(frames[:, :, -max(1, height // 16) :])
     return -low / (_means(frames[:, :, round(0.4 * height) : round(_SKY * height)]) + _DARK)
@@ -127,12 +127,12 @@ def _shifted(sky: NDArray[np.uint8]) -> float:
 
     Phase correlation (Kuglin and Hines 1975), but for the square root of the spectrum's size.
     """
-    luma = _luma(sky.astype(np.float32) / 255)
-    frames, height, width = luma.shape
+    seen = luma(sky) / np.float32(255)
+    frames, height, width = seen.shape
     window = np.hanning(height)[:, None] * np.hanning(width)
-    seen = np.fft.rfft2((luma - luma.mean((1, 2), keepdims=True)) * window)
+    waves = np.fft.rfft2((seen - seen.mean((1, 2), keepdims=True)) * window)
     apart = min(_APART, frames - 1)
-    before, after = seen[:-apart], seen[apart:]
+    before, after = waves[:-apart], waves[apart:]
     size = np.sqrt(np.abs(before) * np.abs(after)) + 1e-9
     fit = np.fft.irfft2(np.conj(before) * after / size, s=(height, width)).sum(0)
     fit = fit[[-2, -1, 0, 1, 2]].sum(0)  # clouds rise and sink a little

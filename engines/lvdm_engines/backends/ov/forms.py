@@ -35,16 +35,16 @@ class Forms:
         self._compiler = compiler
         self._most = max(2, min(_MOST, _WEIGHTS // max(compiler.source.bytes, 1)))
         self._made: OrderedDict[_Key, Any] = OrderedDict()
-        self._used: list[Shapes] = []
-        self._name = f"openvino/{compiler.digest({})}"
-        self._known = _read(self._name) if compiler.keeps else []
-        self._remembers = False
+        self._used: dict[_Key, Shapes] = {}
+        self._known: list[Shapes] | None = None  # of the last time, once they were looked up
         self._ahead: dict[_Key, Future[Any]] = {}
         self._threads: list[threading.Thread] = []
 
     def read_ahead(self) -> None:
         """Begin to read the forms that were used last time, and remember those of this time."""
-        self._remembers = self._compiler.keeps
+        if not self._compiler.keeps:
+            return
+        self._known = _read(self._record)
         waiting: _Waiting = deque((Future(), shapes) for shapes in self._known[: self._most])
         self._ahead = {_key(shapes): form for form, shapes in waiting}
         weakref.finalize(self, waiting.clear)  # should it be dropped without being closed
@@ -65,11 +65,10 @@ class Forms:
         Raises what the library does.
         """
         key = _key(shapes)
-        if shapes not in self._used:
-            self._used.append(shapes)
         if key in self._made:
             self._made.move_to_end(key)
             return self._made[key]
+        self._used.setdefault(key, shapes)
         ahead = self._ahead.pop(key, None)
         self._make_room()
         form = None if ahead is None or ahead.cancel() else ahead.result()
@@ -88,20 +87,27 @@ class Forms:
 
     def clear(self) -> None:
         """Let go of all forms, and read no more ahead."""
-        for form in self._ahead.values():
-            form.cancel()
+        self._stop_reading()
         self._ahead.clear()
         self._made.clear()
 
     def close(self) -> None:
         """Read no more ahead, and remember which forms were used if that was begun."""
-        for form in list(self._ahead.values()):
-            form.cancel()
+        self._stop_reading()
         for thread in self._threads:
             thread.join()
-        used = self._used[:_AHEAD]
-        if self._remembers and used and used != self._known:
-            keep_cached(self._name, msgspec.json.encode(used))
+        used = list(self._used.values())[:_AHEAD]
+        if self._known is not None and used and used != self._known:
+            keep_cached(self._record, msgspec.json.encode(used))
+
+    @property
+    def _record(self) -> str:
+        """The name under which is kept what was used."""
+        return f"openvino/{self._compiler.digest({})}"
+
+    def _stop_reading(self) -> None:
+        for form in list(self._ahead.values()):
+            form.cancel()
 
 
 def _read_ahead(compiler: Compiler, waiting: _Waiting) -> None:
